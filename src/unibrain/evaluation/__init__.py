@@ -1,0 +1,1 @@
+"""Scores of decoded pictures and captions, each with its control."""

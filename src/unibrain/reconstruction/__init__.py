@@ -1,0 +1,1 @@
+"""From predicted latents to pictures and captions."""

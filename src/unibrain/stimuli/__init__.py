@@ -1,0 +1,1 @@
+"""The pictures and captions that were shown, by stimulus id."""

@@ -1,0 +1,126 @@
+"""Files and folders that appear whole or not at all: written beside the target, then renamed over it."""
+
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from unibrain.errors import InputError
+
+__all__ = ["atomic_folder", "atomic_path", "write_bytes", "write_json", "write_text"]
+
+
+def _beside(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # The suffix is kept because writers such as numpy, nibabel and Pillow choose their format by it.
+    suffix = "".join(path.suffixes[-2:])
+    return path.with_name(f".{path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}.partial{suffix}")
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _cleaned(temporary: Path, path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        _remove(temporary)
+        if error.errno in (28, 122):  # ENOSPC, EDQUOT
+            raise InputError(
+                f"{path}: no space left on the disk while writing it, nothing was changed: free some space and run again"
+            ) from error
+        raise
+    except BaseException:
+        _remove(temporary)
+        raise
+
+
+@contextmanager
+def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield a temporary path in the target's folder; rename it to the target when the block ends without an error.
+
+    Parameters
+    ----------
+    path : path-like
+        The file to write. Its folder is made if it is not there.
+
+    Yields
+    ------
+    pathlib.Path
+        Where to write. It has the target's suffix.
+
+    Raises
+    ------
+    InputError
+        If the disk is full. The target is as it was before.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> target = Path(tempfile.mkdtemp()) / "note.txt"
+    >>> with atomic_path(target) as temporary:
+    ...     _ = temporary.write_text("whole")
+    >>> target.read_text()
+    'whole'
+    """
+    target = Path(path)
+    temporary = _beside(target)
+    with _cleaned(temporary, target):
+        yield temporary
+        os.replace(temporary, target)
+
+
+@contextmanager
+def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield a temporary folder beside the target; swap it in for the target when the block ends without an error.
+
+    Parameters
+    ----------
+    path : path-like
+        The folder to write. What it held before is replaced as a whole.
+
+    Yields
+    ------
+    pathlib.Path
+        An empty folder to fill.
+
+    Raises
+    ------
+    InputError
+        If the disk is full. The target is as it was before.
+    """
+    target = Path(path)
+    temporary = _beside(target)
+    temporary.mkdir(parents=True)
+    with _cleaned(temporary, target):
+        yield temporary
+        old = _beside(target)
+        if target.exists():
+            os.replace(target, old)
+        os.replace(temporary, target)
+        _remove(old)
+
+
+def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
+    """Write `content` to `path` atomically (see `atomic_path`)."""
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def write_text(path: str | os.PathLike[str], content: str) -> None:
+    """Write `content` to `path` as UTF-8, atomically (see `atomic_path`)."""
+    write_bytes(path, content.encode())
+
+
+def write_json(path: str | os.PathLike[str], content: Any) -> None:
+    """Write `content` to `path` as indented JSON, atomically; NaN and infinity are refused with `ValueError`."""
+    write_text(path, json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
