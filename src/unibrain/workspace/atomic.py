@@ -1,7 +1,9 @@
 """Files and folders that appear whole or not at all: written beside the target, then renamed over it."""
 
+import errno
 import json
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -11,7 +13,9 @@ from typing import Any
 
 from unibrain.errors import InputError
 
-__all__ = ["atomic_folder", "atomic_path", "write_bytes", "write_json", "write_text"]
+__all__ = ["atomic_folder", "atomic_path", "is_partial", "sweep_partials", "write_bytes", "write_json", "write_text"]
+
+_PARTIAL = re.compile(r"^\..+\.\d+-[0-9a-f]{8}\.partial(\.|$)")
 
 
 def _beside(path: Path) -> Path:
@@ -22,25 +26,31 @@ def _beside(path: Path) -> Path:
 
 
 def _remove(path: Path) -> None:
-    if path.is_dir():
+    if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
+
+
+def _disk_is_full(error: BaseException) -> bool:
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return True
+    # h5py and safetensors pass the system's words on, but not its number.
+    return isinstance(error, Exception) and any(
+        words in str(error) for words in ("No space left on device", "Disk quota exceeded")
+    )
 
 
 @contextmanager
 def _cleaned(temporary: Path, path: Path) -> Iterator[None]:
     try:
         yield
-    except OSError as error:
+    except BaseException as error:
         _remove(temporary)
-        if error.errno in (28, 122):  # ENOSPC, EDQUOT
+        if _disk_is_full(error) and not isinstance(error, InputError):
             raise InputError(
                 f"{path}: no space left on the disk while writing it, nothing was changed: free some space and run again"
             ) from error
-        raise
-    except BaseException:
-        _remove(temporary)
         raise
 
 
@@ -104,10 +114,35 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     with _cleaned(temporary, target):
         yield temporary
         old = _beside(target)
-        if target.exists():
-            os.replace(target, old)
-        os.replace(temporary, target)
+        try:
+            if target.exists():
+                os.replace(target, old)
+            os.replace(temporary, target)
+        except BaseException:
+            # Two renames are not one: if only the first was done, what was there comes back.
+            if old.exists() and not target.exists():
+                os.replace(old, target)
+            raise
         _remove(old)
+
+
+def is_partial(path: str | os.PathLike[str]) -> bool:
+    """Whether `path` is named as an unfinished write of this module."""
+    return _PARTIAL.match(Path(path).name) is not None
+
+
+def sweep_partials(folder: str | os.PathLike[str]) -> list[Path]:
+    """Remove what killed writers left in `folder` (not in its subfolders); nobody may be writing there.
+
+    Returns
+    -------
+    list of pathlib.Path
+        What was removed.
+    """
+    left = [path for path in Path(folder).iterdir() if is_partial(path)]
+    for path in left:
+        _remove(path)
+    return left
 
 
 def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:

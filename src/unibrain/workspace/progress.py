@@ -1,12 +1,22 @@
-"""Progress bars, one look for all of them."""
+"""Progress bars and messages, one look for all of them."""
 
 import sys
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
-__all__ = ["track"]
+__all__ = ["say", "track"]
 
 T = TypeVar("T")
+
+
+def say(message: str) -> None:
+    """Write one line to standard error, without breaking a progress bar that is being drawn."""
+    if "tqdm" in sys.modules:
+        from tqdm import tqdm
+
+        tqdm.write(message, file=sys.stderr)
+    else:
+        print(message, file=sys.stderr, flush=True)
 
 
 def track(iterable: Iterable[T], description: str, total: int | None = None, unit: str = "it") -> Iterator[T]:
@@ -31,5 +41,11 @@ def track(iterable: Iterable[T], description: str, total: int | None = None, uni
     from tqdm import tqdm
 
     yield from tqdm(
-        iterable, desc=f"{description:<24}", total=total, unit=f" {unit}", file=sys.stderr, dynamic_ncols=True, mininterval=0.5
+        iterable,
+        desc=f"{description:<24}",
+        total=total,
+        unit=f" {unit}",
+        file=sys.stderr,
+        dynamic_ncols=True,
+        mininterval=0.5,
     )

@@ -1,0 +1,127 @@
+"""Context blocks: a transformer block over the state's positions that attends to itself and to a context."""
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+__all__ = ["ContextBlock", "KeyValue"]
+
+KeyValue = tuple[Tensor, Tensor]
+"""Keys and values of a context, each [B, heads, tokens, head width]; B may be 1."""
+
+
+class Attention(nn.Module):
+    """Multi-head attention without masks.
+
+    Parameters
+    ----------
+    width : int
+        Width of the queries and of the output.
+    source_width : int
+        Width of what is attended to.
+    heads : int
+    """
+
+    def __init__(self, width: int, source_width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.to_q = nn.Linear(width, width, bias=False)
+        self.to_k = nn.Linear(source_width, width, bias=False)
+        self.to_v = nn.Linear(source_width, width, bias=False)
+        self.to_out = nn.Sequential(nn.Linear(width, width))
+
+    def _split(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+    def keys_values(self, source: Tensor) -> KeyValue:
+        """Project [B, tokens, source_width] to keys and values, [B, heads, tokens, head width] each."""
+        return self._split(self.to_k(source)), self._split(self.to_v(source))
+
+    def forward(self, x: Tensor, source: KeyValue) -> Tensor:
+        """Attend from [B, positions, width] to keys and values; returns [B, positions, width]."""
+        keys, values = source
+        if len(keys) != len(x):
+            keys, values = keys.expand(len(x), -1, -1, -1), values.expand(len(x), -1, -1, -1)
+        attended = F.scaled_dot_product_attention(self._split(self.to_q(x)), keys, values)
+        return self.to_out(attended.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+
+
+class GatedLinear(nn.Module):
+    """GEGLU: one half of a linear map, gated by the exact GELU of the other."""
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.proj = nn.Linear(width, 2 * hidden)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map [..., width] to [..., hidden]."""
+        value, gate = self.proj(x).chunk(2, dim=-1)
+        return value * F.gelu(gate)  # type: ignore[no-any-return]
+
+
+class FeedForward(nn.Module):
+    """GEGLU of four times the width, and back."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        # Index 1 is a dropout of zero in the published model.
+        self.net = nn.Sequential(GatedLinear(width, 4 * width), nn.Identity(), nn.Linear(4 * width, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map [..., width] to [..., width]."""
+        return self.net(x)  # type: ignore[no-any-return]
+
+
+class TransformerBlock(nn.Module):
+    """Self-attention, cross-attention, feed-forward; each behind a layer norm and beside a residual."""
+
+    def __init__(self, width: int, heads: int, context_width: int) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(width)
+        self.attn1 = Attention(width, width, heads)
+        self.norm2 = nn.LayerNorm(width)
+        self.attn2 = Attention(width, context_width, heads)
+        self.norm3 = nn.LayerNorm(width)
+        self.ff = FeedForward(width)
+
+    def forward(self, x: Tensor, context: KeyValue) -> Tensor:
+        """Map [B, positions, width] to the same shape, reading `context`."""
+        normed = self.norm1(x)
+        x = x + self.attn1(normed, self.attn1.keys_values(normed))
+        x = x + self.attn2(self.norm2(x), context)
+        return x + self.ff(self.norm3(x))  # type: ignore[no-any-return]
+
+
+class ContextBlock(nn.Module):
+    """The block at one context position.
+
+    Parameters
+    ----------
+    channels : int
+        Channels of the state.
+    heads : int
+        Attention heads.
+    context_width : int
+        Width of the context tokens.
+    """
+
+    def __init__(self, channels: int, heads: int, context_width: int) -> None:
+        super().__init__()
+        self.norm = nn.GroupNorm(32, channels, eps=1e-6)
+        self.proj_in = nn.Conv2d(channels, channels, 1)
+        self.transformer_blocks = nn.ModuleList([TransformerBlock(channels, heads, context_width)])
+        self.proj_out = nn.Conv2d(channels, channels, 1)
+
+    def keys_values(self, context: Tensor) -> KeyValue:
+        """Project a context [B, tokens, context_width] to this position's keys and values."""
+        attention = self.transformer_blocks[0].attn2
+        assert isinstance(attention, Attention)
+        return attention.keys_values(context)
+
+    def forward(self, x: Tensor, context: KeyValue) -> Tensor:
+        """Map a state [B, C, H, W] (text: H = second_dim, W = 1) to the same shape, its input added."""
+        h = self.proj_in(self.norm(x))
+        tokens = h.flatten(2).transpose(1, 2)
+        for block in self.transformer_blocks:
+            tokens = block(tokens, context)
+        h = tokens.transpose(1, 2).unflatten(2, x.shape[2:])
+        return x + self.proj_out(h)  # type: ignore[no-any-return]

@@ -1,0 +1,173 @@
+"""Synonyms for METEOR: a small table that comes with the package, and the full WordNet where it is installed."""
+
+import io
+import json
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Protocol
+
+from unibrain.errors import InputError
+
+__all__ = ["DEBIAN_FOLDER", "SynonymTable", "WordNet", "bundled_synonyms", "full_wordnet", "synonym_names"]
+
+DEBIAN_FOLDER = Path("/usr/share/wordnet")
+"""Where Debian's ``wordnet-base`` keeps WordNet 3.0."""
+
+# nltk asks for a file that Debian does not install; these are its 45 names (manual page lexnames(5WN)), with the
+# number of the part of speech. METEOR does not depend on them.
+_LEXNAMES = (
+    ("adj", 3, "all pert"),
+    ("adv", 4, "all"),
+    (
+        "noun",
+        1,
+        "Tops act animal artifact attribute body cognition communication event feeling food group location motive object "
+        "person phenomenon plant possession process quantity relation shape state substance time",
+    ),
+    (
+        "verb",
+        2,
+        "body change cognition communication competition consumption contact creation emotion motion perception "
+        "possession social stative weather",
+    ),
+    ("adj", 3, "ppl"),
+)
+
+
+class Lemma(Protocol):
+    """A word of a synset, as nltk has it."""
+
+    def name(self) -> str:
+        """The word, with ``_`` for a blank."""
+        ...
+
+
+class Synset(Protocol):
+    """A set of words with one meaning, as nltk has it."""
+
+    def lemmas(self) -> Sequence[Lemma]:
+        """Its words."""
+        ...
+
+
+class WordNet(Protocol):
+    """The part of nltk's WordNet reader that METEOR uses."""
+
+    def synsets(self, word: str) -> Sequence[Synset]:
+        """All meanings of a word, of any part of speech, also of the base forms of an inflected word."""
+        ...
+
+
+@dataclass(frozen=True)
+class _TableLemma:
+    word: str
+
+    def name(self) -> str:
+        return self.word
+
+
+@dataclass(frozen=True)
+class _TableSynset:
+    words: tuple[_TableLemma, ...]
+
+    def lemmas(self) -> tuple[_TableLemma, ...]:
+        return self.words
+
+
+@dataclass(frozen=True)
+class SynonymTable:
+    """A table of synonyms that METEOR can use in the place of WordNet.
+
+    METEOR asks for the words that share a meaning with a *decoded* word, and compares them with the words of the
+    reference; it needs no more of WordNet than this table keeps.
+
+    Attributes
+    ----------
+    synonyms : mapping of str to tuple of str
+        Lower-case word to the one-word names of all its synsets; empty for a word that WordNet does not have.
+
+    Examples
+    --------
+    >>> table = SynonymTable({"car": ("auto", "car")})
+    >>> [lemma.name() for synset in table.synsets("car") for lemma in synset.lemmas()]
+    ['auto', 'car']
+    >>> "tractor" in table
+    False
+    """
+
+    synonyms: Mapping[str, tuple[str, ...]]
+
+    def __contains__(self, word: str) -> bool:
+        # A mark such as a full stop is no word of WordNet, so nothing is missing for it.
+        return word.lower() in self.synonyms or not any(character.isalnum() for character in word)
+
+    def synsets(self, word: str) -> list[_TableSynset]:
+        """One synset with all synonyms of `word`; none if there are no synonyms, or the word is not in the table."""
+        names = self.synonyms.get(word.lower(), ())
+        return [_TableSynset(tuple(map(_TableLemma, names)))] if names else []
+
+
+def synonym_names(wordnet: WordNet, word: str) -> tuple[str, ...]:
+    """The one-word names of all synsets of `word`, sorted: all that METEOR uses of WordNet."""
+    names: Iterable[str] = (lemma.name() for synset in wordnet.synsets(word) for lemma in synset.lemmas())
+    return tuple(sorted({name for name in names if "_" not in name}))
+
+
+@cache
+def bundled_synonyms() -> SynonymTable:
+    """The table of the scene world's vocabulary, derived from WordNet 3.0 (its licence lies beside it)."""
+    source = files("unibrain.evaluation") / "data" / "wordnet-synonyms.json"
+    content = json.loads(source.read_text(encoding="utf-8"))
+    return SynonymTable({word: tuple(names) for word, names in content["synonyms"].items()})
+
+
+@cache
+def full_wordnet(folder: Path = DEBIAN_FOLDER) -> WordNet | None:
+    """The full WordNet, from Debian's package or from nltk's own data; None if neither is installed.
+
+    Parameters
+    ----------
+    folder : path
+        Folder of WordNet's database files (``data.noun``, ``index.noun``, ...).
+
+    Raises
+    ------
+    InputError
+        If there is such a folder, and WordNet cannot be read from it.
+    """
+    if (folder / "data.noun").is_file():
+        return _read_folder(folder)
+    from nltk.corpus import wordnet
+
+    try:
+        wordnet.ensure_loaded()
+    except LookupError:
+        return None
+    reader: WordNet = wordnet
+    return reader
+
+
+def _read_folder(folder: Path) -> WordNet:
+    from nltk.corpus.reader.wordnet import WordNetCorpusReader
+
+    names = [(f"{kind}.{name}", number) for kind, number, group in _LEXNAMES for name in group.split()]
+    lexnames = "".join(f"{row:02d}\t{name}\t{number}\n" for row, (name, number) in enumerate(names))
+
+    class Reader(WordNetCorpusReader):  # type: ignore[misc]  # nltk has no types
+        def open(self, file: str) -> object:
+            return io.StringIO(lexnames) if file == "lexnames" else super().open(file)
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that other languages than English are not there
+            reader: WordNet = Reader(str(folder), None)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{folder}: WordNet cannot be read from there ({error}), expected the files of Debian's wordnet-base: "
+            "run apt-get install --reinstall wordnet-base"
+        ) from error
+    return reader

@@ -1,0 +1,62 @@
+"""Undoing the shrinkage of ridge predictions, with training statistics only.
+
+A ridge prediction is drawn towards the training mean, the more so the less of a latent the scan tells. Frozen decoders
+and attention layers were trained on latents of natural size, so the deviation from the mean is multiplied by a gain
+before it is decoded.
+
+The gain is measured on *out-of-fold* predictions of the training images. In-sample predictions are overfitted: their
+deviation is close to the targets', and the gain would come out near one. The deviation of the test-set predictions
+(common in published code) is transductive: the prediction for one scan would depend on the other scans that happen to
+be decoded with it, and a single scan could not be decoded at all.
+"""
+
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["MAX_GAIN", "RESCALINGS", "Rescaling", "gains"]
+
+Rescaling = Literal["train", "train_per_dimension", "none"]
+
+RESCALINGS: tuple[Rescaling, ...] = ("train", "train_per_dimension", "none")
+"""Names of the choices, the default first; see `gains`."""
+
+MAX_GAIN = 5.0
+"""Largest gain: what explains less than 1/25 of the variance stays shrunk, because it would be mostly noise."""
+
+
+def gains(
+    predicted: NDArray[np.float64], true: NDArray[np.float64], shape: tuple[int, ...], rescale: Rescaling
+) -> NDArray[np.float32]:
+    """Gain for every dimension of a latent.
+
+    Parameters
+    ----------
+    predicted, true : ndarray of shape (t,), float64
+        Mean squares of out-of-fold predictions and of the targets
+        (`unibrain.regression.crossvalidation.out_of_fold_moments`).
+    shape : tuple of int
+        Shape of one image's latent; its product is t.
+    rescale : {"train", "train_per_dimension", "none"}
+        ``"train"``: one gain per token of a context, per channel of the image latent, or for the whole text latent, so
+        that the summed variance equals the training targets'. The direction of the prediction (the best guess in
+        squared error) is kept; only its length is corrected.
+        ``"train_per_dimension"``: one gain per dimension, so that each dimension has the training targets' variance.
+        It makes dimensions that the scan hardly tells as large as those that it tells well.
+        ``"none"``: all ones.
+
+    Returns
+    -------
+    ndarray of shape (t,), float32
+        Between 0 and `MAX_GAIN`. One where the targets are constant.
+    """
+    if rescale == "none":
+        return np.ones(len(true), dtype=np.float32)
+    if rescale == "train":
+        groups = shape[0] if len(shape) > 1 else 1
+        size = len(true) // groups
+        predicted, true = (np.repeat(square.reshape(groups, size).sum(axis=1), size) for square in (predicted, true))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        gain = np.minimum(np.sqrt(true / predicted), MAX_GAIN)
+    return np.where(true > 0, gain, 1.0).astype(np.float32)

@@ -1,0 +1,206 @@
+"""What a scene is, and how scenes are drawn at random for a split.
+
+A scene's `Scene.key` says what is on the picture: which objects, in which arrangement and relative
+size, on which background. Its `Scene.split` follows from a hash of that key alone, so two splits never
+share a scene, whatever the seeds and indices.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unibrain.stimuli.scenes.backgrounds import BACKGROUNDS
+from unibrain.stimuli.scenes.catalogue import SceneObject, load_catalogue
+
+Split = Literal["train", "validation", "test"]
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+
+GRID = 64
+"""Positions and sizes are drawn in 64ths of the picture, so a 64-pixel picture is pixel-exact."""
+SINGLE_SHARE = 0.5
+"""Share of one-object scenes."""
+SMALL_SIZE, LARGE_SIZE = 39 / GRID, 47 / GRID
+"""A single object up to the first is called small, from the second on large."""
+SIZE_CONTRAST = 1.2
+"""Of two objects, the larger must be this many times the smaller to be called large beside small."""
+SIDE_OFFSET, MIDDLE_OFFSET = 7 / GRID, 3 / GRID
+"""From the first on a single object's centre is off to a side; up to the second it is in the middle."""
+
+
+@dataclass(frozen=True)
+class Placement:
+    """An object on the picture.
+
+    Attributes
+    ----------
+    object : SceneObject
+    x, y : float
+        Centre as a fraction of the picture, ``x`` to the right and ``y`` down.
+    size : float
+        Side of the square around the object (its longer extent) as a fraction of the picture.
+    """
+
+    object: SceneObject
+    x: float
+    y: float
+    size: float
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One or two objects on a background.
+
+    Attributes
+    ----------
+    placements : tuple of Placement
+        One object; or two, the left one first (when side by side) or the upper one first.
+    background : str
+        One of `BACKGROUNDS`.
+    variation : int
+        Seed of the background's jitter.
+    """
+
+    placements: tuple[Placement, ...]
+    background: str
+    variation: int
+
+    @property
+    def position(self) -> str:
+        """Where a single object is: ``left``, ``right``, ``top``, ``bottom``, ``middle`` or empty."""
+        if len(self.placements) != 1:
+            return ""
+        dx, dy = self.placements[0].x - 0.5, self.placements[0].y - 0.5
+        if max(abs(dx), abs(dy)) <= MIDDLE_OFFSET + 1e-9:
+            return "middle"
+        if max(abs(dx), abs(dy)) < SIDE_OFFSET - 1e-9 or abs(dx) == abs(dy):
+            return ""
+        if abs(dx) > abs(dy):
+            return "left" if dx < 0 else "right"
+        return "top" if dy < 0 else "bottom"
+
+    @property
+    def sizes(self) -> tuple[str, ...]:
+        """For each object ``small``, ``large`` or empty: of a single one by its size, of two relative to each other."""
+        if len(self.placements) == 1:
+            size = self.placements[0].size
+            return ("small" if size <= SMALL_SIZE + 1e-9 else "large" if size >= LARGE_SIZE - 1e-9 else "",)
+        first, second = (placement.size for placement in self.placements)
+        if first >= SIZE_CONTRAST * second:
+            return ("large", "small")
+        if second >= SIZE_CONTRAST * first:
+            return ("small", "large")
+        return ("", "")
+
+    @property
+    def arrangement(self) -> str:
+        """``single``, ``beside`` (two objects, left and right) or ``stacked`` (two, one above the other)."""
+        if len(self.placements) == 1:
+            return "single"
+        first, second = self.placements
+        return "beside" if abs(first.x - second.x) >= abs(first.y - second.y) else "stacked"
+
+    @property
+    def key(self) -> str:
+        """What the scene shows, without pixel jitter; equal keys mean the same scene."""
+        objects = ",".join(
+            f"{size or 'medium'} {placement.object.name}"
+            for size, placement in zip(self.sizes, self.placements, strict=True)
+        )
+        return f"{self.arrangement} {self.position}".strip() + f"|{objects}|{self.background}"
+
+    @property
+    def split(self) -> Split:
+        """The split that this scene belongs to: 80 % of keys train, 10 % validation, 10 % test."""
+        return split_of(self.key)
+
+
+def split_of(key: str) -> Split:
+    """Return the split of a scene key, from the first eight bytes of its SHA-256."""
+    share = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big") % 10
+    return "test" if share == 0 else "validation" if share == 1 else "train"
+
+
+@lru_cache(maxsize=64)
+def _order(seed: int, block: int, n: int) -> NDArray[np.int64]:
+    return np.random.default_rng([seed, 7, block]).permutation(n)
+
+
+def sample_scene(seed: int, index: int, split: Split) -> Scene:
+    """Draw a scene of one split.
+
+    Every run of as many consecutive indices as there are objects, starting at a multiple of that
+    number, shows each object once as its main object; second objects, places and sizes are drawn
+    uniformly. A draw that falls into another split is drawn again with the same main object.
+
+    Parameters
+    ----------
+    seed, index : int
+        0 or more; the same pair gives the same scene on every machine.
+    split : {"train", "validation", "test"}
+
+    Returns
+    -------
+    Scene
+
+    Raises
+    ------
+    ValueError
+        When ``split`` is none of the three.
+    """
+    catalogue = load_catalogue()
+    block, position = divmod(index, len(catalogue))
+    main = int(_order(seed, block, len(catalogue))[position])
+    rng = np.random.default_rng([seed, SPLITS.index(split), index])
+    while True:
+        scene = _draw(rng, catalogue, main)
+        if scene.split == split:
+            return scene
+
+
+def _draw(rng: np.random.Generator, catalogue: tuple[SceneObject, ...], main: int) -> Scene:
+    placements = _single(rng, catalogue[main]) if rng.random() < SINGLE_SHARE else _pair(rng, catalogue, main)
+    background = BACKGROUNDS[int(rng.integers(len(BACKGROUNDS)))]
+    return Scene(placements, background, int(rng.integers(2**31)))
+
+
+def _place(thing: SceneObject, left: int, top: int, side: int) -> Placement:
+    return Placement(thing, (left + side / 2) / GRID, (top + side / 2) / GRID, side / GRID)
+
+
+def _single(rng: np.random.Generator, thing: SceneObject) -> tuple[Placement, ...]:
+    side = int(rng.integers(34, 53))
+    room = (GRID - side) // 2
+    left, top = (int(room + jitter) for jitter in rng.integers(-2, 3, 2))
+    if room >= 9:  # otherwise the object fills too much of the picture to be on one of its sides
+        move, sign = int(rng.integers(8, room + 1)), int(rng.choice((-1, 1)))
+        where = rng.integers(3)
+        if where == 1:
+            left = room + sign * move
+        elif where == 2:
+            top = room + sign * move
+    return (_place(thing, left, top, side),)
+
+
+def _pair(rng: np.random.Generator, catalogue: tuple[SceneObject, ...], main: int) -> tuple[Placement, ...]:
+    other = int(rng.integers(len(catalogue) - 1))
+    other += other >= main
+    sides = [(30, 30), (31, 31), (32, 32), (28, 36), (36, 28)][int(rng.integers(5))]
+    spare = GRID - sum(sides)
+    start = int(rng.integers(spare + 1))
+    along = (start, GRID - sides[1] - int(rng.integers(spare - start + 1)))
+    across = (int(rng.integers(5)), int(rng.integers(5)))
+    things = [catalogue[main], catalogue[other]]
+    if rng.random() < 0.5:
+        things.reverse()
+    beside = rng.random() < 0.6
+    placements = []
+    for thing, side, a, jitter in zip(things, sides, along, across, strict=True):
+        b = (GRID - side) // 2 + jitter - 2
+        placements.append(_place(thing, a, b, side) if beside else _place(thing, b, a, side))
+    return tuple(placements)

@@ -1,0 +1,101 @@
+"""Where a result comes from: versions, machine, seconds and memory."""
+
+import os
+import platform
+import resource
+import sys
+from dataclasses import asdict, dataclass
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+__all__ = ["LIBRARIES", "Provenance", "library_versions", "peak_memory_mb"]
+
+LIBRARIES = (
+    "diffusers",
+    "h5py",
+    "nibabel",
+    "nltk",
+    "numpy",
+    "pandas",
+    "pillow",
+    "rouge-score",
+    "safetensors",
+    "scikit-image",
+    "scikit-learn",
+    "scipy",
+    "tokenizers",
+    "torch",
+    "transformers",
+)
+"""The libraries whose versions can change a number."""
+
+
+@cache
+def library_versions() -> tuple[tuple[str, str], ...]:
+    """Versions of `LIBRARIES` as installed, without importing them; ``"absent"`` where one is missing."""
+
+    def installed(name: str) -> str:
+        try:
+            return version(name)
+        except PackageNotFoundError:
+            return "absent"
+
+    return tuple((name, installed(name)) for name in LIBRARIES)
+
+
+def peak_memory_mb() -> float:
+    """Most memory this process has held since it started, in megabytes (10**6 bytes)."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # Linux counts in kibibytes, macOS in bytes.
+    return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What made an artefact.
+
+    Attributes
+    ----------
+    started : str
+        UTC, ISO 8601.
+    seconds : float
+        Wall-clock time of the stage.
+    peak_memory_mb : float
+        Most memory (10**6 bytes) that the process had held when the stage ended, earlier stages of it included.
+    unibrain, python, platform : str
+        Versions and machine.
+    processors : int
+        Processors that the process may use.
+    libraries : dict of str to str
+        Versions of `LIBRARIES`.
+    """
+
+    started: str
+    seconds: float
+    peak_memory_mb: float
+    unibrain: str
+    python: str
+    platform: str
+    processors: int
+    libraries: dict[str, str]
+
+    @classmethod
+    def of_now(cls, started: str, seconds: float) -> "Provenance":
+        """Describe this process and machine."""
+        from unibrain import __version__
+
+        return cls(
+            started=started,
+            seconds=round(seconds, 3),
+            peak_memory_mb=round(peak_memory_mb(), 1),
+            unibrain=__version__,
+            python=platform.python_version(),
+            platform=platform.platform(),
+            processors=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+            libraries=dict(library_versions()),
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready copy."""
+        return asdict(self)

@@ -1,0 +1,106 @@
+"""`RunFolder`: where one run keeps its files."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from unibrain.errors import InputError
+from unibrain.workspace.atomic import sweep_partials
+from unibrain.workspace.lock import folder_lock
+
+__all__ = ["ARTEFACTS", "RunFolder"]
+
+ARTEFACTS = {
+    "nsd": ("nsd", "simulate"),
+    "subject": ("subject.npz", "prepare"),
+    "latents": ("latents", "extract"),
+    "decoder": ("decoder", "fit"),
+    "predicted": ("predicted", "reconstruct"),
+    "decoded": ("decoded", "reconstruct"),
+    "scores": ("scores.json", "evaluate"),
+    "report": ("report.html", "report"),
+}
+"""Artefact to its path in the run folder and the stage that writes it."""
+
+_OURS = {".lock", ".stages", ".cache", "settings.toml"}
+
+
+class RunFolder:
+    """The named artefacts of one run, and its lock.
+
+    Parameters
+    ----------
+    root : path-like
+        The folder. It is made when it is first locked.
+
+    Attributes
+    ----------
+    root : pathlib.Path
+    """
+
+    def __init__(self, root: str | os.PathLike[str]) -> None:
+        self.root = Path(root)
+        self._depth = 0
+
+    def __repr__(self) -> str:
+        return f"RunFolder({str(self.root)!r})"
+
+    def artefact(self, name: str) -> Path:
+        """Path of an artefact, one of `ARTEFACTS`."""
+        return self.root / ARTEFACTS[name][0]
+
+    @property
+    def settings(self) -> Path:
+        """The settings file, ``settings.toml``."""
+        return self.root / "settings.toml"
+
+    def record(self, stage: str) -> Path:
+        """What `stage` did last: ``.stages/<stage>.json``."""
+        return self.root / ".stages" / f"{stage}.json"
+
+    def cache(self, stage: str) -> Path:
+        """Where `stage` keeps what lets it resume in the middle; removed when it has ended."""
+        return self.root / ".cache" / stage
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Work in this folder alone; a block inside a block is part of the outer one.
+
+        What a killed run left half-written is removed first.
+
+        Raises
+        ------
+        InputError
+            If another run works there, if the path is a file, or if the folder holds other things than a run.
+        """
+        if self._depth == 0:
+            self._make()
+            with folder_lock(self.root):
+                sweep_partials(self.root)
+                (self.root / ".stages").mkdir(exist_ok=True)
+                self._depth = 1
+                try:
+                    yield
+                finally:
+                    self._depth = 0
+        else:
+            self._depth += 1
+            try:
+                yield
+            finally:
+                self._depth -= 1
+
+    def _make(self) -> None:
+        if self.root.exists() and not self.root.is_dir():
+            raise InputError(f"{self.root} is a file, expected a folder for the run: choose another path")
+        self.root.mkdir(parents=True, exist_ok=True)
+        if (self.root / ".stages").is_dir():
+            return
+        # Stages replace whole folders: in a folder that is not ours, someone's own nsd/ would be lost.
+        foreign = sorted(entry.name for entry in self.root.iterdir() if entry.name not in _OURS)
+        if foreign:
+            raise InputError(
+                f"{self.root} holds other files ({foreign[0]}), expected an empty folder or that of an earlier run: "
+                "choose another path"
+            )
