@@ -1,6 +1,6 @@
 """Build the synonym table of the scene world's vocabulary from the full WordNet 3.0.
 
-Needs Debian's ``wordnet-base`` and ``wordnet-sense-index``. Run it again when the vocabulary of the scene world has changed:
+Needs Debian's ``wordnet-base``. Run it again when the vocabulary of the scene world has changed:
 
     python tools/build_wordnet_table.py
 """
@@ -20,7 +20,7 @@ def table_of(vocabulary: Iterable[str]) -> dict[str, tuple[str, ...]]:
     """Synonyms of every word of a vocabulary; empty for those that WordNet does not have."""
     wordnet = full_wordnet(DEBIAN_FOLDER)
     if wordnet is None:
-        raise SystemExit("the full WordNet is not installed: run apt-get install wordnet-base wordnet-sense-index")
+        raise SystemExit("the full WordNet is not installed: run apt-get install wordnet-base")
     # Entries of the vocabulary are split as METEOR splits captions ("t-shirt" stays, "man's" becomes two).
     words = sorted({word for entry in vocabulary for word in words_of(entry) if any(map(str.isalnum, word))})
     return {word: synonym_names(wordnet, word) for word in words}

@@ -83,9 +83,7 @@ def from_published_keys(weights: dict[str, Tensor], levels: int) -> dict[str, Te
     for key, value in weights.items():
         new = re.sub(r"\bdown\.(\d+)\.block\.(\d+)", r"down_blocks.\1.resnets.\2", key)
         new = re.sub(r"\bdown\.(\d+)\.downsample", r"down_blocks.\1.downsamplers.0", new)
-        new = re.sub(
-            r"\bup\.(\d+)\.block\.(\d+)", lambda m: f"up_blocks.{levels - 1 - int(m[1])}.resnets.{m[2]}", new
-        )
+        new = re.sub(r"\bup\.(\d+)\.block\.(\d+)", lambda m: f"up_blocks.{levels - 1 - int(m[1])}.resnets.{m[2]}", new)
         new = re.sub(r"\bup\.(\d+)\.upsample", lambda m: f"up_blocks.{levels - 1 - int(m[1])}.upsamplers.0", new)
         new = re.sub(r"mid\.block_(\d)", lambda m: f"mid_block.resnets.{int(m[1]) - 1}", new)
         new = new.replace("mid.attn_1.norm", "mid_block.attentions.0.group_norm")

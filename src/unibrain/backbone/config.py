@@ -65,9 +65,13 @@ class FlowsConfig:
                 "entries, expected one of each per level"
             )
         if self.channel_mult[0] != 1:
-            raise InputError(f"flows: first channel multiple is {self.channel_mult[0]}, expected 1 (the head reads model_channels)")
+            raise InputError(
+                f"flows: first channel multiple is {self.channel_mult[0]}, expected 1 (the head reads model_channels)"
+            )
         if self.model_channels % 32 or self.model_channels % self.heads:
-            raise InputError(f"flows: model_channels is {self.model_channels}, expected a multiple of 32 and of the {self.heads} heads")
+            raise InputError(
+                f"flows: model_channels is {self.model_channels}, expected a multiple of 32 and of the {self.heads} heads"
+            )
 
 
 @dataclass(frozen=True)
@@ -163,7 +167,12 @@ class ClipConfig:
     """
 
     text: Mapping[str, Any] = field(
-        default_factory=lambda: {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12}
+        default_factory=lambda: {
+            "hidden_size": 768,
+            "intermediate_size": 3072,
+            "num_hidden_layers": 12,
+            "num_attention_heads": 12,
+        }
     )
     vision: Mapping[str, Any] = field(
         default_factory=lambda: {
@@ -206,13 +215,19 @@ class SamplingSettings:
 
     def __post_init__(self) -> None:
         if not 0 <= self.image_weight <= 1:
-            raise InputError(f"image_weight is {self.image_weight}, expected 0 (text context only) to 1 (image context only)")
+            raise InputError(
+                f"image_weight is {self.image_weight}, expected 0 (text context only) to 1 (image context only)"
+            )
         if not 0 < self.strength < 1:
-            raise InputError(f"strength is {self.strength}, expected above 0 and below 1: to start from pure noise leave the latent out")
+            raise InputError(
+                f"strength is {self.strength}, expected above 0 and below 1: to start from pure noise leave the latent out"
+            )
         if not 1 <= self.steps <= 999:
             raise InputError(f"steps is {self.steps}, expected 1 to 999")
         if int(self.strength * self.steps) < 1:
-            raise InputError(f"strength {self.strength} of {self.steps} steps is less than one step: take more steps or a higher strength")
+            raise InputError(
+                f"strength {self.strength} of {self.steps} steps is less than one step: take more steps or a higher strength"
+            )
         if not 0 <= self.eta <= 1:
             raise InputError(f"eta is {self.eta}, expected 0 to 1")
         if not 0 <= self.guidance_scale < float("inf"):
@@ -262,9 +277,13 @@ class BackboneConfig:
             content = json.loads(Path(path).read_text())
             return _build(cls, content)
         except FileNotFoundError:
-            raise InputError(f"{path}: no such file, expected a backbone's config.json: give the folder of a backbone") from None
+            raise InputError(
+                f"{path}: no such file, expected a backbone's config.json: give the folder of a backbone"
+            ) from None
         except (json.JSONDecodeError, TypeError, KeyError, UnicodeDecodeError) as error:
-            raise InputError(f"{path}: not a backbone configuration ({error}): take the config.json written with the weights") from None
+            raise InputError(
+                f"{path}: not a backbone configuration ({error}): take the config.json written with the weights"
+            ) from None
 
 
 def _build(cls: Any, content: Mapping[str, Any]) -> Any:

@@ -92,9 +92,7 @@ class Optimus(nn.Module):
         past = cache.get_seq_length()
         positions = torch.arange(past, past + ids.shape[1], device=ids.device)[None]
         embeddings = self.gpt2.transformer.wte(ids) + self.to_embedding(z)[:, None]
-        output = self.gpt2(
-            inputs_embeds=embeddings, position_ids=positions, past_key_values=cache, use_cache=True
-        )
+        output = self.gpt2(inputs_embeds=embeddings, position_ids=positions, past_key_values=cache, use_cache=True)
         return output.logits, output.past_key_values
 
     @torch.no_grad()

@@ -69,7 +69,9 @@ def ddim_steps(config: ScheduleConfig, steps: int, eta: float = 0.0) -> DDIMStep
     """
     chosen = np.arange(0, config.timesteps, config.timesteps // steps) + 1
     if chosen[-1] >= config.timesteps:
-        raise InputError(f"{steps} steps end at timestep {chosen[-1]} of {config.timesteps}: take fewer steps, 50 for example")
+        raise InputError(
+            f"{steps} steps end at timestep {chosen[-1]} of {config.timesteps}: take fewer steps, 50 for example"
+        )
     levels = alphas_cumprod(config).double()
     timesteps = torch.from_numpy(chosen)
     alphas = levels[timesteps]

@@ -22,7 +22,9 @@ def _read_json_vocabulary(path: Path) -> dict[str, int]:
     except FileNotFoundError:
         raise InputError(f"{path}: no such file, expected a tokenizer's vocabulary: fetch the backbone again") from None
     except ValueError as error:
-        raise InputError(f"{path}: no valid JSON ({error}), expected a tokenizer's vocabulary: fetch the backbone again") from None
+        raise InputError(
+            f"{path}: no valid JSON ({error}), expected a tokenizer's vocabulary: fetch the backbone again"
+        ) from None
     return content
 
 
@@ -64,7 +66,9 @@ class BertPieces:
         try:
             lines = Path(vocabulary).read_text(encoding="utf-8").splitlines()
         except FileNotFoundError:
-            raise InputError(f"{vocabulary}: no such file, expected BERT's vocabulary: fetch the backbone again") from None
+            raise InputError(
+                f"{vocabulary}: no such file, expected BERT's vocabulary: fetch the backbone again"
+            ) from None
         pieces = {piece: index for index, piece in enumerate(lines)}
         for mark in ("[PAD]", "[UNK]", "[CLS]", "[SEP]"):
             if mark not in pieces:

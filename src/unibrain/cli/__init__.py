@@ -1,1 +1,1 @@
-"""cli"""
+"""The command line: thin, and light to import."""

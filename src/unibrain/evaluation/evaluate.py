@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Literal, Protocol
 
 import numpy as np
@@ -21,6 +22,7 @@ from unibrain.workspace.progress import track
 
 __all__ = ["CaptionEmbedder", "evaluate"]
 
+_METRICS = 7
 _SHUFFLES = 10
 _SHUFFLED_PAIRS = 4000  # enough for a control within a hundredth; keeps 982 large pictures affordable
 
@@ -92,11 +94,13 @@ def evaluate(
     """
     n = len(decoded.stimulus_ids)
     if n == 0:
-        raise InputError("there are 0 decoded images to score, expected at least one: reconstruct the test images first")
+        raise InputError(
+            "there are 0 decoded images to score, expected at least one: reconstruct the test images first"
+        )
     shuffles = min(_SHUFFLES, max(1, _SHUFFLED_PAIRS // n))
     orders = derangements(n, shuffles, seed) if n > 1 else np.empty((0, n), np.int64)
-    jobs = (*_picture_jobs(decoded, stimuli), *_caption_jobs(decoded, stimuli, backbone))
-    scores = tuple(_score(job, n, orders) for job in track(jobs, "scores", unit="metric"))
+    jobs = chain(_picture_jobs(decoded, stimuli), _caption_jobs(decoded, stimuli, backbone))
+    scores = tuple(_score(job, n, orders) for job in track(jobs, "scores", total=_METRICS, unit="metric"))
     identities = tuple(int(identity) for identity in decoded.stimulus_ids)
     return Scores(scores, identities, tuple(latent_accuracy), simulated)
 
@@ -113,7 +117,7 @@ def _score(job: _Job, n: int, orders: NDArray[np.int64]) -> Score:
     raw = measure(np.arange(n))
     undefined = int(np.isnan(raw).sum())
     if undefined:
-        note = f"{note}; " * bool(note) + f"{undefined} pictures of one colour count as 0"
+        note = f"{note}; " * bool(note) + f"pictures of one colour, counted as 0: {undefined}"
     values = np.nan_to_num(raw, nan=0.0)
     control = shuffled_control(defined, orders) if len(orders) else None
     per_image = tuple(float(value) for value in values)
@@ -128,27 +132,30 @@ def _picture_jobs(decoded: Decoded, stimuli: Stimuli) -> Iterator[_Job]:
     measure, note = None, INSTALL_HINT
     if network_is_installed():
         measure, note = _identification(lambda: (picture_features(seen), picture_features(decoded.pictures)), len(seen))
-    yield _Job("two_way_picture", "two-way identification (EfficientNet-lite0)", "picture", measure, note)
+    yield _Job("two_way_picture", "Two-way identification (EfficientNet-lite0)", "picture", measure, note)
 
 
 def _caption_jobs(decoded: Decoded, stimuli: Stimuli, backbone: CaptionEmbedder) -> Iterator[_Job]:
-    captions = np.array(decoded.captions, dtype=object)
+
+    def shuffled(order: NDArray[np.int64]) -> list[str]:
+        return [decoded.captions[row] for row in order]
+
     references = [tuple(filter(None, true)) for true in stimuli.captions(decoded.stimulus_ids)]
     wordnet, note = choose_synonyms(decoded.captions, references)
-    measure = None if wordnet is None else lambda order: meteor(captions[order], references, wordnet)
+    measure = None if wordnet is None else lambda order: meteor(shuffled(order), references, wordnet)
     yield _Job("meteor", "METEOR", "caption", measure, note)
-    yield _Job("rouge1", "ROUGE-1", "caption", lambda order: rouge(captions[order], references, "rouge1"))
-    yield _Job("rougeL", "ROUGE-L", "caption", lambda order: rouge(captions[order], references, "rougeL"))
+    yield _Job("rouge1", "ROUGE-1", "caption", lambda order: rouge(shuffled(order), references, "rouge1"))
+    yield _Job("rougeL", "ROUGE-L", "caption", lambda order: rouge(shuffled(order), references, "rougeL"))
 
     def embeddings() -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         counts = [len(true) for true in references]
         each = backbone.caption_embeddings([caption for true in references for caption in true])
         starts = np.concatenate([[0], np.cumsum(counts)[:-1]]).astype(np.int64)
         means = np.add.reduceat(each, starts, axis=0) / np.array(counts, np.float32)[:, None]
-        return means, backbone.caption_embeddings(list(decoded.captions))
+        return means.astype(np.float32), backbone.caption_embeddings(list(decoded.captions))
 
     measure, note = _identification(embeddings, len(references))
-    yield _Job("two_way_caption", f"two-way identification (CLIP, {backbone.name} backbone)", "caption", measure, note)
+    yield _Job("two_way_caption", f"Two-way identification (CLIP, {backbone.name} backbone)", "caption", measure, note)
 
 
 def _identification(

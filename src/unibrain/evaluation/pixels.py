@@ -1,5 +1,7 @@
 """How alike two pictures are, pixel by pixel: PixCorr and SSIM."""
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -83,7 +85,6 @@ def structural_similarity(seen: NDArray[np.uint8], decoded: NDArray[np.uint8]) -
         If the pictures are smaller than the window.
     """
     from skimage.color import rgb2gray
-    from skimage.metrics import structural_similarity as ssim
 
     _check(seen, decoded)
     height, width = seen.shape[1:3]
@@ -92,13 +93,16 @@ def structural_similarity(seen: NDArray[np.uint8], decoded: NDArray[np.uint8]) -
             f"the seen pictures are {height} x {width} pixels, "
             f"expected at least {_WINDOW} x {_WINDOW} for SSIM: use larger pictures"
         )
-    pairs = zip(rgb2gray(seen), rgb2gray(at_size(decoded, height, width)), strict=True)
-    return np.array(
-        [
-            ssim(a, b, gaussian_weights=True, sigma=_SIGMA, use_sample_covariance=False, data_range=1.0)
-            for a, b in pairs
-        ]
-    )
+    # Picture by picture: in floating point, a thousand large pictures would not fit into memory.
+    pairs = zip(seen, at_size(decoded, height, width), strict=True)
+    return np.array([_grey_similarity(rgb2gray(a), rgb2gray(b)) for a, b in pairs])
+
+
+def _grey_similarity(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
+    from skimage.metrics import structural_similarity as skimage_ssim
+
+    similarity: Callable[..., float] = skimage_ssim
+    return similarity(a, b, gaussian_weights=True, sigma=_SIGMA, use_sample_covariance=False, data_range=1.0)
 
 
 def _check(seen: NDArray[np.uint8], decoded: NDArray[np.uint8]) -> None:
@@ -109,4 +113,6 @@ def _check(seen: NDArray[np.uint8], decoded: NDArray[np.uint8]) -> None:
                 "expected uint8 of shape (n, height, width, 3)"
             )
     if len(seen) != len(decoded):
-        raise InputError(f"{len(seen)} seen and {len(decoded)} decoded pictures, expected one decoded picture per seen one")
+        raise InputError(
+            f"{len(seen)} seen and {len(decoded)} decoded pictures, expected one decoded picture per seen one"
+        )

@@ -57,7 +57,9 @@ def choose_synonyms(
     wordnet = full()
     if wordnet is not None:
         return wordnet, f"{what}, so the full WordNet was used"
-    known_references = not _outside(table, (word for true in references for caption in true for word in words_of(caption)))
+    known_references = not _outside(
+        table, (word for true in references for caption in true for word in words_of(caption))
+    )
     if known_references and len(unknown) <= LARGEST_UNKNOWN_SHARE * len(words):
         return table, f"{what}; they count as malformed, without synonyms"
     return None, f"{what}; {WORDNET_HINT}"

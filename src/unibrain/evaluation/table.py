@@ -26,11 +26,13 @@ def format_table(scores: Scores) -> str:
     Pictures           score  control  images
       SSIM  (higher)   0.410    0.200     120
     """
-    labels = {score.name: f"  {score.title}  ({'higher' if score.higher_is_better else 'lower'})" for score in scores.scores}
+    labels = {
+        score.name: f"  {score.title}  ({'higher' if score.higher_is_better else 'lower'})" for score in scores.scores
+    }
     width = max((len(label) for label in labels.values()), default=0)
     lines = ["SIMULATED SCANS: no human was scanned for these numbers.", ""] if scores.simulated else []
     columns = f"{'score':>8}{'control':>9}{'images':>8}"
-    notes = []
+    notes: list[str] = []
     for about, heading in _HEADINGS.items():
         group = [score for score in scores.scores if score.about == about]
         if group:
@@ -41,7 +43,9 @@ def format_table(scores: Scores) -> str:
             if score.note:
                 notes.append(f"[{len(notes) + 1}] {score.note}")
                 mark = f" [{len(notes)}]"
-            lines.append(f"{labels[score.name]:<{width}}{_cell(score.value, 8)}{_cell(score.control, 9)}{score.images:>8}{mark}")
+            lines.append(
+                f"{labels[score.name]:<{width}}{_cell(score.value, 8)}{_cell(score.control, 9)}{score.images:>8}{mark}"
+            )
     lines = [line.rstrip() for line in lines]
     if any(_is_two_way(score) for score in scores.scores):
         lines += ["", "Control: decoded items shuffled against the images. Two-way identification: chance is 0.5."]

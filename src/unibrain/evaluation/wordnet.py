@@ -25,8 +25,8 @@ _LEXNAMES = (
     (
         "noun",
         1,
-        "Tops act animal artifact attribute body cognition communication event feeling food group location motive object "
-        "person phenomenon plant possession process quantity relation shape state substance time",
+        "Tops act animal artifact attribute body cognition communication event feeling food group location motive "
+        "object person phenomenon plant possession process quantity relation shape state substance time",
     ),
     (
         "verb",
@@ -152,8 +152,12 @@ def full_wordnet(folder: Path = DEBIAN_FOLDER) -> WordNet | None:
 
 
 def _read_folder(folder: Path) -> WordNet:
+    import nltk.data
     from nltk.corpus.reader.wordnet import WordNetCorpusReader
 
+    # nltk reads files only below the folders of its search path; adding one there is its way to permit it.
+    if str(folder) not in nltk.data.path:
+        nltk.data.path.append(str(folder))
     names = [(f"{kind}.{name}", number) for kind, number, group in _LEXNAMES for name in group.split()]
     lexnames = "".join(f"{row:02d}\t{name}\t{number}\n" for row, (name, number) in enumerate(names))
 
@@ -161,11 +165,14 @@ def _read_folder(folder: Path) -> WordNet:
         def open(self, file: str) -> object:
             return io.StringIO(lexnames) if file == "lexnames" else super().open(file)
 
+        def map_wn(self, version: str = "wordnet") -> None:
+            """No map to nltk's own copy of WordNet: only other languages than English need one."""
+
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that other languages than English are not there
             reader: WordNet = Reader(str(folder), None)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, LookupError) as error:
         raise InputError(
             f"{folder}: WordNet cannot be read from there ({error}), expected the files of Debian's wordnet-base: "
             "run apt-get install --reinstall wordnet-base"

@@ -50,7 +50,9 @@ class Latents:
         for name, dimensions in zip(LATENT_NAMES, (4, 2, 3, 3), strict=True):
             array = self[name]
             if array.ndim != dimensions or len(array) != n:
-                raise InputError(f"latent {name} has shape {array.shape}, expected {dimensions} dimensions and {n} rows, one per image: extract the latents again")
+                raise InputError(
+                    f"latent {name} has shape {array.shape}, expected {dimensions} dimensions and {n} rows, one per image: extract the latents again"
+                )
 
     def __getitem__(self, name: str) -> NDArray[np.float32]:
         if name not in LATENT_NAMES:
@@ -80,5 +82,7 @@ class Latents:
         position = {int(identity): row for row, identity in enumerate(self.stimulus_ids)}
         absent = [int(i) for i in stimulus_ids if int(i) not in position]
         if absent:
-            raise InputError(f"no latents for image id {absent[0]} ({len(absent)} of {len(stimulus_ids)} are missing), expected all: extract the latents of this subject's images")
+            raise InputError(
+                f"no latents for image id {absent[0]} ({len(absent)} of {len(stimulus_ids)} are missing), expected all: extract the latents of this subject's images"
+            )
         return self.rows(np.array([position[int(i)] for i in stimulus_ids], dtype=np.int64))

@@ -2,13 +2,27 @@
 
 import difflib
 import math
+import re
 import types
 from dataclasses import Field, dataclass, field, fields
-from typing import Any, ClassVar, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+from pathlib import Path
+from typing import Any, ClassVar, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from unibrain.errors import InputError
 
-__all__ = ["Option", "StageSettings", "as_plain", "expected", "nearest", "option", "option_of", "parse_text", "problem"]
+__all__ = [
+    "Option",
+    "Section",
+    "as_plain",
+    "choices",
+    "expected",
+    "nearest",
+    "option",
+    "option_of",
+    "parse_text",
+    "problem",
+    "resolved",
+]
 
 T = TypeVar("T")
 
@@ -25,21 +39,27 @@ class Option:
         Allowed range, both ends included.
     above : float or None
         Allowed values are greater than this.
-    choices : tuple of str
-        Allowed words; for a number with words beside it, the words.
     changes_result : bool
         False for what only changes speed, such as a batch size: no stage is redone for it.
     path : bool
         True for a path: relative ones are taken from the folder of the settings file.
+    names : tuple of str
+        Words that are names and no paths.
+    pattern : str
+        Regular expression that text has to match as a whole.
+    example : str
+        What such text looks like, in words.
     """
 
     help: str
     low: float | None = None
     high: float | None = None
     above: float | None = None
-    choices: tuple[str, ...] = ()
     changes_result: bool = True
     path: bool = False
+    names: tuple[str, ...] = ()
+    pattern: str = ""
+    example: str = ""
 
 
 def option(
@@ -49,13 +69,15 @@ def option(
     low: float | None = None,
     high: float | None = None,
     above: float | None = None,
-    choices: tuple[str, ...] = (),
     changes_result: bool = True,
     path: bool = False,
+    names: tuple[str, ...] = (),
+    pattern: str = "",
+    example: str = "",
 ) -> T:
     """Make a dataclass field that carries an `Option` (its parameters are those of `Option`)."""
-    about = Option(help, low, high, above, choices, changes_result, path)
-    return cast(T, field(default=default, metadata={"option": about}))
+    about = Option(help, low, high, above, changes_result, path, names, pattern, example)
+    return field(default=default, metadata={"option": about})
 
 
 def option_of(setting: "Field[Any]") -> Option:
@@ -65,19 +87,26 @@ def option_of(setting: "Field[Any]") -> Option:
 
 def _types(owner: type, name: str) -> tuple[type, ...]:
     hint = get_type_hints(owner)[name]
-    if get_origin(hint) in (Union, types.UnionType):
-        return get_args(hint)
-    return (hint,)
+    kinds = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+    return tuple(str if get_origin(kind) is Literal else kind for kind in kinds)
+
+
+def choices(owner: type, setting: "Field[Any]") -> tuple[str, ...]:
+    """Words that the type of a setting names, ``Literal["easy", "realistic"]``; none if it may be any text."""
+    hint = get_type_hints(owner)[setting.name]
+    kinds = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+    return tuple(word for kind in kinds if get_origin(kind) is Literal for word in get_args(kind))
 
 
 def _bounds(about: Option) -> str:
-    if about.low is not None and about.high is not None:
-        return f" from {about.low:g} to {about.high:g}"
-    if about.low is not None:
-        return f" of at least {about.low:g}"
-    if about.above is not None:
-        return f" above {about.above:g}" + (f" and at most {about.high:g}" if about.high is not None else "")
-    return f" of at most {about.high:g}" if about.high is not None else ""
+    low, high, above = (None if bound is None else f"{bound:,}" for bound in (about.low, about.high, about.above))
+    if low is not None and high is not None:
+        return f" from {low} to {high}"
+    if low is not None:
+        return f" of at least {low}"
+    if above is not None:
+        return f" above {above}" + (f" and at most {high}" if high is not None else "")
+    return f" of at most {high}" if high is not None else ""
 
 
 def expected(owner: type, setting: "Field[Any]") -> str:
@@ -90,10 +119,11 @@ def expected(owner: type, setting: "Field[Any]") -> str:
         words.append("a number" + _bounds(about))
     if bool in kinds:
         words.append("true or false")
-    if about.choices:
-        words += [f'"{choice}"' for choice in about.choices]
+    named = choices(owner, setting)
+    if named:
+        words += [f'"{choice}"' for choice in named]
     elif str in kinds:
-        words.append("text")
+        words.append(about.example or "text")
     return " or ".join(words)
 
 
@@ -106,9 +136,10 @@ def problem(owner: type, setting: "Field[Any]", value: object) -> str | None:
     if isinstance(value, bool):
         return None if bool in kinds else wrong
     if isinstance(value, str):
-        if str not in kinds or (about.choices and value not in about.choices):
-            return wrong + nearest(value, about.choices)
-        return None
+        named = choices(owner, setting)
+        if str not in kinds or (named and value not in named):
+            return wrong + nearest(value, named)
+        return wrong if about.pattern and not re.fullmatch(about.pattern, value) else None
     if isinstance(value, int) and not {int, float} & set(kinds):
         return wrong
     if isinstance(value, float) and (float not in kinds or not math.isfinite(value)):
@@ -119,10 +150,18 @@ def problem(owner: type, setting: "Field[Any]", value: object) -> str | None:
     return None if inside and (about.above is None or value > about.above) else wrong
 
 
+def resolved(about: Option, value: str, folder: Path) -> str:
+    """Make a path absolute, taken from `folder`; leave other text as it is."""
+    if not about.path or value in about.names:
+        return value
+    return str((folder.resolve() / Path(value).expanduser()).resolve())
+
+
 def nearest(word: str, words: tuple[str, ...]) -> str:
     """Suggest the closest of `words`: ``' (did you mean "alpha"?)'``, or nothing."""
-    close = difflib.get_close_matches(word, words, n=1)
-    return f' (did you mean "{close[0]}"?)' if close else ""
+    by_lower = {known.lower(): known for known in words}
+    close = difflib.get_close_matches(word.lower(), by_lower, n=1)
+    return f' (did you mean "{by_lower[close[0]]}"?)' if close else ""
 
 
 def parse_text(owner: type, setting: "Field[Any]", text: str) -> object:
@@ -137,8 +176,9 @@ def parse_text(owner: type, setting: "Field[Any]", text: str) -> object:
     return text
 
 
-class StageSettings:
-    """Base of the settings of a stage: every value is checked when one is made.
+@dataclass(frozen=True)
+class Section:
+    """Base of the settings of one stage, a section of the settings file: every value is checked when one is made.
 
     Raises
     ------
@@ -149,7 +189,7 @@ class StageSettings:
     section: ClassVar[str]
 
     def __post_init__(self) -> None:
-        for setting in fields(self):  # type: ignore[arg-type]
+        for setting in fields(self):
             value = getattr(self, setting.name)
             wrong = problem(type(self), setting, value)
             if wrong is not None:
@@ -159,10 +199,10 @@ class StageSettings:
                 object.__setattr__(self, setting.name, float(value))
 
 
-def as_plain(settings: StageSettings, *, only_result: bool = False) -> dict[str, Any]:
+def as_plain(settings: Section, *, only_result: bool = False) -> dict[str, Any]:
     """Settings as a dict; with `only_result`, only those that change what the stage writes."""
     return {
         setting.name: getattr(settings, setting.name)
-        for setting in fields(settings)  # type: ignore[arg-type]
+        for setting in fields(settings)
         if option_of(setting).changes_result or not only_result
     }

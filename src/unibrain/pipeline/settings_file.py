@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from unibrain.errors import InputError
-from unibrain.pipeline.options import StageSettings, as_plain, nearest, option_of, problem
+from unibrain.pipeline.options import Section, as_plain, nearest, option_of, problem, resolved
 from unibrain.pipeline.settings import SECTIONS, Settings
 from unibrain.workspace.atomic import write_text
 
 __all__ = ["read_settings", "settings_text", "write_settings"]
 
 
-def _section(path: Path, kind: type[StageSettings], found: Mapping[str, object]) -> StageSettings:
-    settings = {setting.name: setting for setting in fields(kind)}  # type: ignore[arg-type]
+def _section(path: Path, kind: type[Section], found: Mapping[str, object]) -> Section:
+    settings = {setting.name: setting for setting in fields(kind)}
     values: dict[str, Any] = {}
     for key, value in found.items():
         if key not in settings:
@@ -28,9 +28,7 @@ def _section(path: Path, kind: type[StageSettings], found: Mapping[str, object])
         wrong = problem(kind, settings[key], value)
         if wrong is not None:
             raise InputError(f"{path}: {key} in [{kind.section}] is {value!r}, {wrong}: correct it")
-        if isinstance(value, str) and option_of(settings[key]).path:
-            value = str(path.parent.resolve() / Path(value).expanduser())
-        values[key] = value
+        values[key] = resolved(option_of(settings[key]), value, path.parent) if isinstance(value, str) else value
     return kind(**values)
 
 
@@ -60,7 +58,9 @@ def read_settings(path: str | os.PathLike[str]) -> Settings:
     except (IsADirectoryError, UnicodeDecodeError):
         raise InputError(f"{path} is not a text file, expected settings in TOML: check the path") from None
     except tomllib.TOMLDecodeError as error:
-        raise InputError(f"{path} is not valid TOML ({error}), expected lines like `alpha = 1000`: correct it") from None
+        raise InputError(
+            f"{path} is not valid TOML ({error}), expected lines like `alpha = 1000`: correct it"
+        ) from None
     values: dict[str, Any] = {}
     for name, content in found.items():
         if name not in SECTIONS:
@@ -90,7 +90,7 @@ def settings_text(settings: Settings) -> str:
         if section is None:
             continue
         lines.append(f"[{name}]")
-        abouts = {setting.name: option_of(setting) for setting in fields(kind)}  # type: ignore[arg-type]
+        abouts = {setting.name: option_of(setting) for setting in fields(kind)}
         for key, value in as_plain(section).items():
             lines.append(f"# {abouts[key].help}")
             lines.append(f"# {key} =" if value is None else f"{key} = {_value(value)}")

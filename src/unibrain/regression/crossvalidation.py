@@ -1,6 +1,17 @@
-"""Choosing alpha inside the training set: K folds, one eigendecomposition per fold, all alphas at once."""
+"""Predicting training images that were left out: to choose alpha, and to see how large honest predictions are.
 
-from collections.abc import Sequence
+Both come from the one factorisation of all training images, in closed form. With the residual operator
+``R = alpha (K + alpha I)^-1 - 1/n``, the residuals of a group b of rows, predicted by a ridge (with intercept) that was
+fitted without them, are ``R[b, b]^-1 R[b] Y``. For single rows this is PRESS (Allen, 1974, "The relationship between
+variable selection and data augmentation and a method for prediction"). It equals refitting, and nothing of a group
+enters the prediction for it.
+
+Alpha is chosen by K folds. How large the predictions of the chosen alpha are is measured by leaving out one image at a
+time: ridge shrinks the more, the fewer images it is fitted to, so that folds would understate what the decoder of all
+images predicts.
+"""
+
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,9 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unibrain.errors import InputError
-from unibrain.regression.ridge import Factorisation, column_blocks, factorise
+from unibrain.regression.ridge import Factorisation, column_blocks
+from unibrain.workspace.progress import track
 
-__all__ = ["AlphaCurve", "Fold", "alpha_curve", "factorise_fold", "out_of_fold_moments", "split_folds"]
+__all__ = ["AlphaCurve", "alpha_curves", "leave_out_moments", "leave_out_operator", "split_folds"]
 
 SAMPLED_TARGETS = 512
 """How many dimensions of a latent the choice of its alpha looks at, drawn by seed."""
@@ -28,7 +40,8 @@ class AlphaCurve:
         Explained variance: one minus the squared error over the squared deviation from the training mean, both summed
         over images and dimensions; at most 1.
     correlation : tuple of float
-        Pearson correlation across images, mean over the dimensions that vary; -1 to 1.
+        Correlation across images of predicted and true deviations from the training mean, mean over the dimensions
+        that vary; -1 to 1.
     targets : int
         Number of dimensions that were looked at.
     """
@@ -47,26 +60,6 @@ class AlphaCurve:
     def at_edge(self) -> bool:
         """True if `best` is the smallest or largest alpha, so that a wider grid might hold a better one."""
         return self.best in (self.alphas[0], self.alphas[-1])
-
-
-@dataclass(frozen=True)
-class Fold:
-    """One split of the training images, factorised.
-
-    Attributes
-    ----------
-    train, held_out : ndarray of int64
-        Row numbers.
-    factorisation : Factorisation
-        Of the kernel of `train`, centred with the mean of `train` only.
-    projected : ndarray of shape (held out, train), float64
-        The held-out rows' kernel in the eigenbasis.
-    """
-
-    train: NDArray[np.int64]
-    held_out: NDArray[np.int64]
-    factorisation: Factorisation
-    projected: NDArray[np.float64]
 
 
 def split_folds(stimulus_ids: NDArray[np.int64], folds: int, seed: int = 0) -> list[NDArray[np.int64]]:
@@ -96,119 +89,145 @@ def split_folds(stimulus_ids: NDArray[np.int64], folds: int, seed: int = 0) -> l
         raise InputError(f"folds is {folds}, expected at least 2: choose 2 to {len(images)} folds")
     if folds > len(images):
         raise InputError(
-            f"{folds} folds for {len(images)} training images, expected at most one fold per image: choose fewer folds or add images"
+            f"{folds} folds for {len(images)} training images, expected at most one fold per image: "
+            "choose fewer folds or add images"
         )
     fold_of_image = np.random.default_rng(seed).permutation(len(images)) % folds
     return [np.flatnonzero(fold_of_image[image_of_row] == fold) for fold in range(folds)]
 
 
-def factorise_fold(kernel: NDArray[np.float64], held_out: NDArray[np.int64]) -> Fold:
-    """Factorise the kernel of the rows that are not held out.
-
-    Parameters
-    ----------
-    kernel : ndarray of shape (n, n), float64
-        Linear kernel of all rows, centred with any mean (`unibrain.regression.ridge.centred_kernel`).
-    held_out : ndarray of int64
-        Row numbers to leave out.
-
-    Returns
-    -------
-    Fold
-        Its kernels are centred with the mean of the fold's own training rows: nothing of the rows left out enters.
-    """
-    train = np.setdiff1d(np.arange(len(kernel), dtype=np.int64), held_out)
-    inner, outer = kernel[np.ix_(train, train)], kernel[np.ix_(held_out, train)]
-    # Subtracting the mean of the training rows from every row, written in terms of inner products.
-    column, grand = inner.mean(axis=0), inner.mean()
-    outer = outer - outer.mean(axis=1, keepdims=True) - column + grand
-    factorisation = factorise(inner - column[:, None] - column + grand)
-    return Fold(train, held_out, factorisation, factorisation.project(outer))
-
-
-def alpha_curve(
-    folds: Sequence[Fold],
-    targets: NDArray[Any],
+def alpha_curves(
+    factorisation: Factorisation,
+    held_out: Sequence[NDArray[np.int64]],
+    latents: Mapping[str, NDArray[Any]],
     alphas: Sequence[float],
     sampled_targets: int = SAMPLED_TARGETS,
     seed: int = 0,
-) -> AlphaCurve:
+    verbose: bool = False,
+) -> dict[str, AlphaCurve]:
     """Score every alpha on the images that each fold leaves out.
 
     Parameters
     ----------
-    folds : sequence of Fold
-        From `factorise_fold`.
-    targets : ndarray of shape (n, t)
-        One latent, flattened; may be a memory map.
+    factorisation : Factorisation
+        Of the centred kernel of all n rows.
+    held_out : sequence of ndarray of int64
+        Rows that each fold leaves out, from `split_folds`.
+    latents : mapping of str to ndarray of shape (n, t)
+        Flattened latents; may be memory maps.
     alphas : sequence of float
         Penalties above 0.
     sampled_targets : int
-        If the latent has more dimensions, this many are drawn (without replacement) and stand for all.
+        Of a latent with more dimensions, this many are drawn (without replacement) and stand for all.
     seed : int
         Seed of that draw.
+    verbose : bool
+        Show a progress bar.
 
     Returns
     -------
-    AlphaCurve
+    dict of str to AlphaCurve
     """
-    count = targets.shape[1]
-    if count > sampled_targets:
-        targets = targets[:, np.sort(np.random.default_rng(seed).choice(count, sampled_targets, replace=False))]
-    dtype = np.result_type(targets.dtype, np.float32)
-    targets = np.asarray(targets, dtype=dtype)
+    n = len(factorisation.eigenvalues)
+    # One matrix for all latents, so that what an alpha costs is paid once for all four.
+    samples = [_sample(targets, sampled_targets, seed) for targets in latents.values()]
+    targets = np.concatenate(samples, axis=1)
+    targets -= targets.mean(axis=0)
+    true = np.empty_like(targets)
+    for rows in held_out:
+        # Less the mean of the rows that the fold keeps. The mean over all rows is zero.
+        true[rows] = targets[rows] + targets[rows].sum(axis=0) / (n - len(rows))
+    rotated = factorisation.eigenvectors.T @ targets
+
     grid = tuple(sorted(float(alpha) for alpha in alphas))
+    error, predicted_square, product = (np.zeros((len(grid), targets.shape[1])) for _ in range(3))
+    for step, alpha in enumerate(track(grid, "choose alphas", unit="alpha") if verbose else grid):
+        shrinkage = alpha / (factorisation.eigenvalues + alpha)
+        residual = factorisation.eigenvectors @ (shrinkage[:, None] * rotated)
+        for rows in held_out:
+            vectors = factorisation.eigenvectors[rows]
+            residual[rows] = np.linalg.solve((vectors * shrinkage) @ vectors.T - 1 / n, residual[rows])
+        predicted = true - residual
+        error[step] = np.einsum("ij,ij->j", residual, residual)
+        predicted_square[step] = np.einsum("ij,ij->j", predicted, predicted)
+        product[step] = np.einsum("ij,ij->j", predicted, true)
 
-    error = np.zeros(len(grid))
-    total = 0.0
-    true_square = np.zeros(targets.shape[1])
-    predicted_square, product = (np.zeros((len(grid), targets.shape[1])) for _ in range(2))
-    for fold in folds:
-        mean = targets[fold.train].mean(axis=0, dtype=np.float64).astype(dtype)
-        rotated = fold.factorisation.eigenvectors.T.astype(dtype) @ (targets[fold.train] - mean)
-        true = targets[fold.held_out] - mean
-        true_square += np.einsum("ij,ij->j", true, true)
-        total += float(np.sum(true**2, dtype=np.float64))
-        for row, alpha in enumerate(grid):
-            predicted = (fold.projected / (fold.factorisation.eigenvalues + alpha)).astype(dtype) @ rotated
-            error[row] += np.sum((true - predicted) ** 2, dtype=np.float64)
-            predicted_square[row] += np.einsum("ij,ij->j", predicted, predicted)
-            product[row] += np.einsum("ij,ij->j", predicted, true)
-
-    r2 = 1 - error / total if total > 0 else np.zeros(len(grid))
-    norm = np.sqrt(predicted_square * true_square)
-    correlation = np.divide(product, norm, out=np.zeros_like(norm), where=norm > 0)[:, true_square > 0]
-    means = correlation.mean(axis=1) if correlation.size else np.zeros(len(grid))
-    return AlphaCurve(grid, tuple(map(float, r2)), tuple(map(float, means)), targets.shape[1])
+    true_square = np.einsum("ij,ij->j", true, true)
+    ends = np.cumsum([sample.shape[1] for sample in samples])
+    curves = {}
+    for name, end, sample in zip(latents, ends, samples, strict=True):
+        # Dimensions that do not vary, but for rounding of their mean, have nothing to predict.
+        varies = np.flatnonzero(np.ptp(sample, axis=0) > 0) + end - sample.shape[1]
+        total, norm = true_square[varies].sum(), np.sqrt(predicted_square[:, varies] * true_square[varies])
+        correlation = np.divide(product[:, varies], norm, out=np.zeros_like(norm), where=norm > 0)
+        r2 = 1 - error[:, varies].sum(axis=1) / total if len(varies) else np.zeros(len(grid))
+        means = correlation.mean(axis=1) if len(varies) else np.zeros(len(grid))
+        curves[name] = AlphaCurve(grid, tuple(map(float, r2)), tuple(map(float, means)), sample.shape[1])
+    return curves
 
 
-def out_of_fold_moments(
-    folds: Sequence[Fold], targets: NDArray[Any], alpha: float
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean square of what was predicted for images left out, and of what was true, per dimension.
+def _sample(targets: NDArray[Any], count: int, seed: int) -> NDArray[np.float64]:
+    if targets.shape[1] > count:
+        columns = np.random.default_rng(seed).choice(targets.shape[1], count, replace=False)
+        targets = targets[:, np.sort(columns)]
+    return np.asarray(targets, dtype=np.float64)
+
+
+def leave_out_operator(
+    factorisation: Factorisation, stimulus_ids: NDArray[np.int64], alpha: float
+) -> NDArray[np.float64]:
+    """What predicts every training row without its own image.
 
     Parameters
     ----------
-    folds : sequence of Fold
-        Folds that leave out every row once.
-    targets : ndarray of shape (n, t)
-        One latent, flattened; read once, in blocks of columns.
+    factorisation : Factorisation
+        Of the centred kernel of all n rows.
+    stimulus_ids : ndarray of shape (n,), int64
+        Image of each row; at least two different ones.
     alpha : float
         Penalty above 0.
 
     Returns
     -------
+    ndarray of shape (n, n), float64
+        Multiply it with the targets to get each row's prediction less the mean of the other images' targets.
+    """
+    n = len(stimulus_ids)
+    vectors = factorisation.eigenvectors
+    residual = (vectors * (alpha / (factorisation.eigenvalues + alpha))) @ vectors.T - 1 / n
+    deviation = np.eye(n)
+    order = np.argsort(stimulus_ids, kind="stable")
+    starts = np.unique(stimulus_ids[order], return_index=True)[1]
+    for rows in np.split(order, starts[1:]):
+        own = np.ix_(rows, rows)
+        deviation[rows] -= 1 / (n - len(rows))
+        deviation[own] += 1 / (n - len(rows))
+        residual[rows] = np.linalg.solve(residual[own], residual[rows])
+    return deviation - residual
+
+
+def leave_out_moments(operator: NDArray[np.float64], targets: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Variance of what is predicted for images left out, and of the targets, per dimension.
+
+    Parameters
+    ----------
+    operator : ndarray of shape (n, n), float64
+        From `leave_out_operator`.
+    targets : ndarray of shape (n, t)
+        One latent, flattened; may be a memory map; read once, in blocks of columns.
+
+    Returns
+    -------
     predicted, true : ndarray of shape (t,), float64
-        Mean over images of the squared deviation from the fold's training mean.
+        Mean over images of the squared deviation from the training mean.
     """
     n, count = targets.shape
     dtype = np.result_type(targets.dtype, np.float32)
-    operators = [fold.factorisation.operator(fold.projected, alpha).astype(dtype) for fold in folds]
+    weights = operator.astype(dtype)
     predicted, true = np.zeros(count), np.zeros(count)
     for block in column_blocks(n, count):
-        columns = np.asarray(targets[:, block], dtype=dtype)
-        for fold, operator in zip(folds, operators, strict=True):
-            mean = columns[fold.train].mean(axis=0, dtype=np.float64).astype(dtype)
-            predicted[block] += np.sum((operator @ (columns[fold.train] - mean)) ** 2, axis=0, dtype=np.float64)
-            true[block] += np.sum((columns[fold.held_out] - mean) ** 2, axis=0, dtype=np.float64)
-    return predicted / n, true / n
+        columns = np.ascontiguousarray(targets[:, block], dtype=dtype)
+        columns = columns - columns.mean(axis=0, dtype=np.float64).astype(dtype)
+        predicted[block] = np.mean((weights @ columns) ** 2, axis=0, dtype=np.float64)
+        true[block] = np.mean(columns**2, axis=0, dtype=np.float64)
+    return predicted, true

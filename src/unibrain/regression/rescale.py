@@ -4,10 +4,10 @@ A ridge prediction is drawn towards the training mean, the more so the less of a
 and attention layers were trained on latents of natural size, so the deviation from the mean is multiplied by a gain
 before it is decoded.
 
-The gain is measured on *out-of-fold* predictions of the training images. In-sample predictions are overfitted: their
-deviation is close to the targets', and the gain would come out near one. The deviation of the test-set predictions
-(common in published code) is transductive: the prediction for one scan would depend on the other scans that happen to
-be decoded with it, and a single scan could not be decoded at all.
+The gain is measured on predictions of training images *that were left out*, one at a time. In-sample predictions are
+overfitted: their deviation is close to the targets', and the gain would come out near one. The deviation of the
+test-set predictions (common in published code) is transductive: the prediction for one scan would depend on the other
+scans that happen to be decoded with it, and a single scan could not be decoded at all.
 """
 
 from typing import Literal
@@ -34,8 +34,8 @@ def gains(
     Parameters
     ----------
     predicted, true : ndarray of shape (t,), float64
-        Mean squares of out-of-fold predictions and of the targets
-        (`unibrain.regression.crossvalidation.out_of_fold_moments`).
+        Variance of the predictions of images left out, and of the targets
+        (`unibrain.regression.crossvalidation.leave_out_moments`).
     shape : tuple of int
         Shape of one image's latent; its product is t.
     rescale : {"train", "train_per_dimension", "none"}

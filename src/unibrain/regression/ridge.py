@@ -70,7 +70,7 @@ def centred_kernel(X: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.flo
     kernel = np.zeros((n, n))
     mean = np.empty(p)
     for block in column_blocks(n, p):
-        columns = np.asarray(X[:, block], dtype=np.float64)
+        columns = np.ascontiguousarray(X[:, block], dtype=np.float64)
         mean[block] = columns.mean(axis=0)
         columns = columns - mean[block]
         kernel += columns @ columns.T
@@ -95,8 +95,8 @@ def cross_kernel(X_new: NDArray[Any], X: NDArray[Any], mean: NDArray[np.float64]
     """
     kernel = np.zeros((len(X_new), len(X)))
     for block in column_blocks(len(X_new) + len(X), X.shape[1]):
-        new = np.asarray(X_new[:, block], dtype=np.float64) - mean[block]
-        train = np.asarray(X[:, block], dtype=np.float64) - mean[block]
+        new = np.ascontiguousarray(X_new[:, block], dtype=np.float64) - mean[block]
+        train = np.ascontiguousarray(X[:, block], dtype=np.float64) - mean[block]
         kernel += new @ train.T
     return kernel
 
@@ -165,7 +165,8 @@ def factorise(kernel: NDArray[np.float64]) -> Factorisation:
 
     eigenvalues, eigenvectors = eigh(kernel, check_finite=False, driver="evd")
     # A centred kernel has rank below n: its zero eigenvalues come back as rounding errors of either sign.
-    return Factorisation(np.maximum(eigenvalues, 0.0), eigenvectors)
+    # C order, as after saving and loading: BLAS rounds differently for another layout.
+    return Factorisation(np.maximum(eigenvalues, 0.0), np.ascontiguousarray(eigenvectors))
 
 
 def apply_operator(
@@ -195,8 +196,8 @@ def apply_operator(
     dtype = np.result_type(targets.dtype, np.float32)
     weights = operator.astype(dtype)
     predictions = np.empty((len(operator), targets.shape[1]), dtype=dtype)
-    for block in column_blocks(*targets.shape, block_bytes):
-        columns = np.asarray(targets[:, block], dtype=dtype)
+    for block in column_blocks(len(targets), targets.shape[1], block_bytes):
+        columns = np.ascontiguousarray(targets[:, block], dtype=dtype)
         mean = columns.mean(axis=0, dtype=np.float64)
         centred = weights @ (columns - mean.astype(dtype))
         if gain is not None:

@@ -1,1 +1,6 @@
-"""report"""
+"""One self-contained page per run: what was seen beside what was decoded, and the scores."""
+
+from unibrain.report.content import ReportContent
+from unibrain.report.page import write_report
+
+__all__ = ["ReportContent", "write_report"]

@@ -1,1 +1,12 @@
-"""Turns fMRI files into a matrix of images x voxels with stimulus ids, a split, regions and a noise ceiling."""
+"""Turns fMRI files into a matrix of images x voxels with stimulus ids, a split, regions and a noise ceiling.
+
+`read_nsd` reads the Natural Scenes Dataset (and a simulated subject in its layout); `save_subject` and `load_subject`
+keep the result in one file. It knows file layouts, and nothing of diffusion.
+"""
+
+from unibrain.scans.nsd.read import read_nsd
+from unibrain.scans.prepare import PrepareSettings
+from unibrain.scans.store import load_subject, save_subject
+from unibrain.scans.subject import Subject
+
+__all__ = ["PrepareSettings", "Subject", "load_subject", "read_nsd", "save_subject"]

@@ -53,4 +53,6 @@ class Stimuli:
     def _check(self, stimulus_ids: Sequence[int] | NDArray[np.int64]) -> None:
         absent = np.setdiff1d(np.asarray(stimulus_ids, dtype=np.int64), self.stimulus_ids)
         if len(absent):
-            raise InputError(f"{self.source}: image id {absent[0]} is not there, expected one of {len(self.stimulus_ids)} known ids: check that scans and stimuli belong together")
+            raise InputError(
+                f"{self.source}: image id {absent[0]} is not there, expected one of {len(self.stimulus_ids)} known ids: check that scans and stimuli belong together"
+            )

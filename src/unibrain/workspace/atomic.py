@@ -49,7 +49,8 @@ def _cleaned(temporary: Path, path: Path) -> Iterator[None]:
         _remove(temporary)
         if _disk_is_full(error) and not isinstance(error, InputError):
             raise InputError(
-                f"{path}: no space left on the disk while writing it, nothing was changed: free some space and run again"
+                f"{path}: no space left on the disk while writing it, nothing was changed: "
+                "free some space and run again"
             ) from error
         raise
 
@@ -86,7 +87,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     temporary = _beside(target)
     with _cleaned(temporary, target):
         yield temporary
-        os.replace(temporary, target)
+        temporary.replace(target)
 
 
 @contextmanager
@@ -116,12 +117,12 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
         old = _beside(target)
         try:
             if target.exists():
-                os.replace(target, old)
-            os.replace(temporary, target)
+                target.replace(old)
+            temporary.replace(target)
         except BaseException:
             # Two renames are not one: if only the first was done, what was there comes back.
             if old.exists() and not target.exists():
-                os.replace(old, target)
+                old.replace(target)
             raise
         _remove(old)
 

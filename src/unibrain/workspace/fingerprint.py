@@ -11,7 +11,7 @@ from unibrain.workspace.atomic import is_partial
 __all__ = ["LARGE", "Fingerprint", "fingerprint", "same", "stat_fingerprint"]
 
 Fingerprint = dict[str, Any]
-"""JSON-ready: ``{"files": {relative path: {"size", "mtime_ns", "sha256"}}}``; a file is a folder of one, named ``""``."""
+"""JSON-ready: ``{"files": {relative path: {"size", "mtime_ns", "sha256"}}}``; a file is a folder of one, ``""``."""
 
 LARGE = 64 * 2**20
 """Bytes from which an unchanged size and time is taken for unchanged content, if it was hashed once before."""

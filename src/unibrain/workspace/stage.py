@@ -97,7 +97,9 @@ def _check_inputs(run: RunFolder, stage: Stage) -> dict[str, Fingerprint | None]
         if not path.exists():
             raise InputError(f"{path} is not there, expected what the stage {producer} writes: {remedy} first")
         if record is None:
-            raise InputError(f"{path} was left by a stage {producer} that did not end, expected a finished one: {remedy}")
+            raise InputError(
+                f"{path} was left by a stage {producer} that did not end, expected a finished one: {remedy}"
+            )
         known = _known(record, "outputs", name)
         found[name] = fingerprint(path, known)
         if not same(found[name], known):
@@ -182,9 +184,9 @@ def run_stage(run: RunFolder, stage: Stage) -> StageResult:
             say(f"{stage.name}: up to date")
             record = read_record(run, stage.name) or {}
             return StageResult(stage.name, True, float(record.get("provenance", {}).get("seconds", 0.0)), outputs)
-        say(f"{stage.name}: starts ({reason})" if reason != "not done before" else f"{stage.name}: starts")
         started, clock = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
         write_json(run.record(stage.name), {"stage": stage.name, "state": "started", "started": started})
+        say(f"{stage.name}: starts ({reason})" if reason != "not done before" else f"{stage.name}: starts")
         stage.work()
         seconds = time.monotonic() - clock
         made = {name: fingerprint(run.artefact(name)) for name in stage.outputs}

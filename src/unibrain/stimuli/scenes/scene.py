@@ -1,8 +1,9 @@
 """What a scene is, and how scenes are drawn at random for a split.
 
 A scene's `Scene.key` says what is on the picture: which objects, in which arrangement and relative
-size, on which background. Its `Scene.split` follows from a hash of that key alone, so two splits never
-share a scene, whatever the seeds and indices.
+size, on which background. Its `Scene.split` follows from a hash of the objects and the background
+alone (`Scene.content`), so two splits never share a combination of objects and background in any
+arrangement, whatever the seeds and indices.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from unibrain.errors import InputError
 from unibrain.stimuli.scenes.backgrounds import BACKGROUNDS
 from unibrain.stimuli.scenes.catalogue import SceneObject, load_catalogue
 
@@ -115,14 +117,19 @@ class Scene:
         return f"{self.arrangement} {self.position}".strip() + f"|{objects}|{self.background}"
 
     @property
+    def content(self) -> str:
+        """Which objects are before which background, however arranged."""
+        return ",".join(sorted(placement.object.name for placement in self.placements)) + f"|{self.background}"
+
+    @property
     def split(self) -> Split:
-        """The split that this scene belongs to: 80 % of keys train, 10 % validation, 10 % test."""
-        return split_of(self.key)
+        """The split that this scene belongs to: 80 % of contents train, 10 % validation, 10 % test."""
+        return split_of(self.content)
 
 
-def split_of(key: str) -> Split:
-    """Return the split of a scene key, from the first eight bytes of its SHA-256."""
-    share = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big") % 10
+def split_of(content: str) -> Split:
+    """Return the split of a scene's content, from the first eight bytes of its SHA-256."""
+    share = int.from_bytes(hashlib.sha256(content.encode()).digest()[:8], "big") % 10
     return "test" if share == 0 else "validation" if share == 1 else "train"
 
 
@@ -150,9 +157,15 @@ def sample_scene(seed: int, index: int, split: Split) -> Scene:
 
     Raises
     ------
-    ValueError
-        When ``split`` is none of the three.
+    InputError
+        When ``split`` is none of the three, or ``seed`` or ``index`` is negative.
     """
+    if split not in SPLITS:
+        raise InputError(
+            f"The split of a scene is {split!r}, expected one of {', '.join(SPLITS)}; choose one of these."
+        )
+    if seed < 0 or index < 0:
+        raise InputError(f"The scene's seed is {seed} and its index {index}, expected 0 or more; choose such numbers.")
     catalogue = load_catalogue()
     block, position = divmod(index, len(catalogue))
     main = int(_order(seed, block, len(catalogue))[position])

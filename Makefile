@@ -1,0 +1,52 @@
+# `make demo` and `make test` set everything up themselves, in .venv, once.
+
+VENV := .venv
+BIN := $(VENV)/bin
+# More arguments for the two commands, for example: make demo DEMO_ARGS="--seed 1"
+DEMO_ARGS ?=
+PYTEST_ARGS ?=
+
+.PHONY: help demo test lint clean
+
+help:
+	@echo "make demo   decode pictures and captions from simulated scans, and write a page that shows them"
+	@echo "make test   check format, lint and types, and run the tests"
+	@echo "make lint   check format, lint and types only"
+	@echo "make clean  remove .venv (the results of runs stay)"
+
+demo: $(VENV)/.installed-demo
+	$(BIN)/unibrain demo $(DEMO_ARGS)
+
+test: lint
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: $(VENV)/.installed-test
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV)
+
+# The stamps are older than a changed pyproject.toml or constraints.txt: then it is installed again.
+$(VENV)/.installed-demo: pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e ".[demo]"
+	@touch $@
+
+$(VENV)/.installed-test: pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e ".[demo,test]"
+	@touch $@ $(VENV)/.installed-demo
+
+# Python 3.11 or 3.12, or what PYTHON names: make demo PYTHON=/opt/python3.12/bin/python3
+$(BIN)/python:
+	@for candidate in $(PYTHON) python3.11 python3.12 python3 python; do \
+	  if "$$candidate" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null; then \
+	    echo "making $(VENV) with $$candidate ($$("$$candidate" --version))"; \
+	    "$$candidate" -m venv $(VENV) && exit 0; \
+	    rm -rf $(VENV); \
+	    echo "Error: $$candidate cannot make virtual environments: install its venv module (Debian: apt-get install python3-venv) and run make again" >&2; \
+	    exit 1; \
+	  fi; \
+	done; \
+	echo "Error: no Python 3.11 or 3.12 was found: install one, or name it with make PYTHON=/path/to/python3.11" >&2; \
+	exit 1

@@ -1,0 +1,135 @@
+"""A backbone on disk: a folder of safetensors, vocabularies and a configuration. Nothing in it can execute code."""
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from unibrain.errors import InputError
+from unibrain.workspace.atomic import atomic_folder
+
+__all__ = ["PARTS", "VOCABULARY_FILES", "fill", "folder_fingerprint", "read_part", "write_backbone"]
+
+PARTS = ("flows", "autokl", "optimus", "clip")
+"""Names of the weight files, without their suffix."""
+
+VOCABULARY_FILES = ("bert-vocab.txt", "gpt2-vocab.json", "gpt2-merges.txt", "clip-vocab.json", "clip-merges.txt")
+
+
+def read_part(folder: Path, part: str) -> dict[str, Tensor]:
+    """Read the weights of one part.
+
+    Parameters
+    ----------
+    folder : Path
+    part : str
+        One of `PARTS`.
+
+    Returns
+    -------
+    dict of str to Tensor
+        In the precision of the file.
+
+    Raises
+    ------
+    InputError
+        If the file is missing or damaged.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    path = folder / f"{part}.safetensors"
+    try:
+        return load_file(path)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file, expected the backbone's {part} weights: install the package again or give another folder") from None
+    except (SafetensorError, OSError, ValueError) as error:
+        raise InputError(f"{path}: not a readable safetensors file ({error}), expected the backbone's {part} weights: get the file again") from None
+
+
+def fill(module: nn.Module, weights: Mapping[str, Tensor], where: str) -> None:
+    """Copy weights into a module, in the module's precision.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+    weights : mapping of str to Tensor
+        Exactly the module's keys.
+    where : str
+        Name of the file, for messages.
+
+    Raises
+    ------
+    InputError
+        If a key is missing or unknown, or a shape differs.
+    """
+    own = module.state_dict()
+    missing, unknown = sorted(set(own) - set(weights)), sorted(set(weights) - set(own))
+    if missing or unknown:
+        found = f"lacks {missing[0]}" if missing else f"holds {unknown[0]}"
+        raise InputError(
+            f"{where}: {found} ({len(missing)} keys are missing, {len(unknown)} unknown), expected the {len(own)} keys of "
+            "this configuration: take weights and config.json from the same place"
+        )
+    for key, value in own.items():
+        if value.shape != weights[key].shape:
+            raise InputError(
+                f"{where}: {key} has shape {tuple(weights[key].shape)}, expected {tuple(value.shape)}: these are weights of "
+                "another size, take weights and config.json from the same place"
+            )
+    with torch.no_grad():
+        for key, value in own.items():
+            value.copy_(weights[key])
+
+
+def write_backbone(
+    folder: Path, config_json: str, weights: Mapping[str, Mapping[str, Tensor]], vocabularies: Path, extra: Mapping[str, str]
+) -> None:
+    """Write a backbone folder, whole or not at all.
+
+    Parameters
+    ----------
+    folder : Path
+        Replaced if it exists.
+    config_json : str
+    weights : mapping of str to mapping of str to Tensor
+        One entry per part; written in float16. Tied weights are written twice.
+    vocabularies : Path
+        Folder with the `VOCABULARY_FILES`.
+    extra : mapping of str to str
+        Names and contents of further text files, for example a model card.
+    """
+    from safetensors.torch import save_file
+
+    with atomic_folder(folder) as partial:
+        (partial / "config.json").write_text(config_json)
+        for part in PARTS:
+            halves = {
+                key: (value.half() if value.is_floating_point() else value).contiguous().clone()
+                for key, value in weights[part].items()
+            }
+            save_file(halves, partial / f"{part}.safetensors")
+        for name in VOCABULARY_FILES:
+            (partial / name).write_bytes((vocabularies / name).read_bytes())
+        for name, content in extra.items():
+            (partial / name).write_text(content, encoding="utf-8")
+
+
+def folder_fingerprint(folder: Path) -> str:
+    """SHA-256 over configuration, weights and vocabularies, by name and content.
+
+    Raises
+    ------
+    InputError
+        If one of the files is missing.
+    """
+    digest = hashlib.sha256()
+    for name in ("config.json", *(f"{part}.safetensors" for part in PARTS), *VOCABULARY_FILES):
+        path = folder / name
+        if not path.is_file():
+            raise InputError(f"{path}: no such file, expected a complete backbone folder: get it again")
+        with path.open("rb") as file:
+            digest.update(name.encode() + hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()

@@ -1,0 +1,141 @@
+"""What commands share: options made from settings, a stage run over its folder, what to say afterwards."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from unibrain.errors import InputError
+from unibrain.pipeline.options import Section, expected, option_of, parse_text, problem, resolved
+from unibrain.pipeline.settings import SECTIONS, Settings
+
+if TYPE_CHECKING:
+    from unibrain.workspace.stage import StageResult
+
+__all__ = [
+    "NEXT",
+    "device_option",
+    "overridden",
+    "run_argument",
+    "settings_options",
+    "show_result",
+    "threads_option",
+]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+NEXT = {
+    "simulate": "prepare",
+    "prepare": "extract",
+    "extract": "fit",
+    "fit": "reconstruct",
+    "reconstruct": "evaluate",
+    "evaluate": "report",
+}
+"""Stage to the one that comes after it."""
+
+
+def run_argument(function: F) -> F:
+    """Add the argument RUN, the run folder."""
+    return click.argument("run", metavar="RUN", type=click.Path(path_type=Path))(function)
+
+
+def device_option(function: F) -> F:
+    """Add ``--device``."""
+    choice = click.Choice(["auto", "cpu", "cuda", "mps"])
+    about = "Where the backbone runs; auto takes a graphics card if there is one."
+    return click.option("--device", type=choice, default="auto", show_default=True, help=about)(function)
+
+
+def threads_option(function: F) -> F:
+    """Add ``--threads``."""
+    about = "Processor threads to use; left out: all."
+    return click.option("--threads", type=click.IntRange(min=1), default=None, help=about)(function)
+
+
+def settings_options(kind: type[Section]) -> Callable[[F], F]:
+    """Add an option for every setting of a stage, named as in the settings file.
+
+    An option that is not given is None: it stays as the run folder has it.
+
+    Parameters
+    ----------
+    kind : type
+        A class of settings.
+
+    Returns
+    -------
+    callable
+        A decorator.
+    """
+
+    def decorate(function: F) -> F:
+        for setting in reversed(fields(kind)):
+            about = option_of(setting)
+            name = setting.name.replace("_", "-")
+            switch = isinstance(setting.default, bool)
+            default = "" if setting.default is None or switch else f" [default: {setting.default}]"
+            allowed = "" if switch else f" ({expected(kind, setting)})"
+            function = click.option(
+                f"--{name}/--no-{name}" if switch else f"--{name}",
+                setting.name,
+                default=None,
+                metavar=None if switch else "VALUE",
+                help=f"{about.help.rstrip('.')}{allowed}.{default}",
+            )(function)
+        return function
+
+    return decorate
+
+
+def _values(kind: type[Section], chosen: Mapping[str, Any]) -> dict[str, Any]:
+    settings = {setting.name: setting for setting in fields(kind)}
+    values = {}
+    for name, given in chosen.items():
+        if given is None:
+            continue
+        value = parse_text(kind, settings[name], given) if isinstance(given, str) else given
+        wrong = problem(kind, settings[name], value)
+        if wrong is not None:
+            raise InputError(f"--{name.replace('_', '-')} is {given}, {wrong}")
+        values[name] = resolved(option_of(settings[name]), value, Path()) if isinstance(value, str) else value
+    return values
+
+
+def overridden(settings: Settings, section: str, chosen: Mapping[str, Any]) -> Settings:
+    """Replace the settings of one stage by the options that were given.
+
+    Parameters
+    ----------
+    settings : Settings
+    section : str
+        Name of the stage.
+    chosen : mapping of str to object
+        Options by the name of their setting; None stands for one that was not given.
+
+    Returns
+    -------
+    Settings
+
+    Raises
+    ------
+    InputError
+        If a value is not allowed; the sentence names the option.
+    """
+    kind = SECTIONS[section]
+    before: Section = getattr(settings, section) or kind()
+    changed: dict[str, Any] = {section: replace(before, **_values(kind, chosen))}
+    return replace(settings, **changed)
+
+
+def show_result(run: Path, result: "StageResult") -> None:
+    """Print what a stage wrote and what to do next."""
+    for path in result.outputs:
+        click.echo(f"{path}{' (up to date)' if result.skipped else ''}")
+    following = NEXT.get(result.name)
+    if following is None:
+        click.echo(f"Open {result.outputs[0]} in a browser.")
+    else:
+        click.echo(f"Next: unibrain {following} {run}")

@@ -1,0 +1,192 @@
+"""The stages that lead from a prepared subject to decoded pictures and captions."""
+
+import shutil
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal
+
+from unibrain.errors import InputError
+from unibrain.pipeline.backbone_source import BackboneSource
+from unibrain.pipeline.options import as_plain
+from unibrain.pipeline.settings import Settings
+from unibrain.pipeline.sources import read_stimuli, stimulus_files, training_view
+from unibrain.workspace.atomic import atomic_folder
+from unibrain.workspace.run_folder import RunFolder
+from unibrain.workspace.stage import Stage, StageResult, run_stage
+
+if TYPE_CHECKING:
+    from unibrain.backbone.sampler import SamplingSettings
+
+__all__ = ["extract", "fit", "reconstruct", "sampling"]
+
+
+def extract(run: RunFolder, settings: Settings, backbone: BackboneSource | None = None) -> StageResult:
+    """Encode the subject's pictures and captions: artefact ``latents``.
+
+    Parameters
+    ----------
+    run : RunFolder
+    settings : Settings
+    backbone : BackboneSource, optional
+        By default that of the settings, on the best device.
+
+    Returns
+    -------
+    StageResult
+
+    Raises
+    ------
+    InputError
+        If the subject is not prepared, or a picture or caption is missing.
+    """
+    section, backbone = settings.extract, backbone or BackboneSource()
+    inputs, outside = stimulus_files(run, settings)
+
+    def work() -> None:
+        from unibrain import latents
+        from unibrain.scans import load_subject
+
+        subject = load_subject(run.artefact("subject"))
+        network = backbone.load(section.backbone)
+        found = latents.extract(
+            network,
+            read_stimuli(run, settings, subject),
+            subject.stimulus_ids,
+            section.batch_size,
+            caption_context=section.caption_context,
+        )
+        choices = {"caption_context": section.caption_context}
+        latents.save_latents(run.artefact("latents"), found, network.name, network.fingerprint, choices)
+
+    facts = {"backbone": backbone.fingerprint(section.backbone)}
+    chosen = as_plain(section, only_result=True)
+    return run_stage(run, Stage("extract", chosen, ("subject", *inputs), ("latents",), work, outside, facts))
+
+
+def fit(run: RunFolder, settings: Settings) -> StageResult:
+    """Fit the four ridge regressions on the training images: artefact ``decoder``.
+
+    Parameters
+    ----------
+    run : RunFolder
+    settings : Settings
+
+    Returns
+    -------
+    StageResult
+
+    Raises
+    ------
+    InputError
+        If the latents are not extracted, or there are too few training images.
+    """
+    section = settings.fit
+
+    def work() -> None:
+        from unibrain.latents import load_latents
+        from unibrain.regression import BrainDecoder
+        from unibrain.scans import load_subject
+
+        train = training_view(load_subject(run.artefact("subject")), settings).train
+        targets = load_latents(run.artefact("latents")).select(train.stimulus_ids)
+        decoder = BrainDecoder(
+            section.alpha, folds=section.folds, rescale=section.rescale, seed=section.seed, verbose=True
+        )
+        decoder.fit(train.betas, targets, train.stimulus_ids)
+        with atomic_folder(run.artefact("decoder")) as folder:
+            decoder.save(folder / "decoder.safetensors")
+
+    return run_stage(run, Stage("fit", as_plain(section), ("subject", "latents"), ("decoder",), work))
+
+
+def sampling(
+    default: "SamplingSettings", settings: Settings, kind: Literal["pictures", "captions"]
+) -> "SamplingSettings":
+    """How one flow samples in this run.
+
+    Parameters
+    ----------
+    default : SamplingSettings
+        The backbone's own, for what the settings leave out.
+    settings : Settings
+    kind : {"pictures", "captions"}
+
+    Returns
+    -------
+    SamplingSettings
+    """
+    section = settings.reconstruct
+    chosen: dict[str, Any] = {
+        "image_weight": getattr(section, f"image_weight_{kind}"),
+        "guidance_scale": section.guidance_scale,
+        "strength": section.strength,
+        "steps": section.steps,
+        "eta": section.eta,
+    }
+    return replace(default, **{name: value for name, value in chosen.items() if value is not None})
+
+
+def reconstruct(run: RunFolder, settings: Settings, backbone: BackboneSource | None = None) -> StageResult:
+    """Decode a picture and a caption for every unseen image: artefacts ``predicted`` and ``decoded``.
+
+    What is decoded is kept at once, so that a stopped run continues at the item.
+
+    Parameters
+    ----------
+    run : RunFolder
+    settings : Settings
+    backbone : BackboneSource, optional
+        By default that of the settings, on the best device.
+
+    Returns
+    -------
+    StageResult
+
+    Raises
+    ------
+    InputError
+        If nothing is fitted, if an unseen image was in training, or if the latents are of another backbone.
+    """
+    section, backbone = settings.reconstruct, backbone or BackboneSource()
+
+    def work() -> None:
+        import numpy as np
+
+        from unibrain import reconstruction
+        from unibrain.latents import read_manifest, save_latents
+        from unibrain.regression import BrainDecoder
+        from unibrain.scans import load_subject
+
+        network = backbone.load(settings.extract.backbone)
+        manifest = read_manifest(run.artefact("latents"))
+        if manifest["fingerprint"] != network.fingerprint:
+            raise InputError(
+                f"{run.artefact('latents')} come from other weights ({manifest['backbone']}) than those of "
+                f"the backbone {network.name}, expected the same: "
+                f"run `unibrain extract {run.root}`, then `unibrain fit {run.root}`"
+            )
+        test = load_subject(run.artefact("subject")).test
+        decoder = BrainDecoder.load(run.artefact("decoder") / "decoder.safetensors")
+        seen = np.intersect1d(test.stimulus_ids, decoder.latents_.stimulus_ids)
+        if len(seen):
+            raise InputError(
+                f"{run.artefact('decoder')}: image id {seen[0]} ({len(seen)} in all) is to be decoded and was in "
+                f"training, expected unseen images: run `unibrain fit {run.root}`"
+            )
+        predicted = decoder.predict(test.betas, test.stimulus_ids)
+        decoded = reconstruction.reconstruct(
+            network,
+            predicted,
+            sampling(network.image_settings, settings, "pictures"),
+            sampling(network.text_settings, settings, "captions"),
+            section.seed,
+            section.batch_size,
+            run.cache("reconstruct"),
+        )
+        save_latents(run.artefact("predicted"), predicted, network.name, network.fingerprint)
+        reconstruction.save_decoded(run.artefact("decoded"), decoded)
+        shutil.rmtree(run.cache("reconstruct"), ignore_errors=True)
+
+    facts = {"backbone": backbone.fingerprint(settings.extract.backbone)}
+    chosen = as_plain(section, only_result=True)
+    inputs = ("subject", "latents", "decoder")
+    return run_stage(run, Stage("reconstruct", chosen, inputs, ("predicted", "decoded"), work, facts=facts))

@@ -1,0 +1,85 @@
+"""`ReportContent`: everything that the page shows."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unibrain.errors import InputError
+from unibrain.evaluation.scores import Scores
+from unibrain.reconstruction.decoded import Decoded
+
+__all__ = ["ReportContent"]
+
+
+@dataclass(frozen=True)
+class ReportContent:
+    """What a report is made of.
+
+    Attributes
+    ----------
+    title : str
+        Title of the page, for example ``"UniBrain demo"``.
+    subject : str
+        Name of the subject, for example ``"subj01"``.
+    simulated : bool
+        True if no human was scanned; the page then says so at its top and beside its numbers.
+    seen : ndarray of shape (n, height, width, 3), uint8
+        The pictures that were seen, in the order of `decoded`.
+    decoded : Decoded
+        n decoded pictures and captions.
+    captions : tuple of n tuples of str
+        The true captions of each image.
+    scores : Scores
+        Scores of the same images in the same order.
+    settings : mapping
+        Settings of the run: section to mapping of name to value, or name to value.
+    versions : mapping of str to str
+        Software and weights, for example ``{"torch": "2.13.0"}``.
+    seconds : mapping of str to float
+        Wall-clock seconds of each stage, in their order.
+    peak_memory_gb : float or None
+        Peak memory of the run in gigabytes; None if it was not measured.
+    limits : tuple of str
+        What the reader of this very run should know, shown before the limits that hold for every run.
+    """
+
+    title: str
+    subject: str
+    simulated: bool
+    seen: NDArray[np.uint8]
+    decoded: Decoded
+    captions: tuple[tuple[str, ...], ...]
+    scores: Scores
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    peak_memory_gb: float | None = None
+    limits: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        n = len(self.decoded.stimulus_ids)
+        if n == 0:
+            raise InputError(
+                "there are 0 decoded images to report, expected at least one: reconstruct the test images first"
+            )
+        if self.seen.dtype != np.uint8 or self.seen.ndim != 4 or self.seen.shape[0] != n or self.seen.shape[-1] != 3:
+            raise InputError(
+                f"the seen pictures are {self.seen.dtype} of shape {self.seen.shape}, expected uint8 of shape "
+                f"({n}, height, width, 3), one per decoded image: give those of the decoded stimulus ids"
+            )
+        if len(self.captions) != n or not all(self.captions):
+            raise InputError(
+                f"there are true captions for {len(self.captions)} images, expected at least one for each of {n}"
+            )
+        if tuple(map(int, self.decoded.stimulus_ids)) != self.scores.stimulus_ids:
+            raise InputError(
+                "the scores are not those of the decoded images (their image ids differ): evaluate these images again"
+            )
+        if self.simulated != self.scores.simulated:
+            raise InputError(
+                f"the scores say simulated={self.scores.simulated}, the report simulated={self.simulated}: "
+                "evaluate the scans of this subject again"
+            )

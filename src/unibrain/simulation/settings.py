@@ -1,0 +1,92 @@
+"""What to simulate."""
+
+from dataclasses import dataclass
+
+from unibrain.errors import InputError
+from unibrain.scans.nsd.betas import FILE_FORMATS
+from unibrain.scans.nsd.layout import REPEATS, SUBJECTS
+from unibrain.simulation.noise import DIFFICULTIES, Difficulty
+
+__all__ = ["SimulationSettings"]
+
+
+@dataclass(frozen=True)
+class SimulationSettings:
+    """Size, seed and difficulty of a simulated dataset; the default is the demo's.
+
+    Attributes
+    ----------
+    difficulty : {"easy", "realistic"}
+        See `unibrain.simulation.noise.DIFFICULTIES`.
+    seed : int
+        0 or more; the same settings give the same files.
+    training_images, test_images : int
+        For each subject. Test images are the shared ones, the same for all subjects. All are shown three times, save
+        one training image that is shown once, and as many that are shown twice as make the sessions equally long (at
+        least one).
+    sessions : int
+        At least 2.
+    grid : tuple of int
+        X, Y, Z of the volumes. About a fifth of it is inside ``nsdgeneral``.
+    picture_size : int
+        Side of the pictures in pixels, a multiple of 16.
+    subjects : tuple of int
+        Which of NSD's eight subjects are scanned.
+    beta_formats : tuple of {"hdf5", "nifti"}
+        Formats the betas are written in.
+
+    Raises
+    ------
+    InputError
+        If a value is out of range.
+    """
+
+    difficulty: str = "easy"
+    seed: int = 1
+    training_images: int = 1200
+    test_images: int = 120
+    sessions: int = 10
+    grid: tuple[int, int, int] = (22, 24, 18)
+    picture_size: int = 64
+    subjects: tuple[int, ...] = (1,)
+    beta_formats: tuple[str, ...] = FILE_FORMATS
+
+    def __post_init__(self) -> None:
+        _expect("difficulty", self.difficulty, self.difficulty in DIFFICULTIES, f"one of {', '.join(DIFFICULTIES)}")
+        for name, least in (("seed", 0), ("training_images", 4), ("test_images", 2), ("sessions", 2)):
+            _expect(name, getattr(self, name), getattr(self, name) >= least, f"at least {least}")
+        few = self.sessions <= self.training_images - 2 and self.trials_per_session >= 4
+        _expect("sessions", self.sessions, few, "four trials or more in each, and at least two more training images")
+        _expect("grid", self.grid, len(self.grid) == 3 and min(self.grid) >= 6, "three numbers of at least 6")
+        size = self.picture_size
+        _expect("picture_size", size, size >= 16 and size % 16 == 0, "a multiple of 16")
+        subjects = self.subjects
+        known = bool(subjects) and set(subjects) <= set(range(1, SUBJECTS + 1)) and len(set(subjects)) == len(subjects)
+        _expect("subjects", subjects, known, f"different numbers from 1 to {SUBJECTS}")
+        formats = self.beta_formats
+        _expect("beta_formats", formats, bool(formats) and set(formats) <= set(FILE_FORMATS), "'hdf5', 'nifti' or both")
+
+    @property
+    def noise(self) -> Difficulty:
+        """How noisy the voxels are."""
+        return DIFFICULTIES[self.difficulty]
+
+    @property
+    def images_per_subject(self) -> int:
+        """NSD: 10,000."""
+        return self.test_images + self.training_images
+
+    @property
+    def images(self) -> int:
+        """Images of all eight subjects. NSD: 73,000."""
+        return self.test_images + SUBJECTS * self.training_images
+
+    @property
+    def trials_per_session(self) -> int:
+        """NSD: 750. The last three repeats of the full design are left out (see `training_images`)."""
+        return (REPEATS * self.images_per_subject - REPEATS) // self.sessions
+
+
+def _expect(name: str, found: object, right: bool, expected: str) -> None:
+    if not right:
+        raise InputError(f"the simulation's {name} is {found!r}, expected {expected}: change the setting")

@@ -1,0 +1,133 @@
+"""NSD's pictures and COCO's captions of them."""
+
+import json
+import os
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unibrain.errors import InputError
+from unibrain.scans.nsd.files import require_file, whole_file
+from unibrain.scans.nsd.layout import NsdLayout
+from unibrain.scans.nsd.stim_info import read_stim_info
+from unibrain.stimuli.stimuli import Stimuli
+
+__all__ = ["read_nsd_stimuli"]
+
+_PICTURES = "imgBrick"
+
+
+def read_nsd_stimuli(root: str | os.PathLike[str], stimulus_ids: Sequence[int] | NDArray[np.int64]) -> Stimuli:
+    """Find the pictures and captions of some images of the Natural Scenes Dataset.
+
+    Captions are COCO's, matched by ``cocoId`` in the file that ``cocoSplit`` names, in the file's order; empty ones are
+    left out. They describe the COCO picture before NSD cropped it. Pictures are read when asked for.
+
+    Parameters
+    ----------
+    root : path-like
+        The folder that holds ``nsddata`` and ``nsddata_stimuli``.
+    stimulus_ids : sequence of int
+        0-based 73k ids, in any order.
+
+    Returns
+    -------
+    Stimuli
+        With the ids in ascending order, each once.
+
+    Raises
+    ------
+    InputError
+        If a file is missing or damaged, an id is not in it, or an image has no caption.
+    """
+    layout = NsdLayout(Path(root))
+    ids = np.unique(np.asarray(stimulus_ids, dtype=np.int64))
+    path = layout.stimuli
+    available = _picture_shape(path)[0]
+    if len(ids) and (ids[0] < 0 or ids[-1] >= available):
+        wrong = ids[0] if ids[0] < 0 else ids[-1]
+        raise InputError(
+            f"{path}: found {available} pictures, expected one with the 0-based id {wrong}: "
+            "check that scans and stimuli belong together"
+        )
+
+    def read_pictures(wanted: NDArray[np.int64]) -> NDArray[np.uint8]:
+        return _read_pictures(path, wanted)
+
+    return Stimuli(ids, _read_captions(layout, ids), read_pictures, str(path.parent))
+
+
+def _picture_shape(path: Path) -> tuple[int, ...]:
+    import h5py
+
+    require_file(path, "NSD's pictures")
+    with whole_file(path, "HDF5"):
+        file = h5py.File(path, "r")
+    with file:
+        if _PICTURES not in file:
+            raise InputError(f"{path}: found no dataset {_PICTURES!r}, expected NSD's pictures: download it again")
+        shape, dtype = tuple(file[_PICTURES].shape), file[_PICTURES].dtype
+    if len(shape) != 4 or shape[3] != 3 or dtype != np.uint8:
+        raise InputError(
+            f"{path}: found {_PICTURES} as {dtype} of shape {shape}, expected uint8 of shape "
+            "(images, height, width, 3): use the file as NSD publishes it"
+        )
+    return shape
+
+
+def _read_pictures(path: Path, wanted: NDArray[np.int64]) -> NDArray[np.uint8]:
+    import h5py
+
+    shape = _picture_shape(path)
+    ids, back = np.unique(wanted, return_inverse=True)
+    pictures = np.empty((len(ids), *shape[1:]), dtype=np.uint8)
+    # HDF5 wants ascending rows; runs of neighbours are read in one go, the asked-for order is restored at the end.
+    starts = np.concatenate(([0], np.flatnonzero(np.diff(ids) != 1) + 1, [len(ids)])) if len(ids) else np.zeros(1, int)
+    with whole_file(path, "HDF5"), h5py.File(path, "r") as file:
+        for start, stop in pairwise(starts):
+            pictures[start:stop] = file[_PICTURES][ids[start] : ids[start] + stop - start]
+    return pictures[back]
+
+
+def _read_captions(layout: NsdLayout, ids: NDArray[np.int64]) -> dict[int, tuple[str, ...]]:
+    table = read_stim_info(layout, ["cocoId", "cocoSplit"])
+    if len(ids) and ids[-1] >= len(table):
+        raise InputError(
+            f"{layout.stim_info}: found {len(table)} images, expected one with the 0-based id {ids[-1]}: "
+            "take all files from one download"
+        )
+    with whole_file(layout.stim_info, "comma-separated"):
+        coco_ids = [int(number) for number in table["cocoId"].to_numpy()[ids]]
+        splits = [str(split) for split in table["cocoSplit"].to_numpy()[ids]]
+    captions: dict[int, tuple[str, ...]] = {}
+    for split in sorted(set(splits)):
+        by_coco_id = _read_annotations(layout.captions(split))
+        for stimulus_id, coco_id, own_split in zip(ids, coco_ids, splits, strict=True):
+            if own_split != split:
+                continue
+            found = tuple(by_coco_id.get(coco_id, ()))
+            if not found:
+                raise InputError(
+                    f"{layout.captions(split)}: found no caption for image id {stimulus_id} (COCO id {coco_id}), "
+                    "expected at least one: download COCO's caption annotations again"
+                )
+            captions[int(stimulus_id)] = found
+    return captions
+
+
+def _read_annotations(path: Path) -> dict[int, list[str]]:
+    require_file(
+        path,
+        "COCO's captions (not part of NSD)",
+        "take it from annotations_trainval2017.zip of images.cocodataset.org",
+    )
+    captions: dict[int, list[str]] = {}
+    with whole_file(path, "COCO caption"):
+        for annotation in json.loads(path.read_text(encoding="utf-8"))["annotations"]:
+            caption = " ".join(str(annotation["caption"]).split())
+            if caption:
+                captions.setdefault(int(annotation["image_id"]), []).append(caption)
+    return captions

@@ -1,0 +1,116 @@
+"""Sizes and recipes of the small backbone that comes with the package."""
+
+from dataclasses import replace
+from typing import Any
+
+from unibrain.backbone.config import (
+    AutoKLConfig,
+    BackboneConfig,
+    ClipConfig,
+    FlowsConfig,
+    OptimusConfig,
+    SamplingSettings,
+    ScheduleConfig,
+)
+from unibrain.training.loop import Recipe
+
+__all__ = ["RECIPES", "SCENES", "small_config"]
+
+SCENES = {"seed": 20, "train": 60_000, "validation": 500}
+"""Which scenes the small backbone is trained and measured on (see `unibrain.stimuli.scenes.sample_scene`)."""
+
+TEXT_TOKENS = 20
+
+RECIPES = {
+    "autokl": Recipe(steps=1800, batch_size=32, learning_rate=1e-3, cooldown=500, average=0.995, weight_decay=0.0),
+    "clip": Recipe(steps=2600, batch_size=192, learning_rate=1e-3, cooldown=700, average=0.995, weight_decay=0.05),
+    "optimus": Recipe(steps=3000, batch_size=96, learning_rate=1e-3, cooldown=700, average=0.995),
+    "flows": Recipe(steps=20000, batch_size=64, learning_rate=1e-3, warmup=300, cooldown=3000, average=0.999),
+}
+
+
+def small_config(bert_vocabulary: int, gpt2_vocabulary: int, clip_vocabulary: int) -> BackboneConfig:
+    """The small backbone's configuration; the sizes of the vocabularies follow from the scenes' captions.
+
+    Parameters
+    ----------
+    bert_vocabulary, gpt2_vocabulary, clip_vocabulary : int
+
+    Returns
+    -------
+    BackboneConfig
+    """
+    eos = clip_vocabulary - 1
+    quiet: dict[str, Any] = {"attention_dropout": 0.0}
+    return BackboneConfig(
+        name="small",
+        flows=FlowsConfig(
+            image_channels=16,
+            text_width=128,
+            model_channels=96,
+            channel_mult=(1,),
+            res_blocks=(2,),
+            attention=(True,),
+            heads=4,
+            context_width=128,
+            second_dim=2,
+        ),
+        schedule=ScheduleConfig(prediction="v_prediction"),
+        autokl=AutoKLConfig(
+            image_size=64, widths=(16, 32, 64, 96), res_blocks=1, latent_channels=16, scale_factor=1.0, norm_groups=8
+        ),
+        optimus=OptimusConfig(
+            latent_width=128,
+            bert={
+                "vocab_size": bert_vocabulary,
+                "hidden_size": 128,
+                "num_hidden_layers": 3,
+                "num_attention_heads": 4,
+                "intermediate_size": 384,
+                "max_position_embeddings": 32,
+            },
+            gpt2={
+                "vocab_size": gpt2_vocabulary,
+                "n_embd": 128,
+                "n_layer": 3,
+                "n_head": 4,
+                "n_inner": 384,
+                "n_positions": 32,
+                "bos_token_id": gpt2_vocabulary - 2,
+                "eos_token_id": gpt2_vocabulary - 1,
+            },
+            max_pieces=24,
+            max_length=28,
+        ),
+        clip=ClipConfig(
+            text={
+                **quiet,
+                "vocab_size": clip_vocabulary,
+                "hidden_size": 128,
+                "intermediate_size": 384,
+                "num_hidden_layers": 3,
+                "num_attention_heads": 4,
+                "max_position_embeddings": TEXT_TOKENS,
+                "bos_token_id": eos - 1,
+            },
+            vision={
+                **quiet,
+                "hidden_size": 192,
+                "intermediate_size": 576,
+                "num_hidden_layers": 5,
+                "num_attention_heads": 6,
+                "image_size": 64,
+                "patch_size": 16,
+            },
+            projection_width=128,
+            eos_token_id=eos,
+            resize=64,
+        ),
+        image=SamplingSettings(image_weight=0.6, guidance_scale=2.0),
+        text=SamplingSettings(image_weight=0.9, guidance_scale=2.0),
+    )
+
+
+def with_scale(config: BackboneConfig, scale_factor: float) -> BackboneConfig:
+    """The configuration with the measured scale of the image latents."""
+    return replace(config, autokl=replace(config.autokl, scale_factor=scale_factor))

@@ -1,0 +1,101 @@
+"""Vocabularies of the small backbone's three tokenizers, made from the captions it is trained on."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from unibrain.backbone.tokenization import BertPieces, ClipTokens, Gpt2Tokens
+
+__all__ = ["Vocabularies", "make_vocabularies", "open_vocabularies"]
+
+
+@dataclass(frozen=True)
+class Vocabularies:
+    """The three tokenizers.
+
+    Attributes
+    ----------
+    bert : BertPieces
+    gpt2 : Gpt2Tokens
+    clip : ClipTokens
+    sizes : tuple of int
+        Entries of the three vocabularies, in that order (GPT-2: with its three marks).
+    """
+
+    bert: BertPieces
+    gpt2: Gpt2Tokens
+    clip: ClipTokens
+    sizes: tuple[int, int, int]
+
+
+def make_vocabularies(captions: Iterable[str], folder: Path) -> None:
+    """Write the vocabulary files; every word of the captions becomes one token, all other words are spelled.
+
+    Parameters
+    ----------
+    captions : iterable of str
+    folder : Path
+        Gets ``bert-vocab.txt``, ``gpt2-vocab.json``, ``gpt2-merges.txt``, ``clip-vocab.json``, ``clip-merges.txt``.
+    """
+    from tokenizers import Regex, Tokenizer
+    from tokenizers.models import BPE
+    from tokenizers.pre_tokenizers import ByteLevel, Sequence, Split
+    from tokenizers.trainers import BpeTrainer
+
+    captions = list(captions)
+    folder.mkdir(parents=True, exist_ok=True)
+    words = sorted({word for caption in captions for word in caption.lower().replace("-", " - ").split()})
+    letters = [chr(code) for code in range(33, 127) if not chr(code).isupper()]
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *letters, *("##" + letter for letter in letters if letter.isalnum())]
+    pieces += [word for word in words if word not in pieces]
+    (folder / "bert-vocab.txt").write_text("\n".join(pieces) + "\n", encoding="utf-8")
+
+    alphabet = sorted(ByteLevel.alphabet())
+    for name, ending in (("gpt2", ""), ("clip", "</w>")):
+        tokenizer = Tokenizer(BPE(end_of_word_suffix=ending) if ending else BPE())
+        if ending:
+            split = Split(Regex(r"\p{L}+|\p{N}|[^\s\p{L}\p{N}]+"), behavior="removed", invert=True)
+            tokenizer.pre_tokenizer = Sequence([split, ByteLevel(add_prefix_space=False, use_regex=False)])
+        else:
+            tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=False)
+        trainer = BpeTrainer(
+            vocab_size=4000,
+            min_frequency=2,
+            initial_alphabet=alphabet,
+            show_progress=False,
+            **({"end_of_word_suffix": ending} if ending else {}),
+        )
+        tokenizer.train_from_iterator((caption if ending else " " + caption for caption in captions), trainer)
+        model = json.loads(tokenizer.to_str())["model"]
+        vocabulary: dict[str, int] = model["vocab"]
+        if ending:
+            # Every byte may end a word, as in CLIP's own vocabulary.
+            for mark in (*(letter + ending for letter in alphabet), "<|startoftext|>", "<|endoftext|>"):
+                vocabulary.setdefault(mark, len(vocabulary))
+        merges = [pair if isinstance(pair, str) else " ".join(pair) for pair in model["merges"]]
+        (folder / f"{name}-vocab.json").write_text(json.dumps(vocabulary, ensure_ascii=False), encoding="utf-8")
+        (folder / f"{name}-merges.txt").write_text("#version: 0.2\n" + "\n".join(merges) + "\n", encoding="utf-8")
+
+
+def open_vocabularies(folder: Path, text_tokens: int, max_pieces: int) -> Vocabularies:
+    """Open what `make_vocabularies` wrote.
+
+    Parameters
+    ----------
+    folder : Path
+    text_tokens : int
+        Length of CLIP's text context.
+    max_pieces : int
+        Word pieces that Optimus reads.
+
+    Returns
+    -------
+    Vocabularies
+    """
+    bert = BertPieces(folder / "bert-vocab.txt", max_pieces)
+    gpt2 = Gpt2Tokens(folder / "gpt2-vocab.json", folder / "gpt2-merges.txt")
+    clip = ClipTokens(folder / "clip-vocab.json", folder / "clip-merges.txt", text_tokens)
+    lines = (folder / "bert-vocab.txt").read_text(encoding="utf-8").splitlines()
+    clip_size = len(json.loads((folder / "clip-vocab.json").read_text(encoding="utf-8")))
+    return Vocabularies(bert, gpt2, clip, (len(lines), gpt2.size, clip_size))

@@ -1,0 +1,200 @@
+import json
+import math
+
+import numpy as np
+import pytest
+
+from unibrain.errors import InputError
+from unibrain.evaluation import Score, Scores, evaluate, format_table, load_scores, save_scores
+from unibrain.evaluation.captions import meteor, rouge
+from unibrain.evaluation.identification import two_way_identification
+from unibrain.evaluation.pixels import pixel_correlation, structural_similarity
+from unibrain.evaluation.wordnet import bundled_synonyms
+from unibrain.reconstruction.decoded import Decoded
+from unibrain.stimuli.stimuli import Stimuli
+
+NAMES = ["pixcorr", "ssim", "two_way_picture", "meteor", "rouge1", "rougeL", "two_way_caption"]
+WORDS = ["car", "dog", "beach", "tree", "house", "apple", "boat", "cat"]
+
+
+class BagOfWords:
+    """Embeds captions by counting words: a stand-in for CLIP with a known answer."""
+
+    name = "toy"
+
+    def caption_embeddings(self, captions):
+        return np.array([[caption.split().count(word) for word in WORDS] for caption in captions], np.float32)
+
+
+@pytest.fixture(scope="module")
+def world():
+    """Eight images whose decoded pictures are noisy copies and whose captions are right, but for one."""
+    random = np.random.default_rng(0)
+    ids = np.array([30, 10, 50, 20, 70, 60, 5, 40], dtype=np.int64)
+    blocks = random.integers(0, 256, (8, 4, 4, 3))
+    pictures = np.kron(blocks, np.ones((1, 8, 8, 1))).astype(np.uint8)
+    noisy = np.clip(pictures + random.normal(0, 60, pictures.shape), 0, 255).astype(np.uint8)
+    row = {int(identity): index for index, identity in enumerate(ids)}
+    true = {int(i): (f"a {WORDS[k]} on the left", f"a picture of a {WORDS[k]}", "") for i, k in row.items()}
+    stimuli = Stimuli(np.sort(ids), true, lambda asked: pictures[[row[int(i)] for i in asked]], "toy stimuli")
+    captions = [f"a {word} on the left" for word in WORDS]
+    captions[3] = "a dog on the left"
+    return Decoded(ids, noisy, tuple(captions)), stimuli, pictures
+
+
+@pytest.fixture(scope="module")
+def scores(world):
+    decoded, stimuli, _ = world
+    return evaluate(
+        decoded,
+        stimuli,
+        BagOfWords(),
+        simulated=True,
+        latent_accuracy=[("z_image", "all", 0.25), ("c_text", "V1", math.nan)],
+    )
+
+
+def test_names_and_order(scores):
+    assert [score.name for score in scores.scores] == NAMES
+    assert [score.about for score in scores.scores] == ["picture"] * 3 + ["caption"] * 4
+    assert scores.stimulus_ids == (30, 10, 50, 20, 70, 60, 5, 40)
+    assert scores.simulated
+    assert all(score.images == 8 and score.higher_is_better for score in scores.scores)
+
+
+def test_values_are_those_of_the_metrics(world, scores):
+    decoded, stimuli, seen = world
+    true = [captions[:2] for captions in stimuli.captions(decoded.stimulus_ids)]
+    embed = BagOfWords().caption_embeddings
+    means = np.array([embed(captions).mean(axis=0) for captions in true])
+    expected = {
+        "pixcorr": pixel_correlation(seen, decoded.pictures),
+        "ssim": structural_similarity(seen, decoded.pictures),
+        "meteor": meteor(decoded.captions, true, bundled_synonyms()),
+        "rouge1": rouge(decoded.captions, true, "rouge1"),
+        "rougeL": rouge(decoded.captions, true, "rougeL"),
+        "two_way_caption": two_way_identification(means, embed(decoded.captions)),
+    }
+    for name, values in expected.items():
+        np.testing.assert_allclose(scores[name].per_image, values, atol=1e-12, err_msg=name)
+        assert scores[name].value == pytest.approx(values.mean())
+
+
+def test_the_wrong_caption_is_seen_in_its_own_row_only(scores):
+    # It is closer to the picture of the dog than to its own, and no closer to its own than to any other (a tie fails).
+    per_image = scores["two_way_caption"].per_image
+    assert per_image[3] == 0
+    assert [value for row, value in enumerate(per_image) if row != 3] == [1.0] * 7
+
+
+def test_controls_are_near_chance_and_far_below_the_scores(scores):
+    for score in scores.scores:
+        if score.value is not None:
+            assert score.control < score.value, score.name
+    # Averaged over all derangements, a perfect decoder is told apart by 3 of the other 7 images.
+    assert scores["two_way_caption"].control < 0.5
+    assert abs(scores["pixcorr"].control) < 0.2
+
+
+def test_the_seed_decides_the_control_and_nothing_else(world, scores):
+    decoded, stimuli, _ = world
+    again = evaluate(decoded, stimuli, BagOfWords(), simulated=True)
+    other = evaluate(decoded, stimuli, BagOfWords(), simulated=True, seed=1)
+    assert [s.control for s in again.scores] == [s.control for s in scores.scores]
+    assert [s.value for s in other.scores] == [s.value for s in scores.scores]
+    assert other["pixcorr"].control != scores["pixcorr"].control
+
+
+def test_a_picture_of_one_colour_counts_as_zero(world):
+    decoded, stimuli, _ = world
+    pictures = decoded.pictures.copy()
+    pictures[2] = 128
+    score = evaluate(Decoded(decoded.stimulus_ids, pictures, decoded.captions), stimuli, BagOfWords(), simulated=True)[
+        "pixcorr"
+    ]
+    assert score.per_image[2] == 0
+    assert score.value == pytest.approx(np.mean(score.per_image))
+    assert "pictures of one colour, counted as 0: 1" in score.note
+
+
+def test_a_single_image_has_scores_but_no_control(world):
+    decoded, stimuli, _ = world
+    one = Decoded(decoded.stimulus_ids[:1], decoded.pictures[:1], decoded.captions[:1])
+    scores = evaluate(one, stimuli, BagOfWords(), simulated=False)
+    assert scores["pixcorr"].value is not None
+    assert scores["pixcorr"].control is None
+    assert scores["two_way_caption"].value is None
+    assert "at least two images" in scores["two_way_caption"].note
+
+
+def test_without_the_network_the_cell_says_how_to_get_it(world, monkeypatch):
+    import sys
+
+    monkeypatch.setattr(sys.modules["unibrain.evaluation.evaluate"], "network_is_installed", lambda: False)
+    decoded, stimuli, _ = world
+    score = evaluate(decoded, stimuli, BagOfWords(), simulated=True)["two_way_picture"]
+    assert score.value is None
+    assert 'pip install "unibrain[demo]"' in score.note
+
+
+def test_bad_input(world):
+    decoded, stimuli, _ = world
+    nothing = Decoded(decoded.stimulus_ids[:0], decoded.pictures[:0], ())
+    with pytest.raises(InputError, match="0 decoded images"):
+        evaluate(nothing, stimuli, BagOfWords(), simulated=True)
+    stranger = Decoded(np.array([99]), decoded.pictures[:1], decoded.captions[:1])
+    with pytest.raises(InputError, match="image id 99"):
+        evaluate(stranger, stimuli, BagOfWords(), simulated=True)
+
+
+def test_scores_json_has_what_a_reader_needs_and_comes_back(tmp_path, scores):
+    path = tmp_path / "run" / "scores.json"
+    save_scores(path, scores, seconds=81.5, peak_memory_gb=1.9, provenance={"unibrain": "0.1.0"})
+    content = json.loads(path.read_text())
+    assert content["simulated"] is True
+    assert content["images"] == 8
+    assert content["seconds"] == 81.5
+    assert content["peak_memory_gb"] == 1.9
+    assert content["provenance"] == {"unibrain": "0.1.0"}
+    assert list(content["metrics"]) == NAMES
+    assert {"value", "control", "images"} <= set(content["metrics"]["ssim"])
+    assert content["latent_accuracy"][1] == {"latent": "c_text", "region": "V1", "correlation": None}
+    back = load_scores(path)
+    assert back.scores == scores.scores
+    assert back.stimulus_ids == scores.stimulus_ids
+    assert back.latent_accuracy[0] == ("z_image", "all", 0.25)
+    assert math.isnan(back.latent_accuracy[1][2])
+    assert [entry.name for entry in path.parent.iterdir()] == ["scores.json"]
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": 1, "metrics": []}', '{"format": 99}'])
+def test_a_damaged_scores_file_is_named(tmp_path, text):
+    path = tmp_path / "scores.json"
+    path.write_text(text)
+    with pytest.raises(InputError, match=r"scores\.json.*evaluate again"):
+        load_scores(path)
+
+
+def test_a_missing_scores_file_is_named(tmp_path):
+    with pytest.raises(InputError, match=r"scores\.json: there is no such file"):
+        load_scores(tmp_path / "scores.json")
+
+
+def test_the_table_shows_value_control_number_and_simulation():
+    table = format_table(
+        Scores(
+            (
+                Score("pixcorr", "PixCorr", "picture", 0.31234, 0.021, 120, True),
+                Score("meteor", "METEOR", "caption", None, None, 120, True, note="install WordNet"),
+            ),
+            (),
+            (),
+            simulated=True,
+        )
+    )
+    lines = table.splitlines()
+    assert "SIMULATED" in lines[0]
+    assert ["PixCorr", "(higher)", "0.312", "0.021", "120"] in [line.split() for line in lines]
+    assert ["METEOR", "(higher)", "-", "-", "120", "[1]"] in [line.split() for line in lines]
+    assert "[1] install WordNet" in lines
+    assert "SIMULATED" not in format_table(Scores((), (), (), simulated=False))

@@ -1,0 +1,67 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from unibrain.evaluation.identification import correlations, identify, two_way_identification
+
+
+def slow_identification(true, decoded):
+    """The published arithmetic, one pair at a time with numpy's own correlation."""
+    n = len(true)
+    matrix = np.corrcoef(true.reshape(n, -1), decoded.reshape(n, -1))[:n, n:]
+    return np.array([np.mean([matrix[i, j] < matrix[j, j] for i in range(n) if i != j]) for j in range(n)])
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(2, 12), st.integers(3, 40), st.integers(0, 10_000))
+def test_equals_the_slow_loop(n, width, seed):
+    random = np.random.default_rng(seed)
+    true = random.normal(size=(n, width))
+    decoded = 0.5 * true + random.normal(size=(n, width))
+    np.testing.assert_allclose(two_way_identification(true, decoded), slow_identification(true, decoded), atol=1e-12)
+
+
+def test_compares_a_decoded_item_with_all_true_images_and_not_the_reverse():
+    # Decoded item 0 looks like both true images, item 1 only like its own.
+    similarity = np.array([[0.5, 0.1], [0.9, 0.8]])
+    np.testing.assert_array_equal(identify(similarity), [0.0, 1.0])
+
+
+def test_correlations_are_those_of_numpy_with_more_decoded_items_than_images():
+    random = np.random.default_rng(1)
+    true, decoded = random.normal(size=(4, 2, 5)), random.normal(size=(6, 2, 5))
+    expected = np.corrcoef(true.reshape(4, -1), decoded.reshape(6, -1))[:4, 4:]
+    np.testing.assert_allclose(correlations(true, decoded), expected, atol=1e-12)
+
+
+def test_perfect_is_one_and_chance_is_one_half():
+    random = np.random.default_rng(2)
+    features = random.normal(size=(200, 30))
+    np.testing.assert_array_equal(two_way_identification(features, features), 1.0)
+    chance = two_way_identification(features, random.normal(size=(200, 30)))
+    assert abs(chance.mean() - 0.5) < 4 * chance.std() / np.sqrt(200)
+
+
+def test_a_tie_fails():
+    features = np.array([[1.0, 2, 3], [1, 2, 3], [3, 1, 0]])
+    np.testing.assert_array_equal(two_way_identification(features, features), [0.5, 0.5, 1.0])
+
+
+@pytest.mark.parametrize("value", [0.1, np.float32(0.3), 7.0])
+def test_constant_features_fail(value):
+    random = np.random.default_rng(3)
+    true = random.normal(size=(5, 1000))
+    decoded = true.copy()
+    decoded[2] = value
+    np.testing.assert_array_equal(two_way_identification(true, decoded), [1, 1, 0, 1, 1])
+
+
+def test_one_image_cannot_be_told_apart():
+    with pytest.raises(ValueError, match="at least two"):
+        two_way_identification(np.ones((1, 3)), np.ones((1, 3)))
+
+
+def test_features_of_other_widths_are_refused():
+    with pytest.raises(ValueError, match="4 true and 5 decoded"):
+        correlations(np.ones((2, 4)), np.ones((2, 5)))

@@ -1,0 +1,48 @@
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import unibrain
+import unibrain.scans
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("name", [name for name in unibrain.__all__ if name != "__version__"])
+def test_every_public_name_is_there(name: str) -> None:
+    assert name in dir(unibrain)
+    assert callable(getattr(unibrain, name))
+
+
+def test_public_names_are_those_of_the_rooms() -> None:
+    assert unibrain.Subject is unibrain.scans.Subject
+    assert set(unibrain._HOMES) == set(unibrain.__all__) - {"__version__"}
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="has no attribute 'decode'"):
+        _ = unibrain.decode
+
+
+def test_one_version_everywhere() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert project["version"] == unibrain.__version__
+    assert f"version: {unibrain.__version__}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+
+
+def test_what_is_installed_is_pinned_within_the_ranges() -> None:
+    requirements = pytest.importorskip("packaging.requirements")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pins = dict(line.lower().replace("_", "-").split("==") for line in lines if not line.startswith("#"))
+    wanted = [
+        *project["dependencies"],
+        *(line for extra in project["optional-dependencies"].values() for line in extra),
+    ]
+    for requirement in map(requirements.Requirement, wanted):
+        pin = pins.get(requirement.name.lower().replace("_", "-"))
+        assert pin is not None, f"{requirement.name} is not pinned"
+        assert requirement.specifier.contains(pin), f"{requirement} does not allow the pin {pin}"
+    assert pins["torch"] == "2.13.0"
+    assert "torchvision" not in pins

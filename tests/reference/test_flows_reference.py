@@ -1,0 +1,137 @@
+"""The four flows, their mixes and the sampler against what the published code computed."""
+
+import re
+
+import pytest
+import torch
+
+from unibrain.backbone.guidance import guided_model
+from unibrain.backbone.sampler import SamplingSettings, add_noise, sample_ddim, start_index
+from unibrain.backbone.schedule import alphas_cumprod, ddim_steps, make_betas
+from unibrain.backbone.time_embedding import sinusoid
+
+
+def test_time_embedding(reference):
+    golden = reference.load("golden_time")
+    atol = reference.tolerance("single_forward")
+    timesteps = golden["timesteps"]
+    torch.testing.assert_close(sinusoid(timesteps, golden["sinusoid"].shape[1]), golden["sinusoid"], atol=atol, rtol=0)
+    torch.testing.assert_close(
+        reference.flows.embed_time(timesteps, torch.float32), golden["time_embed"], atol=atol, rtol=0
+    )
+
+
+@pytest.mark.parametrize("latent", ["image", "text"])
+@pytest.mark.parametrize("context", ["image", "text"])
+def test_single_flow(reference, latent, context):
+    golden = reference.load("golden_apply_model")
+    flows = reference.flows
+    output = flows(golden[f"x_{latent}"], golden["t"], [flows.prepare(context, golden[f"c_{context}"])])
+    torch.testing.assert_close(
+        output, golden[f"eps.x_{latent}.c_{context}"], atol=reference.tolerance("single_forward"), rtol=0
+    )
+
+
+def test_every_mix_of_two_contexts(reference):
+    golden = reference.load("golden_multicontext")
+    flows = reference.flows
+    checked = set()
+    for key, expected in golden.items():
+        found = re.fullmatch(r"eps\.(x_\w+)\.(attention|layer)\.(image([0-9.]+)_text([0-9.]+))", key)
+        if found is None:
+            assert not key.startswith("eps."), key
+            continue
+        latent, mode, shares, image, text = found.groups()
+        contexts = [
+            flows.prepare("image", golden["c_image"], float(image)),
+            flows.prepare("text", golden["c_text"], float(text)),
+        ]
+        choices = golden[f"layer_draws.{latent}.{shares}"].tolist() if mode == "layer" else None
+        output = flows(golden[latent], golden["t"], contexts, choices)
+        atol = reference.tolerance("single_forward")
+        torch.testing.assert_close(output, expected, atol=atol, rtol=0, msg=lambda text, key=key: f"{key}: {text}")
+        checked.add((latent, mode))
+    assert checked == {(latent, mode) for latent in ("x_image", "x_text") for mode in ("attention", "layer")}
+
+
+def test_schedule(reference):
+    buffers = reference.load("schedule_buffers")
+    betas = torch.from_numpy(make_betas(reference.schedule))
+    levels = alphas_cumprod(reference.schedule)
+    assert torch.equal(betas.float(), buffers["betas"])
+    assert torch.equal(levels, buffers["alphas_cumprod"])
+    exact = torch.cumprod(1 - betas, 0)
+    previous = torch.cat([torch.ones(1, dtype=torch.float64), exact[:-1]])
+    derived = {
+        "alphas_cumprod_prev": previous,
+        "sqrt_alphas_cumprod": exact.sqrt(),
+        "sqrt_one_minus_alphas_cumprod": (1 - exact).sqrt(),
+        "log_one_minus_alphas_cumprod": (1 - exact).log(),
+        "sqrt_recip_alphas_cumprod": (1 / exact).sqrt(),
+        "sqrt_recipm1_alphas_cumprod": (1 / exact - 1).sqrt(),
+        "posterior_variance": betas * (1 - previous) / (1 - exact),
+        "posterior_mean_coef1": betas * previous.sqrt() / (1 - exact),
+        "posterior_mean_coef2": (1 - previous) * (1 - betas).sqrt() / (1 - exact),
+    }
+    for name, value in derived.items():
+        torch.testing.assert_close(value.float(), buffers[name], atol=1e-6, rtol=1e-6, msg=name)
+
+    golden = reference.load("golden_schedule")
+    steps = ddim_steps(reference.schedule, len(golden["ddim_timesteps"]))
+    assert torch.equal(steps.timesteps, golden["ddim_timesteps"])
+    assert torch.equal(steps.alphas.float(), golden["ddim_alphas"])
+    torch.testing.assert_close(steps.alphas_prev, golden["ddim_alphas_prev"], atol=1e-7, rtol=0)
+    torch.testing.assert_close(steps.sigmas, golden["ddim_sigmas"], atol=0, rtol=0)
+    torch.testing.assert_close(
+        (1 - steps.alphas).sqrt().float(), golden["ddim_sqrt_one_minus_alphas"], atol=1e-6, rtol=0
+    )
+
+
+@pytest.mark.parametrize(("latent", "image_weight"), [("image", 0.6), ("text", 0.9)])
+def test_full_ddim_trajectory(reference, latent, image_weight):
+    golden = reference.load(f"golden_ddim_{latent}")
+    settings = SamplingSettings(image_weight, guidance_scale=7.5, strength=0.75, steps=50)
+    steps = ddim_steps(reference.schedule, settings.steps)
+    count = start_index(settings)
+    assert (steps.timesteps[count] == golden["noise_level_t"]).all()
+    assert torch.equal(steps.timesteps[:count].flip(0), golden["visited_t"])
+
+    start = add_noise(golden["x0"], golden["noise"], steps.alphas[count])
+    torch.testing.assert_close(start, golden["x_start"], atol=1e-6, rtol=0)
+    model = guided_model(
+        reference.flows,
+        {"image": golden["c_image"], "text": golden["c_text"]},
+        {"image": golden["u_image"], "text": golden["u_text"]},
+        image_weight,
+        settings.guidance_scale,
+    )
+
+    # Each step alone, from the stored latents: random networks amplify rounding along a whole run.
+    atol = reference.tolerance("one_ddim_step_from_stored_traj_x")
+    for done, index in enumerate(range(count - 1, -1, -1)):
+        one = []
+
+        class _Stop(Exception):
+            pass
+
+        def keep(_, x, x0, one=one):
+            one.extend((x, x0))
+            raise _Stop
+
+        with pytest.raises(_Stop):
+            sample_ddim(model, golden["traj_x"][done], steps, index + 1, callback=keep)
+        torch.testing.assert_close(one[0], golden["traj_x"][done + 1], atol=atol, rtol=0)
+        # Guidance adds up the errors of two forward passes, scale and scale - 1 times, and x0 divides by sqrt(alpha).
+        alpha = float(steps.alphas[index])
+        blown_up = (2 * settings.guidance_scale - 1) * ((1 - alpha) / alpha) ** 0.5
+        torch.testing.assert_close(
+            one[1], golden["traj_pred_x0"][done], atol=reference.tolerance("single_forward") * blown_up, rtol=0
+        )
+
+    atol = reference.tolerance("full_37_step_run")
+    visited = []
+    final = sample_ddim(model, start, steps, count, callback=lambda index, x, _: visited.append((index, x)))
+    assert [index for index, _ in visited] == list(range(count - 1, -1, -1))
+    for (_, x), expected in zip(visited, golden["traj_x"][1:], strict=True):
+        torch.testing.assert_close(x, expected, atol=atol, rtol=0)
+    torch.testing.assert_close(final, golden["final"], atol=atol, rtol=0)

@@ -1,0 +1,249 @@
+import base64
+import io
+import re
+import shutil
+import subprocess
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from unibrain.errors import InputError
+from unibrain.evaluation.scores import Score, Scores
+from unibrain.reconstruction.decoded import Decoded
+from unibrain.report import ReportContent, write_report
+from unibrain.report.pictures import data_uri
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+NASTY = '<script>document.title = "broken"</script> & "quoted" <b>bold</b>'
+N = 9
+PIXCORR = (0.5, 0.9, -0.1, 0.3, 0.7, 0.2, 0.8, 0.1, 0.6)
+METEOR = (0.4, 0.8, 0.1, 0.3, 0.7, 0.1, 0.9, 0.2, 0.5)
+
+
+@pytest.fixture(scope="module")
+def content():
+    random = np.random.default_rng(0)
+    ids = np.array([17, 4, 90, 33, 2, 61, 8, 77, 50], dtype=np.int64)
+    seen = random.integers(0, 256, (N, 64, 64, 3), dtype=np.uint8)
+    captions = tuple((f"true caption of {i}", f"another of {i}") for i in ids)
+    decoded = Decoded(ids, seen // 2, ("", NASTY, *(f"decoded caption of {i}" for i in ids[2:])))
+    scores = Scores(
+        (
+            Score("pixcorr", "PixCorr", "picture", 0.4444, 0.0123, N, True, PIXCORR),
+            Score(
+                "two_way_picture", "Two-way identification", "picture", None, None, N, True, note="install it like this"
+            ),
+            Score("meteor", "METEOR", "caption", 0.4567, 0.2, N, True, METEOR),
+        ),
+        tuple(ids.tolist()),
+        (("z_image", "all", 0.42), ("z_image", "V1", 0.31), ("c_text", "all", float("nan")), ("c_text", "V1", 0.07)),
+        simulated=True,
+    )
+    return ReportContent(
+        "UniBrain <demo>",
+        "subj01",
+        True,
+        seen,
+        decoded,
+        captions,
+        scores,
+        settings={"seed": 3, "fit": {"alpha": "cv", "nested": {"folds": 5}, "alphas": [1.0, 1e5]}},
+        versions={"unibrain": "0.1.0", "torch": "2.13.0"},
+        seconds={"simulate": 3.2, "reconstruct": 100.0},
+        peak_memory_gb=1.75,
+        limits=("A limit of this run.",),
+    )
+
+
+class Page(HTMLParser):
+    """What a browser would find in a page: elements with their attributes, and the text below each class or id."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.elements, self.texts, self._open = [], {}, []
+        self.feed(html)
+
+    def handle_starttag(self, tag, attributes):
+        attributes = dict(attributes)
+        self.elements.append((tag, attributes))
+        if tag not in ("img", "meta", "link", "input"):
+            self._open.append((tag, {attributes.get("id"), *(attributes.get("class") or "").split()} - {None}))
+
+    def handle_endtag(self, tag):
+        if tag in ("td", "th", "dt", "dd"):
+            self.handle_data(" ")
+        while self._open and self._open.pop()[0] != tag:
+            pass
+
+    def handle_data(self, data):
+        for name in {name for _, names in self._open for name in names}:
+            self.texts[name] = self.texts.get(name, "") + data
+
+    def all(self, tag):
+        return [attributes for found, attributes in self.elements if found == tag]
+
+    def ids_of_cards(self):
+        return [int(a["data-id"]) for a in self.all("li") if a.get("class") == "card" and "hidden" not in a]
+
+
+@pytest.fixture(scope="module")
+def path(content, tmp_path_factory):
+    path = tmp_path_factory.mktemp("report") / "run" / "report.html"
+    write_report(path, content)
+    assert [entry.name for entry in path.parent.iterdir()] == ["report.html"]
+    return path
+
+
+@pytest.fixture(scope="module")
+def page(path):
+    return Page(path.read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def browse(path, tmp_path_factory):
+    """Open the page in headless Chromium and return what is there after its script has run."""
+    if CHROMIUM is None:
+        pytest.skip("Chromium is not installed (chromium)")
+
+    def open_page(state=""):
+        profile = tmp_path_factory.mktemp("profile")
+        command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={profile}"]
+        command += ["--enable-logging=stderr", "--dump-dom", path.as_uri() + state]
+        done = subprocess.run(command, capture_output=True, timeout=120, check=True)
+        console = [line for line in done.stderr.decode(errors="replace").splitlines() if "CONSOLE" in line]
+        return Page(done.stdout.decode("utf-8")), console
+
+    return open_page
+
+
+def test_a_browser_shows_the_best_first_without_a_complaint(browse, content):
+    page, console = browse()
+    assert console == []
+    # Image 4 and image 8 are first and second in one score each; the smaller id comes first.
+    assert page.ids_of_cards()[:2] == [4, 8]
+    assert page.ids_of_cards()[-1] == 90
+    assert page.texts["status"] == "9 of 9 images, Overall, best first"
+    assert page.texts["is-key"].strip().startswith("Overall")
+
+
+def test_a_browser_sorts_by_any_score(browse, content):
+    page, console = browse("#sort=meteor&order=worst")
+    assert console == []
+    ids = content.decoded.stimulus_ids
+    expected = sorted(zip(METEOR, ids.tolist(), strict=True))
+    assert page.ids_of_cards() == [identity for _, identity in expected]
+    assert page.texts["status"] == "9 of 9 images, METEOR, worst first"
+    pressed = [button["data-order"] for button in page.all("button") if button["aria-pressed"] == "true"]
+    assert pressed == ["worst"]
+
+
+def test_a_browser_runs_no_caption(browse):
+    page, _ = browse("#order=id")
+    assert page.ids_of_cards() == sorted(page.ids_of_cards())
+    assert len(page.all("script")) == 1
+    assert NASTY in page.texts["decoded"]
+    assert "broken" not in "".join(text for name, text in page.texts.items() if name == "title")
+
+
+def test_nothing_is_fetched(path, page):
+    html = path.read_text(encoding="utf-8")
+    for tag, attributes in page.elements:
+        for name in ("src", "href", "srcset", "data", "action", "poster"):
+            target = attributes.get(name)
+            if target is not None and not target.startswith(("data:", "#")):
+                assert (tag, target) == ("a", "https://arxiv.org/abs/2308.07428")
+    assert "url(" not in html
+    assert "@import" not in html
+    policy = [meta["content"] for meta in page.all("meta") if meta.get("http-equiv") == "Content-Security-Policy"]
+    assert policy
+    assert "default-src 'none'" in policy[0]
+
+
+def test_all_pictures_are_in_the_page_and_decode(content, page):
+    sources = [image["src"] for image in page.all("img")]
+    pictures = [np.asarray(Image.open(io.BytesIO(base64.b64decode(s.split(",")[1]))).convert("RGB")) for s in sources]
+    shown = {picture.tobytes() for picture in pictures}
+    assert shown == {p.tobytes() for p in (*content.seen, *content.decoded.pictures)}
+    assert all(image["alt"] for image in page.all("img"))
+    assert len(sources) == 2 * N + 2 * 9  # all images, and a sample of three best, three median, three worst
+
+
+def test_text_is_escaped(path, page):
+    assert len(page.all("script")) == 1
+    assert page.all("b") == []
+    assert NASTY not in path.read_text(encoding="utf-8")
+    assert NASTY in page.texts["decoded"]
+    assert "(no caption)" in page.texts["decoded"]
+
+
+def test_simulated_data_are_called_so_and_others_are_not(content, page, tmp_path):
+    assert "Simulated data. No human was scanned." in page.texts["banner"]
+    html = "".join(page.texts["top"])
+    assert "From simulated scan to picture and sentence: 9 unseen images decoded" in html
+    human = replace(content, simulated=False, scores=replace(content.scores, simulated=False))
+    write_report(tmp_path / "human.html", human)
+    text = (tmp_path / "human.html").read_text(encoding="utf-8")
+    assert "imulated" not in text
+    assert "From scan to picture and sentence: 9 unseen images decoded" in text
+
+
+def test_scores_controls_and_numbers_of_images_are_shown(page):
+    table = page.texts["scores"].split()
+    assert {"0.444", "0.012", "0.457", "0.200", "9"} <= set(table)
+    assert "install it like this" in page.texts["missing"]
+
+
+def test_accuracy_settings_versions_and_times_are_shown(page):
+    cells = page.texts["heat"].split()
+    assert {"0.42", "0.31", "0.07", "–", "V1"} <= set(cells)
+    assert "NaN" not in page.texts["heat"]
+    settings = page.texts["settings"].split()
+    assert {"alpha", "cv", "nested.folds", "5", "seed", "3"} <= set(settings)
+    assert "1, 100000" in page.texts["settings"]
+    assert "2.13.0" in page.texts["pairs"]
+    assert "1 min 43 s" in page.texts["stages"]
+    assert "peak memory 1.75 GB" in page.texts["stages"]
+    assert "A limit of this run." in page.texts["limits"]
+
+
+def test_one_image_and_no_scores_still_make_a_page(content, tmp_path):
+    one = replace(
+        content,
+        seen=content.seen[:1],
+        decoded=Decoded(content.decoded.stimulus_ids[:1], content.decoded.pictures[:1], ("a cat",)),
+        captions=content.captions[:1],
+        scores=Scores((), content.scores.stimulus_ids[:1], (), simulated=True),
+        settings={},
+        versions={},
+        seconds={},
+        peak_memory_gb=None,
+    )
+    write_report(tmp_path / "one.html", one)
+    assert Page((tmp_path / "one.html").read_text(encoding="utf-8")).ids_of_cards() == [17]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c: {"seen": c.seen[:3]}, r"shape \(3, 64, 64, 3\), expected uint8 of shape \(9,"),
+        (lambda c: {"captions": c.captions[:3]}, "captions for 3 images"),
+        (lambda c: {"scores": replace(c.scores, stimulus_ids=tuple(range(9)))}, "image ids differ"),
+        (lambda c: {"simulated": False}, "simulated=True, the report simulated=False"),
+    ],
+    ids=["pictures", "captions", "scores", "simulated"],
+)
+def test_content_that_does_not_belong_together_is_refused(content, change, message):
+    with pytest.raises(InputError, match=message):
+        replace(content, **change(content))
+
+
+def test_small_pictures_are_exact_and_large_ones_shrink():
+    random = np.random.default_rng(1)
+    small = random.integers(0, 256, (64, 48, 3), dtype=np.uint8)
+    large = np.repeat(np.repeat(small, 8, axis=0), 8, axis=1)
+    decode = lambda uri: Image.open(io.BytesIO(base64.b64decode(re.fullmatch(r"data:image/webp;base64,(.+)", uri)[1])))  # noqa: E731
+    np.testing.assert_array_equal(np.asarray(decode(data_uri(small)).convert("RGB")), small)
+    assert decode(data_uri(large)).size == (240, 320)

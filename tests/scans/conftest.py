@@ -1,0 +1,36 @@
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from unibrain.scans.nsd import NsdLayout
+from unibrain.simulation import SimulationSettings, simulate_nsd
+
+SMALL = SimulationSettings(
+    seed=5, training_images=24, test_images=6, sessions=3, grid=(8, 9, 7), picture_size=32, subjects=(1, 2)
+)
+
+
+@pytest.fixture(scope="session")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small simulated tree; read only."""
+    root = tmp_path_factory.mktemp("nsd") / "tree"
+    simulate_nsd(root, SMALL)
+    return root
+
+
+@pytest.fixture
+def own_tree(tree: Path, tmp_path: Path) -> NsdLayout:
+    """The layout of a copy that a test may damage."""
+    shutil.copytree(tree, tmp_path / "nsd")
+    return NsdLayout(tmp_path / "nsd")
+
+
+@pytest.fixture
+def truncate() -> Callable[[Path], None]:
+    def cut(path: Path) -> None:
+        content = path.read_bytes()
+        path.write_bytes(content[: len(content) // 2])
+
+    return cut

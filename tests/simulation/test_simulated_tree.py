@@ -1,0 +1,285 @@
+"""The written tree has NSD's names, types, axis orders, index bases and quirks."""
+
+import ast
+import errno
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import h5py
+import nibabel
+import numpy as np
+import pandas
+import pytest
+from scipy.io import loadmat
+
+from unibrain.errors import InputError
+from unibrain.scans import read_nsd
+from unibrain.scans.nsd import NsdLayout
+from unibrain.simulation import SimulationSettings, simulate_nsd, writer
+from unibrain.stimuli import read_nsd_stimuli
+from unibrain.stimuli.scenes import describe
+
+SETTINGS = SimulationSettings(
+    seed=11, training_images=40, test_images=8, sessions=2, grid=(8, 9, 7), picture_size=32, subjects=(1, 3)
+)
+TRIALS = 70
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> NsdLayout:
+    root = tmp_path_factory.mktemp("simulated") / "tree"
+    simulate_nsd(root, SETTINGS)
+    return NsdLayout(root)
+
+
+@pytest.fixture(scope="module")
+def design(tree: NsdLayout) -> dict[str, np.ndarray]:
+    return loadmat(tree.expdesign)
+
+
+@pytest.fixture(scope="module")
+def images(tree: NsdLayout) -> pandas.DataFrame:
+    return pandas.read_csv(tree.stim_info, index_col=0)
+
+
+def volume(path: Path) -> np.ndarray:
+    return np.asanyarray(nibabel.load(path).dataobj)
+
+
+def test_design_has_nsd_shapes_and_bases(design: dict[str, np.ndarray]) -> None:
+    assert design["masterordering"].shape == (1, 2 * TRIALS)
+    assert design["subjectim"].shape == (8, 48)
+    assert design["sharedix"].shape == (1, 8)
+    assert design["basiccnt"].shape == (3, 2)
+    assert design["stimpattern"].shape == (2, 2, 75)
+    order, shared = design["masterordering"][0], design["sharedix"][0]
+    assert set(order) == set(range(1, 49))
+    assert (np.diff(shared) > 0).all()
+    assert (design["subjectim"][:, :8] == shared).all()
+    own = design["subjectim"][:, 8:].ravel()
+    assert sorted([*own, *shared]) == list(range(1, 8 + 8 * 40 + 1))
+
+
+def test_repeats_are_three_save_a_few_training_images(design: dict[str, np.ndarray]) -> None:
+    counts = np.bincount(design["masterordering"][0].astype(int))[1:]
+    assert (counts[:8] == 3).all()
+    assert (counts == 1).sum() == 1
+    assert (counts == 2).sum() == 2  # one by design, one to make both sessions equally long
+    assert counts.max() == 3
+
+
+def test_basiccnt_and_stimpattern_add_up(design: dict[str, np.ndarray]) -> None:
+    np.testing.assert_array_equal(np.array([1, 2, 3]) @ design["basiccnt"], [TRIALS, TRIALS])
+    np.testing.assert_array_equal(design["stimpattern"].sum(axis=2), [[63, 7], [63, 7]])
+    assert not design["stimpattern"][:, :, [0, 1, 2, -4, -3, -2, -1]].any()
+
+
+@pytest.mark.parametrize("subject", [1, 3])
+def test_responses_follow_the_design(tree: NsdLayout, design: dict[str, np.ndarray], subject: int) -> None:
+    path = NsdLayout(tree.root, subject).responses
+    table = pandas.read_csv(path, sep="\t")
+    assert (
+        list(table.columns)
+        == (
+            "SUBJECT SESSION RUN TRIAL 73KID 10KID TIME ISOLD ISCORRECT RT CHANGEMIND MEMORYRECENT MEMORYFIRST ISOLDCURRENT "
+            "ISCORRECTCURRENT TOTAL1 TOTAL2 BUTTON MISSINGDATA"
+        ).split()
+    )
+    order = design["masterordering"][0].astype(int)
+    np.testing.assert_array_equal(table["10KID"], order)
+    np.testing.assert_array_equal(table["73KID"], design["subjectim"][subject - 1, order - 1])
+    np.testing.assert_array_equal(table["SESSION"], np.repeat([1, 2], TRIALS))
+    np.testing.assert_array_equal(table["RUN"], np.tile(np.repeat([1, 2], [63, 7]), 2))
+    assert table["TRIAL"].tolist() == 2 * [*range(1, 64), *range(1, 8)]
+    np.testing.assert_array_equal(table["ISOLD"], table["10KID"].duplicated())
+    np.testing.assert_array_equal(table["ISOLDCURRENT"], table.duplicated(["10KID", "SESSION"]))
+    novel = table["ISOLD"] == 0
+    assert table.loc[novel, ["MEMORYRECENT", "MEMORYFIRST"]].isna().all().all()
+    third = table.groupby("10KID").cumcount() == 2
+    assert (table.loc[third, "MEMORYFIRST"] > table.loc[third, "MEMORYRECENT"]).all()
+    no_press = table["BUTTON"].isna()
+    assert table.loc[no_press, ["ISCORRECT", "RT", "CHANGEMIND", "ISCORRECTCURRENT"]].isna().all().all()
+    lost = table["MISSINGDATA"] == 1
+    assert lost.sum() == 1
+    assert table.loc[lost, ["TOTAL1", "TOTAL2", "BUTTON"]].isna().all().all()
+    assert "\tNaN" in path.read_text()
+
+
+def test_image_table_has_41_columns_and_points_to_the_trials(
+    images: pandas.DataFrame, design: dict[str, np.ndarray]
+) -> None:
+    assert images.shape == (328, 40)
+    repeats = [f"subject{s}_rep{r}" for s in range(1, 9) for r in range(3)]
+    first = ["cocoId", "cocoSplit", "cropBox", "loss", "nsdId", "flagged", "BOLD5000", "shared1000"]
+    assert list(images.columns) == [*first, *(f"subject{s}" for s in range(1, 9)), *repeats]
+    np.testing.assert_array_equal(images["nsdId"], images.index)
+    assert ast.literal_eval(images["cropBox"][0]) == (0.0, 0.0, 0.0, 0.0)
+    assert images["cocoId"].is_unique
+    np.testing.assert_array_equal(np.flatnonzero(images["shared1000"]) + 1, design["sharedix"][0])
+    order = design["masterordering"][0].astype(int)
+    for subject in (1, 3, 8):
+        for row, repeat in zip(*np.nonzero(images[repeats[3 * subject - 3 : 3 * subject]].to_numpy()), strict=True):
+            trial = images[f"subject{subject}_rep{repeat}"][row]
+            assert design["subjectim"][subject - 1, order[trial - 1] - 1] == row + 1
+        assert (images[repeats[3 * subject - 3 : 3 * subject]] > 0).sum().sum() == 2 * TRIALS
+        assert images[f"subject{subject}"].sum() == 48
+
+
+def test_betas_in_both_formats(tree: NsdLayout) -> None:
+    brain = volume(tree.brainmask) > 0
+    for session in (1, 2):
+        nifti = nibabel.load(tree.betas(session, "nifti"))
+        stored = np.asanyarray(nifti.dataobj)
+        assert stored.dtype == np.int16
+        assert stored.shape == (8, 9, 7, TRIALS)
+        assert nifti.header.get_zooms() == pytest.approx((1.8, 1.8, 1.8, 4 / 3))
+        assert (int(nifti.header["qform_code"]), int(nifti.header["sform_code"])) == (0, 1)
+        np.testing.assert_allclose(nifti.affine[:3, 3], [-1.8 * ((1 + n) / 2 - 1) for n in (8, 9, 7)])
+        with h5py.File(tree.betas(session, "hdf5")) as file:
+            assert file["betas"].chunks == (TRIALS, 1, 1, 1)
+            assert file["betas"].dtype == np.int16
+            np.testing.assert_array_equal(file["betas"][:].T, stored)
+        assert not stored[~brain].any()
+        silent = (stored[brain] == 0).all(axis=1)
+        assert silent.sum() == (1 if session == 2 else 0)
+        percent = stored[brain & (volume(tree.roi("nsdgeneral")) > 0)].std() / 300
+        assert 0.5 < percent < 5
+
+
+@pytest.mark.parametrize(
+    "name", ["nsdgeneral", "prf-visualrois", "prf-eccrois", "floc-faces", "floc-words", "floc-places", "floc-bodies"]
+)
+def test_label_volumes(tree: NsdLayout, name: str) -> None:
+    labels, left, right = (volume(tree.roi(name, side)) for side in ("", "lh", "rh"))
+    lines = tree.label_tables(name)[0].read_text().splitlines()
+    numbers = [int(line.split()[0]) for line in lines]
+    assert lines[0] == "0 Unknown"
+    assert set(np.unique(labels)) <= {-1, *numbers}
+    assert {-1, 0} < set(np.unique(labels))
+    np.testing.assert_array_equal(np.maximum(left, right), labels)
+    assert not ((left >= 0) & (right >= 0)).any()
+    assert (labels[volume(tree.brainmask) == 0] == -1).all()
+    if name == "floc-faces":
+        assert 5 not in labels  # a label without voxels
+    if name == "prf-visualrois":
+        assert set(range(1, 8)) < set(np.unique(labels))
+        np.testing.assert_array_equal(labels > 0, volume(tree.roi("prf-eccrois")) > 0)
+    assert ((labels > 0) <= (volume(tree.roi("nsdgeneral")) == 1)).all()
+
+
+def test_ceiling_is_nan_outside_the_brain_only(tree: NsdLayout) -> None:
+    brain = volume(tree.brainmask) > 0
+    for split in ("", "_split1", "_split2"):
+        ncsnr = volume(tree.ncsnr(split))
+        assert np.isnan(ncsnr[~brain]).all()
+        assert np.isfinite(ncsnr[brain]).mean() > 0.99
+        assert (ncsnr[brain][np.isfinite(ncsnr[brain])] >= 0).all()
+
+
+def test_pictures_and_captions(tree: NsdLayout, images: pandas.DataFrame) -> None:
+    subject = read_nsd(tree.root, 3)
+    stimuli = read_nsd_stimuli(tree.root, subject.stimulus_ids)
+    pictures = stimuli.pictures(subject.stimulus_ids)
+    assert pictures.shape == (48, 32, 32, 3)
+    assert pictures.std(axis=(1, 2, 3)).min() > 1
+    assert len(np.unique(pictures.reshape(48, -1), axis=0)) == 48
+    numbers = {len(captions) for captions in stimuli.captions(subject.stimulus_ids)}
+    assert numbers == {5, 6}
+    for captions in stimuli.captions(subject.stimulus_ids):
+        assert len(set(captions)) == len(captions)
+    splits = images.loc[subject.stimulus_ids, "cocoSplit"]
+    assert set(splits) == {"train2017", "val2017"}
+    assert set(images.loc[images["shared1000"], "cocoSplit"]) == {"train2017"}
+    with h5py.File(tree.stimuli) as file:
+        assert file["imgBrick"].shape == (328, 32, 32, 3)
+        assert file["imgBrick"].dtype == np.uint8
+
+
+def test_test_scenes_are_of_the_test_split_and_no_scene_comes_twice() -> None:
+    from unibrain.simulation.experiment import draw_experiment
+    from unibrain.simulation.shown import draw_scenes
+
+    settings = replace(SETTINGS, training_images=300, test_images=60)
+    experiment = draw_experiment(settings, np.random.default_rng(0))
+    scenes = draw_scenes(settings, experiment)
+    assert len(scenes) == 660
+    assert len({scene.key for scene in scenes.values()}) == 660
+    shared = set((experiment.sharedix - 1).tolist())
+    assert {scene.split for i, scene in scenes.items() if i in shared} == {"test"}
+    assert {scene.split for i, scene in scenes.items() if i not in shared} == {"train"}
+    assert all(len(describe(scene)) >= 5 for scene in scenes.values())
+
+
+def test_the_marker_holds_the_settings(tree: NsdLayout) -> None:
+    marker = json.loads(tree.marker.read_text())
+    assert marker["simulated"] is True
+    assert "no human was scanned" in marker["about"]
+    assert marker["settings"]["seed"] == 11
+
+
+def test_same_seed_same_data_and_another_seed_other_data(tree: NsdLayout, tmp_path: Path) -> None:
+    simulate_nsd(tmp_path / "again", SETTINGS)
+    simulate_nsd(tmp_path / "other", replace(SETTINGS, seed=12))
+    first, again, other = (read_nsd(root) for root in (tree.root, tmp_path / "again", tmp_path / "other"))
+    np.testing.assert_array_equal(first.betas, again.betas)
+    assert first.betas.shape != other.betas.shape or not np.allclose(first.betas, other.betas)
+    text = {root: NsdLayout(root).responses.read_text() for root in (tree.root, tmp_path / "again")}
+    assert len(set(text.values())) == 1
+
+
+def test_one_format_is_enough(tmp_path: Path) -> None:
+    simulate_nsd(tmp_path / "tree", replace(SETTINGS, subjects=(1,), beta_formats=("nifti",)))
+    assert not list((tmp_path / "tree").rglob("betas*.hdf5"))
+    assert read_nsd(tmp_path / "tree").betas.shape[0] == 48
+
+
+def test_a_simulated_tree_is_replaced_as_a_whole(tmp_path: Path) -> None:
+    root = tmp_path / "tree"
+    simulate_nsd(root, replace(SETTINGS, sessions=3))
+    simulate_nsd(root, SETTINGS)
+    assert len(list(root.rglob("betas_session*.hdf5"))) == 4
+    assert [path.name for path in tmp_path.iterdir()] == ["tree"]
+
+
+def test_anything_else_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "tree" / "thesis.txt").write_text("precious")
+    with pytest.raises(InputError, match="nothing was changed"):
+        simulate_nsd(tmp_path / "tree", SETTINGS)
+    with pytest.raises(InputError, match="nothing was changed"):
+        simulate_nsd(tmp_path / "tree" / "thesis.txt", SETTINGS)
+    assert (tmp_path / "tree" / "thesis.txt").read_text() == "precious"
+
+
+def test_full_disk_leaves_nothing_half_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(writer, "write_betas", full)
+    with pytest.raises(InputError, match="no space left"):
+        simulate_nsd(tmp_path / "tree", SETTINGS)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"difficulty": "hard"},
+        {"seed": -1},
+        {"training_images": 3},
+        {"test_images": 1},
+        {"sessions": 1},
+        {"sessions": 39},
+        {"grid": (8, 9, 5)},
+        {"picture_size": 40},
+        {"subjects": ()},
+        {"subjects": (9,)},
+        {"subjects": (1, 1)},
+        {"beta_formats": ()},
+        {"beta_formats": ("mat",)},
+    ],
+)
+def test_settings_out_of_range(wrong: dict[str, object]) -> None:
+    with pytest.raises(InputError, match=f"simulation's {next(iter(wrong))} is"):
+        replace(SETTINGS, **wrong)

@@ -1,0 +1,135 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pandas
+import pytest
+
+from unibrain.errors import InputError
+from unibrain.stimuli import read_nsd_stimuli
+
+IDS = [7, 2, 5]
+COCO = 100 + 3 * np.arange(10)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """Ten images of 6 x 5 pixels; every third one is of COCO's val2017."""
+    stimuli, experiment = tmp_path / "nsddata_stimuli/stimuli/nsd", tmp_path / "nsddata/experiments/nsd"
+    (stimuli / "annotations").mkdir(parents=True)
+    experiment.mkdir(parents=True)
+    with h5py.File(stimuli / "nsd_stimuli.hdf5", "w") as file:
+        file["imgBrick"] = brick()
+    splits = np.where(np.arange(10) % 3 == 0, "val2017", "train2017")
+    pandas.DataFrame({"cocoId": COCO, "cocoSplit": splits, "nsdId": np.arange(10)}).to_csv(
+        experiment / "nsd_stim_info_merged.csv"
+    )
+    for split in ("train2017", "val2017"):
+        annotations = [
+            {"image_id": int(c), "id": 1000 * int(c) + n, "caption": f"{split} caption {n} of {c}"}
+            for n in range(5)
+            for c in COCO[splits == split]
+        ]
+        (stimuli / "annotations" / f"captions_{split}.json").write_text(json.dumps({"annotations": annotations}))
+    return tmp_path
+
+
+def brick() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (10, 6, 5, 3), dtype=np.uint8)
+
+
+def captions_file(root: Path, split: str = "train2017") -> Path:
+    return root / "nsddata_stimuli/stimuli/nsd/annotations" / f"captions_{split}.json"
+
+
+def pictures_file(root: Path) -> Path:
+    return root / "nsddata_stimuli/stimuli/nsd/nsd_stimuli.hdf5"
+
+
+def test_pictures_come_in_the_order_asked_for(root: Path) -> None:
+    stimuli = read_nsd_stimuli(root, range(10))
+    for ids in ([7, 2, 5], [9, 9, 0], [3, 4, 5, 1], list(range(10)), []):
+        pictures = stimuli.pictures(ids)
+        assert pictures.dtype == np.uint8
+        np.testing.assert_array_equal(pictures, brick()[np.array(ids, dtype=int)])
+
+
+def test_captions_go_by_coco_id_and_split_in_file_order(root: Path) -> None:
+    stimuli = read_nsd_stimuli(root, IDS)
+    assert stimuli.stimulus_ids.tolist() == [2, 5, 7]
+    assert stimuli.captions([7])[0] == tuple(f"train2017 caption {n} of 121" for n in range(5))
+    assert read_nsd_stimuli(root, [3]).captions([3])[0][0] == "val2017 caption 0 of 109"
+
+
+def test_an_id_in_the_other_split_does_not_count(root: Path) -> None:
+    """COCO ids are unique over both splits; a caption in the wrong file belongs to something else."""
+    path = captions_file(root, "val2017")
+    content = json.loads(path.read_text())
+    content["annotations"].insert(0, {"image_id": int(COCO[7]), "id": 1, "caption": "wrong split"})
+    path.write_text(json.dumps(content))
+    assert "wrong split" not in read_nsd_stimuli(root, range(10)).captions([7])[0]
+
+
+def test_only_the_split_that_is_needed_is_opened(root: Path) -> None:
+    captions_file(root, "val2017").unlink()
+    assert len(read_nsd_stimuli(root, IDS).captions(IDS)) == 3
+    with pytest.raises(InputError, match=r"captions_val2017\.json: found no such file.*annotations_trainval2017\.zip"):
+        read_nsd_stimuli(root, [3])
+
+
+def test_empty_captions_are_left_out_and_white_space_is_tidied(root: Path) -> None:
+    path = captions_file(root)
+    content = json.loads(path.read_text())
+    texts = iter(["  \n", "A dog.\n ", "", "two   cats", "x"])
+    for annotation in content["annotations"]:
+        if annotation["image_id"] == COCO[5]:
+            annotation["caption"] = next(texts)
+    path.write_text(json.dumps(content))
+    assert read_nsd_stimuli(root, IDS).captions([5]) == [("A dog.", "two cats", "x")]
+
+
+def test_an_image_without_caption(root: Path) -> None:
+    path = captions_file(root)
+    content = json.loads(path.read_text())
+    content["annotations"] = [a for a in content["annotations"] if a["image_id"] != COCO[5]]
+    path.write_text(json.dumps(content))
+    with pytest.raises(InputError, match=r"captions_train2017\.json: found no caption for image id 5 \(COCO id 115\)"):
+        read_nsd_stimuli(root, IDS)
+
+
+@pytest.mark.parametrize("wrong", [-1, 10])
+def test_an_id_that_is_not_there(root: Path, wrong: int) -> None:
+    with pytest.raises(InputError, match=rf"nsd_stimuli\.hdf5: found 10 pictures.*id {wrong}"):
+        read_nsd_stimuli(root, [1, wrong])
+
+
+@pytest.mark.parametrize("which", [pictures_file, captions_file])
+def test_truncated(root: Path, which: Callable[[Path], Path]) -> None:
+    path = which(root)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(InputError, match=rf"{path.name}: found a file that cannot be read"):
+        read_nsd_stimuli(root, IDS)
+
+
+def test_missing_pictures(root: Path) -> None:
+    pictures_file(root).unlink()
+    with pytest.raises(InputError, match=r"nsd_stimuli\.hdf5: found no such file"):
+        read_nsd_stimuli(root, IDS)
+
+
+@pytest.mark.parametrize(
+    "content", [np.zeros((10, 3, 6, 5), np.uint8), np.zeros((10, 6, 5, 3), np.float32), np.zeros((10, 6, 5), np.uint8)]
+)
+def test_pictures_of_another_shape_or_type(root: Path, content: np.ndarray) -> None:
+    with h5py.File(pictures_file(root), "w") as file:
+        file["imgBrick"] = content
+    with pytest.raises(InputError, match=r"expected uint8 of shape \(images, height, width, 3\)"):
+        read_nsd_stimuli(root, IDS)
+
+
+def test_captions_of_another_structure(root: Path) -> None:
+    captions_file(root).write_text('{"images": []}')
+    with pytest.raises(InputError, match=r"captions_train2017\.json"):
+        read_nsd_stimuli(root, IDS)

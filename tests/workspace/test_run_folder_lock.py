@@ -1,0 +1,104 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from unibrain.errors import InputError
+from unibrain.workspace.lock import folder_lock
+from unibrain.workspace.run_folder import ARTEFACTS, RunFolder
+
+HOLD = """
+import sys
+from pathlib import Path
+from unibrain.workspace.lock import folder_lock
+with folder_lock(Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def hold(folder: Path) -> "subprocess.Popen[str]":
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "held\n"
+    return process
+
+
+def test_a_second_run_is_told_who_works_there_and_changes_nothing(tmp_path: Path) -> None:
+    first = hold(tmp_path)
+    try:
+        (tmp_path / ".stages").mkdir()
+        (tmp_path / ".nsd.123-0123abcd.partial").write_text("the first run is writing this")
+        before = (tmp_path / ".lock").read_bytes()
+        with (
+            pytest.raises(InputError, match=rf"another run is working in this folder \(process {first.pid} on "),
+            RunFolder(tmp_path).lock(),
+        ):
+            pytest.fail("two runs in one folder")
+        assert (tmp_path / ".nsd.123-0123abcd.partial").exists()
+        assert (tmp_path / ".lock").read_bytes() == before
+    finally:
+        first.communicate("")
+    with RunFolder(tmp_path).lock():
+        assert not (tmp_path / ".nsd.123-0123abcd.partial").exists()
+
+
+def test_the_lock_of_a_killed_run_is_recovered(tmp_path: Path) -> None:
+    process = hold(tmp_path)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert json.loads((tmp_path / ".lock").read_text())["pid"] == process.pid
+    with folder_lock(tmp_path):
+        assert json.loads((tmp_path / ".lock").read_text())["pid"] == os.getpid()
+    assert (tmp_path / ".lock").read_text() == ""
+
+
+@pytest.mark.parametrize("content", ["", "nonsense", "[1]", '{"pid": "x"}'])
+def test_an_unreadable_lock_file_is_no_obstacle(tmp_path: Path, content: str) -> None:
+    (tmp_path / ".lock").write_text(content)
+    with folder_lock(tmp_path), pytest.raises(InputError, match="another run"), folder_lock(tmp_path):
+        pass
+
+
+def test_a_run_folder_locks_once_for_blocks_in_blocks(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "new" / "run")
+    with run.lock():
+        with run.lock():
+            pass
+        with pytest.raises(InputError, match="another run"), RunFolder(run.root).lock():
+            pass
+    with RunFolder(run.root).lock():
+        pass
+
+
+def test_a_folder_with_other_things_is_refused_and_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "nsd").mkdir()
+    (tmp_path / "nsd" / "precious").write_text("years of work")
+    with pytest.raises(InputError, match=r"holds other files \(nsd\).*choose another path"), RunFolder(tmp_path).lock():
+        pytest.fail("would be overwritten")
+    assert [path.name for path in tmp_path.iterdir()] == ["nsd"]
+
+
+def test_a_settings_file_alone_makes_a_run_folder(tmp_path: Path) -> None:
+    (tmp_path / "settings.toml").write_text("[simulate]\n")
+    with RunFolder(tmp_path).lock():
+        pass
+
+
+def test_a_file_is_no_run_folder(tmp_path: Path) -> None:
+    (tmp_path / "run").write_text("")
+    with pytest.raises(InputError, match="is a file, expected a folder"), RunFolder(tmp_path / "run").lock():
+        pass
+
+
+def test_artefacts_lie_in_the_folder_each_with_its_own_name(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    paths = [run.artefact(name) for name in ARTEFACTS]
+    assert len(set(paths)) == len(paths)
+    assert all(path.parent == tmp_path for path in paths)
