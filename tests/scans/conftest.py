@@ -8,7 +8,14 @@ from unibrain.scans.nsd import NsdLayout
 from unibrain.simulation import SimulationSettings, simulate_nsd
 
 SMALL = SimulationSettings(
-    seed=5, training_images=24, test_images=6, sessions=3, grid=(8, 9, 7), picture_size=32, subjects=(1, 2)
+    seed=5,
+    training_images=24,
+    test_images=6,
+    sessions=3,
+    grid=(8, 9, 7),
+    picture_size=32,
+    subjects=(1, 2),
+    beta_formats=("hdf5", "nifti"),
 )
 
 

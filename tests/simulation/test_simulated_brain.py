@@ -182,7 +182,6 @@ def test_noise_ceiling_is_in_the_published_range(tmp_path: Path, difficulty: str
         sessions=3,
         grid=(12, 14, 10),
         picture_size=32,
-        beta_formats=("hdf5",),
     )
     simulate_nsd(tmp_path / "tree", settings)
     median = np.nanmedian(read_nsd(tmp_path / "tree").noise_ceiling)

@@ -21,7 +21,14 @@ from unibrain.stimuli import read_nsd_stimuli
 from unibrain.stimuli.scenes import describe
 
 SETTINGS = SimulationSettings(
-    seed=11, training_images=40, test_images=8, sessions=2, grid=(8, 9, 7), picture_size=32, subjects=(1, 3)
+    seed=11,
+    training_images=40,
+    test_images=8,
+    sessions=2,
+    grid=(8, 9, 7),
+    picture_size=32,
+    subjects=(1, 3),
+    beta_formats=("hdf5", "nifti"),
 )
 TRIALS = 70
 
@@ -79,13 +86,10 @@ def test_basiccnt_and_stimpattern_add_up(design: dict[str, np.ndarray]) -> None:
 def test_responses_follow_the_design(tree: NsdLayout, design: dict[str, np.ndarray], subject: int) -> None:
     path = NsdLayout(tree.root, subject).responses
     table = pandas.read_csv(path, sep="\t")
-    assert (
-        list(table.columns)
-        == (
-            "SUBJECT SESSION RUN TRIAL 73KID 10KID TIME ISOLD ISCORRECT RT CHANGEMIND MEMORYRECENT MEMORYFIRST ISOLDCURRENT "
-            "ISCORRECTCURRENT TOTAL1 TOTAL2 BUTTON MISSINGDATA"
-        ).split()
-    )
+    behaviour = ["ISOLD", "ISCORRECT", "RT", "CHANGEMIND", "MEMORYRECENT", "MEMORYFIRST", "ISOLDCURRENT"]
+    counts = ["ISCORRECTCURRENT", "TOTAL1", "TOTAL2", "BUTTON", "MISSINGDATA"]
+    where = ["SUBJECT", "SESSION", "RUN", "TRIAL", "73KID", "10KID", "TIME"]
+    assert list(table.columns) == [*where, *behaviour, *counts]
     order = design["masterordering"][0].astype(int)
     np.testing.assert_array_equal(table["10KID"], order)
     np.testing.assert_array_equal(table["73KID"], design["subjectim"][subject - 1, order - 1])

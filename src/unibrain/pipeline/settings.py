@@ -77,7 +77,7 @@ class ExtractSection(Section):
 
     backbone: str = option(
         "small",
-        "Which backbone: small, which comes with the package, or the folder of one.",
+        "Which backbone: small comes with the package; or the folder of another.",
         path=True,
         names=("small",),
     )

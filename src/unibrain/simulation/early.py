@@ -84,7 +84,7 @@ def filter_maps(pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
     from scipy import fft
 
     n, size = pictures.shape[:2]
-    rgb = pictures.astype(np.float32) / 255
+    rgb: NDArray[np.float32] = pictures.astype(np.float32) / np.float32(255)
     luminance = rgb @ _LUMINANCE
     # Replicated borders: without them the wrap-around of the transform is an edge that nobody saw.
     pad = size // 8
@@ -95,8 +95,9 @@ def filter_maps(pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
         energy = np.abs(fft.ifft2(_fold(spectrum * kernel)))
         maps[channel] = energy[:, pad // 2 : (pad + size) // 2, pad // 2 : (pad + size) // 2]
     red, green, blue = (rgb[..., i] for i in range(3))
-    for channel, colour in enumerate((luminance, red - green, blue - (red + green) / 2)):
-        maps[len(CYCLES) * ORIENTATIONS + channel] = _halve(colour)
+    opponents = (luminance, red - green, blue - (red + green) / np.float32(2))
+    for channel, colour in enumerate(opponents, len(CYCLES) * ORIENTATIONS):
+        maps[channel] = _halve(colour)
     return maps
 
 

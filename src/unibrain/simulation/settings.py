@@ -33,7 +33,7 @@ class SimulationSettings:
     subjects : tuple of int
         Which of NSD's eight subjects are scanned.
     beta_formats : tuple of {"hdf5", "nifti"}
-        Formats the betas are written in.
+        Formats the betas are written in. NSD has both; one is enough to read, and HDF5 is the quicker one.
 
     Raises
     ------
@@ -49,7 +49,7 @@ class SimulationSettings:
     grid: tuple[int, int, int] = (22, 24, 18)
     picture_size: int = 64
     subjects: tuple[int, ...] = (1,)
-    beta_formats: tuple[str, ...] = FILE_FORMATS
+    beta_formats: tuple[str, ...] = ("hdf5",)
 
     def __post_init__(self) -> None:
         _expect("difficulty", self.difficulty, self.difficulty in DIFFICULTIES, f"one of {', '.join(DIFFICULTIES)}")

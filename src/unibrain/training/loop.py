@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from unibrain.errors import InputError
+from unibrain.training.processes import average_gradients, processes, rank
 from unibrain.workspace.atomic import atomic_path
 
 __all__ = ["Recipe", "train"]
@@ -33,7 +34,8 @@ class Recipe:
         Decay of the running average of the weights, which is what is kept; 0 keeps the last weights.
     weight_decay : float
     seed : int
-        Every step draws from a generator seeded by this and its number, so a resumed run sees the same draws.
+        Every step draws from a generator seeded by this, its number and the process, so a resumed run sees the same
+        draws.
     save_every : int
         Steps between checkpoints.
     """
@@ -82,6 +84,11 @@ def train(
     torch.nn.Module
         `model`, in evaluation mode.
 
+    Notes
+    -----
+    In several processes (see `unibrain.training.processes`) each calls this with the same arguments; losses that are
+    logged are those of the first.
+
     Raises
     ------
     InputError
@@ -108,6 +115,8 @@ def train(
         averaged, first, seconds = state["averaged"], state["step"], state["seconds"]
 
     def save(step: int) -> None:
+        if rank() != 0:
+            return
         with atomic_path(state_file) as temporary:
             torch.save(
                 {
@@ -125,13 +134,14 @@ def train(
     model.train()
     sums: dict[str, float] = {}
     with (folder / f"{name}.log.jsonl").open("a") as log:
-        for step in tqdm(range(first, recipe.steps), initial=first, total=recipe.steps, desc=name, mininterval=20):
-            generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + step)
+        for step in tqdm(range(first, recipe.steps), initial=first, total=recipe.steps, desc=name, mininterval=20, disable=rank() != 0):
+            generator = torch.Generator().manual_seed((recipe.seed * 1_000_003 + step) * 64 + rank())
             for group in optimiser.param_groups:
                 group["lr"] = recipe.rate(step)
             losses = loss(step, generator)
             optimiser.zero_grad(set_to_none=True)
             losses["loss"].backward()  # type: ignore[no-untyped-call]
+            average_gradients(parameters)
             nn.utils.clip_grad_norm_(parameters, 1.0)
             optimiser.step()
             _update_average(averaged, model, recipe.average, step)

@@ -22,8 +22,8 @@ SCENES = {"seed": 20, "train": 60_000, "validation": 500}
 TEXT_TOKENS = 20
 
 RECIPES = {
-    "autokl": Recipe(steps=1800, batch_size=32, learning_rate=1e-3, cooldown=500, average=0.995, weight_decay=0.0),
-    "clip": Recipe(steps=2600, batch_size=192, learning_rate=1e-3, cooldown=700, average=0.995, weight_decay=0.05),
+    "autokl": Recipe(steps=2500, batch_size=16, learning_rate=1e-3, cooldown=800, average=0.995, weight_decay=0.0),
+    "clip": Recipe(steps=2400, batch_size=96, learning_rate=1e-3, cooldown=800, average=0.995, weight_decay=0.05),
     "optimus": Recipe(steps=3000, batch_size=96, learning_rate=1e-3, cooldown=700, average=0.995),
     "flows": Recipe(steps=20000, batch_size=64, learning_rate=1e-3, warmup=300, cooldown=3000, average=0.999),
 }

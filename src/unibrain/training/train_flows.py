@@ -11,6 +11,7 @@ from unibrain.backbone.config import BackboneConfig
 from unibrain.backbone.flows import FourFlows, PreparedContext
 from unibrain.backbone.schedule import alphas_cumprod
 from unibrain.training.loop import Recipe, train
+from unibrain.training.processes import processes
 
 __all__ = ["FlowData", "train_flows"]
 
@@ -80,6 +81,7 @@ def train_flows(
     if start is not None:
         flows.load_state_dict(start)
     levels = alphas_cumprod(config.schedule)
+    batch = recipe.batch_size // processes()
     spread = {"image": data.c_image[:2000].float().std(0), "text": data.c_text[:2000].float().std(0)}
 
     def contexts(rows: Tensor, generator: torch.Generator) -> list[PreparedContext]:
@@ -113,9 +115,9 @@ def train_flows(
         return F.mse_loss(flows(x, timesteps, contexts(rows, generator)), target)
 
     def loss(step: int, generator: torch.Generator) -> dict[str, Tensor]:
-        rows = torch.randint(len(data.z_image), (recipe.batch_size,), generator=generator)
+        rows = torch.randint(len(data.z_image), (batch,), generator=generator)
         image = error(data.z_image[rows].float(), rows, generator)
-        rows = torch.randint(len(data.z_text), (TEXT_BATCHES * recipe.batch_size,), generator=generator)
+        rows = torch.randint(len(data.z_text), (TEXT_BATCHES * batch,), generator=generator)
         which = torch.randint(data.z_text.shape[1], (len(rows),), generator=generator)
         text = error(data.z_text[rows, which].float(), rows, generator)
         return {"loss": image + 0.5 * text, "image": image, "text": text}
