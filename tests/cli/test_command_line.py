@@ -257,3 +257,25 @@ def test_threads_reach_the_libraries_before_they_are_imported() -> None:
 def test_commands_are_where_the_table_says() -> None:
     for name in module.COMMANDS:
         assert isinstance(commands()[name], click.Command)
+
+
+def test_quality_shows_every_number(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    from dataclasses import fields
+
+    from unibrain.training.quality import Quality
+
+    numbers = {field.name: 0.101 + 0.1 * place for place, field in enumerate(fields(Quality)) if field.name != "scenes"}
+    asked = []
+
+    def measured(*arguments: object, **options: object) -> tuple[Quality]:
+        asked.append((*arguments, options))
+        return (Quality(scenes=3, **numbers),)
+
+    monkeypatch.setattr("unibrain.backbone.load_backbone", lambda name, device: (name, device), raising=False)
+    monkeypatch.setattr("unibrain.training.quality.measure_quality", measured)
+    assert main(["backbone", "quality", "--scenes", "3", "--device", "cpu", "--split", "test"]) == 0
+    shown = capsys.readouterr().out
+    assert asked == [(("small", "cpu"), 3, 7, {"split": "test"})]
+    assert shown.startswith("3 held-out scenes")
+    for number in numbers.values():
+        assert f"{number:.3f}" in shown

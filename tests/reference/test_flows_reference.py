@@ -111,14 +111,14 @@ def test_full_ddim_trajectory(reference, latent, image_weight):
     for done, index in enumerate(range(count - 1, -1, -1)):
         one = []
 
-        class _Stop(Exception):
+        class _StopRunError(Exception):
             pass
 
         def keep(_, x, x0, one=one):
             one.extend((x, x0))
-            raise _Stop
+            raise _StopRunError
 
-        with pytest.raises(_Stop):
+        with pytest.raises(_StopRunError):
             sample_ddim(model, golden["traj_x"][done], steps, index + 1, callback=keep)
         torch.testing.assert_close(one[0], golden["traj_x"][done + 1], atol=atol, rtol=0)
         # Guidance adds up the errors of two forward passes, scale and scale - 1 times, and x0 divides by sqrt(alpha).

@@ -27,7 +27,9 @@ def test_a_scene_belongs_to_the_split_it_was_drawn_for(seed: int, index: int, sp
 @settings(max_examples=10, deadline=None)
 @given(seeds, seeds)
 def test_splits_share_no_scene_whatever_the_seeds(one: int, other: int) -> None:
-    keys = {split: {sample_scene(seed, i, split).content for seed in (one, other) for i in range(150)} for split in SPLITS}
+    keys = {
+        split: {sample_scene(seed, i, split).content for seed in (one, other) for i in range(150)} for split in SPLITS
+    }
     assert not keys["train"] & keys["test"]
     assert not keys["train"] & keys["validation"]
     assert not keys["validation"] & keys["test"]

@@ -42,7 +42,9 @@ def remove_repeated_phrases(caption: str) -> str:
             else:
                 start += 1
         length += 1
-    return "".join((" " if gap else "") + text for text, gap in tokens).strip()
+    cleaned = "".join((" " if gap else "") + text for text, gap in tokens).strip()
+    # Where punctuation went, words may have closed up to new ones that repeat.
+    return cleaned if len(cleaned) >= len(" ".join(caption.split())) else remove_repeated_phrases(cleaned)
 
 
 def _split(caption: str) -> list[tuple[str, bool]]:

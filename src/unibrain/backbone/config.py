@@ -1,4 +1,4 @@
-"""Every size of the backbone, as small frozen dataclasses: the official model and the small one differ only here."""
+"""One backbone's configuration: the sizes of its parts, and how it is best sampled."""
 
 import dataclasses
 import json
@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from unibrain.backbone.sizes import AutoKLConfig, ClipConfig, FlowsConfig, OptimusConfig, ScheduleConfig
 from unibrain.errors import InputError
 
 __all__ = [
@@ -19,174 +20,6 @@ __all__ = [
     "SamplingSettings",
     "ScheduleConfig",
 ]
-
-
-@dataclass(frozen=True)
-class FlowsConfig:
-    """Sizes of the four-flow network.
-
-    Attributes
-    ----------
-    image_channels : int
-        Channels of the image latent.
-    text_width : int
-        Width of the text latent.
-    model_channels : int
-        Channels of the first level; a multiple of 32 (group normalisation).
-    channel_mult : tuple of int
-        Width of each level in multiples of `model_channels`; the first is 1.
-    res_blocks : tuple of int
-        Residual blocks per level on the way down; one more on the way up.
-    attention : tuple of bool
-        Which levels have context blocks.
-    heads : int
-        Attention heads, in every context block.
-    context_width : int
-        Width of the context tokens.
-    second_dim : int
-        Rows of the text state, [B, C, second_dim, 1].
-    """
-
-    image_channels: int = 4
-    text_width: int = 768
-    model_channels: int = 320
-    channel_mult: tuple[int, ...] = (1, 2, 4, 4)
-    res_blocks: tuple[int, ...] = (2, 2, 2, 2)
-    attention: tuple[bool, ...] = (True, True, True, False)
-    heads: int = 8
-    context_width: int = 768
-    second_dim: int = 4
-
-    def __post_init__(self) -> None:
-        levels = len(self.channel_mult)
-        if len(self.res_blocks) != levels or len(self.attention) != levels:
-            raise InputError(
-                f"flows: {levels} channel multiples, {len(self.res_blocks)} res_blocks and {len(self.attention)} attention "
-                "entries, expected one of each per level"
-            )
-        if self.channel_mult[0] != 1:
-            raise InputError(
-                f"flows: first channel multiple is {self.channel_mult[0]}, expected 1 (the head reads model_channels)"
-            )
-        if self.model_channels % 32 or self.model_channels % self.heads:
-            raise InputError(
-                f"flows: model_channels is {self.model_channels}, expected a multiple of 32 and of the {self.heads} heads"
-            )
-
-
-@dataclass(frozen=True)
-class ScheduleConfig:
-    """Noise schedule: beta is linear in its square root between the two ends.
-
-    Attributes
-    ----------
-    timesteps : int
-        Number of training timesteps.
-    beta_start, beta_end : float
-        First and last beta.
-    prediction : {"epsilon", "v_prediction"}
-        What the network predicts; names as in the schedulers of diffusers.
-    """
-
-    timesteps: int = 1000
-    beta_start: float = 0.00085
-    beta_end: float = 0.012
-    prediction: Literal["epsilon", "v_prediction"] = "epsilon"
-
-
-@dataclass(frozen=True)
-class AutoKLConfig:
-    """Sizes of the image autoencoder (`diffusers.AutoencoderKL`).
-
-    Attributes
-    ----------
-    image_size : int
-        Height and width of the pictures, pixels.
-    widths : tuple of int
-        Channels per level; every level but the last halves the picture.
-    res_blocks : int
-        Residual blocks per level in the encoder; one more in the decoder.
-    latent_channels : int
-        Channels of the latent.
-    scale_factor : float
-        The latent is multiplied by it after encoding and divided by it before decoding.
-    norm_groups : int
-        Groups of the group normalisation.
-    """
-
-    image_size: int = 512
-    widths: tuple[int, ...] = (128, 256, 512, 512)
-    res_blocks: int = 2
-    latent_channels: int = 4
-    scale_factor: float = 0.18215
-    norm_groups: int = 32
-
-    @property
-    def latent_size(self) -> int:
-        """Height and width of the latent."""
-        return self.image_size // 2 ** (len(self.widths) - 1)
-
-
-@dataclass(frozen=True)
-class OptimusConfig:
-    """Sizes of the text autoencoder: a BERT encoder and a GPT-2 decoder around one latent vector.
-
-    Attributes
-    ----------
-    latent_width : int
-        Width of the text latent.
-    bert, gpt2 : mapping
-        Keyword arguments of `transformers.BertConfig` and `transformers.GPT2Config`.
-    max_pieces : int
-        Word pieces that the encoder reads; the rest of a longer sentence is cut off.
-    max_length : int
-        Longest decoded sequence, the begin token included.
-    """
-
-    latent_width: int = 768
-    bert: Mapping[str, Any] = field(default_factory=lambda: {"vocab_size": 28996})
-    gpt2: Mapping[str, Any] = field(default_factory=lambda: {"vocab_size": 50260})
-    max_pieces: int = 77
-    max_length: int = 30
-
-
-@dataclass(frozen=True)
-class ClipConfig:
-    """Sizes of CLIP.
-
-    Attributes
-    ----------
-    text, vision : mapping
-        Keyword arguments of `transformers.CLIPTextConfig` and `transformers.CLIPVisionConfig`.
-    projection_width : int
-        Width of the shared space, and so of the context tokens.
-    eos_token_id : int
-        The end-of-text token, also used as padding. (The published text configuration says 2, which is historical.)
-    resize : int
-        Pictures are first brought to this size when they are of another one.
-    """
-
-    text: Mapping[str, Any] = field(
-        default_factory=lambda: {
-            "hidden_size": 768,
-            "intermediate_size": 3072,
-            "num_hidden_layers": 12,
-            "num_attention_heads": 12,
-        }
-    )
-    vision: Mapping[str, Any] = field(
-        default_factory=lambda: {
-            "hidden_size": 1024,
-            "intermediate_size": 4096,
-            "num_hidden_layers": 24,
-            "num_attention_heads": 16,
-            "image_size": 224,
-            "patch_size": 14,
-        }
-    )
-    projection_width: int = 768
-    eos_token_id: int = 49407
-    resize: int = 512
 
 
 @dataclass(frozen=True)
@@ -220,13 +53,15 @@ class SamplingSettings:
             )
         if not 0 < self.strength < 1:
             raise InputError(
-                f"strength is {self.strength}, expected above 0 and below 1: to start from pure noise leave the latent out"
+                f"strength is {self.strength}, expected above 0 and below 1: to start from pure noise leave the latent "
+                "out"
             )
         if not 1 <= self.steps <= 999:
             raise InputError(f"steps is {self.steps}, expected 1 to 999")
         if int(self.strength * self.steps) < 1:
             raise InputError(
-                f"strength {self.strength} of {self.steps} steps is less than one step: take more steps or a higher strength"
+                f"strength {self.strength} of {self.steps} steps is less than one step: take more steps or a higher "
+                "strength"
             )
         if not 0 <= self.eta <= 1:
             raise InputError(f"eta is {self.eta}, expected 0 to 1")
@@ -260,6 +95,19 @@ class BackboneConfig:
     image: SamplingSettings = field(default_factory=lambda: SamplingSettings(image_weight=0.6))
     text: SamplingSettings = field(default_factory=lambda: SamplingSettings(image_weight=0.9))
 
+    def __post_init__(self) -> None:
+        if self.unconditional_image not in ("grey", "black", "zeros"):
+            raise InputError(
+                f"unconditional_image is {self.unconditional_image!r}, expected 'grey', 'black' or 'zeros'"
+            )
+        for what, found, expected in (
+            ("image_channels", self.flows.image_channels, self.autokl.latent_channels),
+            ("text_width", self.flows.text_width, self.optimus.latent_width),
+            ("context_width", self.flows.context_width, self.clip.projection_width),
+        ):
+            if found != expected:
+                raise InputError(f"flows: {what} is {found}, expected {expected} as the encoder makes them")
+
     def to_json(self) -> str:
         """The configuration as JSON text."""
         return json.dumps(dataclasses.asdict(self), indent=1, default=dict) + "\n"
@@ -271,22 +119,27 @@ class BackboneConfig:
         Raises
         ------
         InputError
-            If the file is not there, is no JSON, or has other fields.
+            If the file is not there, is no JSON, or has other fields or values than a configuration.
         """
         try:
-            content = json.loads(Path(path).read_text())
-            return _build(cls, content)
+            config: BackboneConfig = _build(cls, json.loads(Path(path).read_text(encoding="utf-8")))
+            return config
         except FileNotFoundError:
             raise InputError(
                 f"{path}: no such file, expected a backbone's config.json: give the folder of a backbone"
             ) from None
-        except (json.JSONDecodeError, TypeError, KeyError, UnicodeDecodeError) as error:
+        except (ValueError, TypeError, InputError) as error:
             raise InputError(
                 f"{path}: not a backbone configuration ({error}): take the config.json written with the weights"
             ) from None
 
 
-def _build(cls: Any, content: Mapping[str, Any]) -> Any:
+def _build(cls: Any, content: Any) -> Any:
+    if not isinstance(content, Mapping):
+        raise TypeError(f"found {json.dumps(content)[:40]}, expected the fields of {cls.__name__}")
+    unknown = set(content) - {entry.name for entry in dataclasses.fields(cls)}
+    if unknown:
+        raise TypeError(f"unknown field {sorted(unknown)[0]}")
     values: dict[str, Any] = {}
     for entry in dataclasses.fields(cls):
         if entry.name not in content:
@@ -297,9 +150,6 @@ def _build(cls: Any, content: Mapping[str, Any]) -> Any:
         elif isinstance(value, list):
             value = tuple(value)
         values[entry.name] = value
-    unknown = set(content) - {entry.name for entry in dataclasses.fields(cls)}
-    if unknown:
-        raise KeyError(f"unknown field {sorted(unknown)[0]}")
     return cls(**values)
 
 

@@ -1,7 +1,7 @@
 """Context blocks: a transformer block over the state's positions that attends to itself and to a context."""
 
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn import functional
 
 __all__ = ["ContextBlock", "KeyValue"]
 
@@ -30,7 +30,8 @@ class Attention(nn.Module):
         self.to_out = nn.Sequential(nn.Linear(width, width))
 
     def _split(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        heads: Tensor = x.unflatten(-1, (self.heads, -1))
+        return heads.transpose(1, 2)
 
     def keys_values(self, source: Tensor) -> KeyValue:
         """Project [B, tokens, source_width] to keys and values, [B, heads, tokens, head width] each."""
@@ -41,7 +42,7 @@ class Attention(nn.Module):
         keys, values = source
         if len(keys) != len(x):
             keys, values = keys.expand(len(x), -1, -1, -1), values.expand(len(x), -1, -1, -1)
-        attended = F.scaled_dot_product_attention(self._split(self.to_q(x)), keys, values)
+        attended = functional.scaled_dot_product_attention(self._split(self.to_q(x)), keys, values)
         return self.to_out(attended.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
 
 
@@ -55,7 +56,7 @@ class GatedLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map [..., width] to [..., hidden]."""
         value, gate = self.proj(x).chunk(2, dim=-1)
-        return value * F.gelu(gate)  # type: ignore[no-any-return]
+        return value * functional.gelu(gate)  # type: ignore[no-any-return]
 
 
 class FeedForward(nn.Module):

@@ -1,10 +1,11 @@
 """Data blocks: two-dimensional ones for image latents, flat ones for text latents.
 
-Module names follow the published checkpoint (``in_layers``, ``emb_layers``, ``op``, ...), so that its keys fit as they are.
+Module names follow the published checkpoint (``in_layers``, ``emb_layers``, ``op``, ...), so that its keys fit as they
+are.
 """
 
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn import functional
 
 from unibrain.backbone.plan import DataBlock
 
@@ -69,7 +70,7 @@ class Upsample(nn.Module):
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         """Map [B, C, H, W] to [B, C, 2H, 2W]."""
-        return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))  # type: ignore[no-any-return]
+        return self.conv(functional.interpolate(x, scale_factor=2.0, mode="nearest"))  # type: ignore[no-any-return]
 
 
 class PlainConv(nn.Conv2d):
@@ -88,7 +89,7 @@ class ImageHead(nn.Sequential):
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:  # type: ignore[override]
         """Map [B, C, H, W] to [B, image_channels, H, W]."""
-        return super().forward(x)  # type: ignore[no-any-return]
+        return super().forward(x)  # type: ignore[no-any-return, no-untyped-call]
 
 
 class FlatResidualBlock(ResidualBlock):

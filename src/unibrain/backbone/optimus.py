@@ -153,8 +153,8 @@ def filter_logits(logits: Tensor, top_k: int = 0, top_p: float = 0.0) -> Tensor:
     top_k : int
         Keep the k most probable; 0 keeps all.
     top_p : float
-        Keep the most probable tokens until their probabilities exceed `top_p`, the one that crosses it included; 0 keeps
-        all. At 1.0 the filter still runs: tokens whose predecessors sum to more than 1 by rounding are ruled out.
+        Keep the most probable tokens until their probabilities exceed `top_p`, the one that crosses it included; 0
+        keeps all. At 1.0 the filter still runs: tokens whose predecessors sum to more than 1 by rounding are ruled out.
 
     Returns
     -------

@@ -60,13 +60,15 @@ def ddim_steps(config: ScheduleConfig, steps: int, eta: float = 0.0) -> DDIMStep
     Raises
     ------
     InputError
-        If the last timestep would lie outside of the schedule.
+        If there are more steps than timesteps, or the last timestep would lie outside of the schedule.
 
     Notes
     -----
     Arranged as in the public code of Versatile Diffusion: the level that the first entry leads to is the schedule's own
     first, not 1.
     """
+    if not 1 <= steps <= config.timesteps:
+        raise InputError(f"{steps} steps were asked for, expected 1 to {config.timesteps}: take 50 for example")
     chosen = np.arange(0, config.timesteps, config.timesteps // steps) + 1
     if chosen[-1] >= config.timesteps:
         raise InputError(

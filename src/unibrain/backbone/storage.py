@@ -44,9 +44,15 @@ def read_part(folder: Path, part: str) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except FileNotFoundError:
-        raise InputError(f"{path}: no such file, expected the backbone's {part} weights: install the package again or give another folder") from None
+        raise InputError(
+            f"{path}: no such file, expected the backbone's {part} weights: install the package again or give another "
+            "folder"
+        ) from None
     except (SafetensorError, OSError, ValueError) as error:
-        raise InputError(f"{path}: not a readable safetensors file ({error}), expected the backbone's {part} weights: get the file again") from None
+        raise InputError(
+            f"{path}: not a readable safetensors file ({error}), expected the backbone's {part} weights: get the file "
+            "again"
+        ) from None
 
 
 def fill(module: nn.Module, weights: Mapping[str, Tensor], where: str) -> None:
@@ -70,14 +76,14 @@ def fill(module: nn.Module, weights: Mapping[str, Tensor], where: str) -> None:
     if missing or unknown:
         found = f"lacks {missing[0]}" if missing else f"holds {unknown[0]}"
         raise InputError(
-            f"{where}: {found} ({len(missing)} keys are missing, {len(unknown)} unknown), expected the {len(own)} keys of "
-            "this configuration: take weights and config.json from the same place"
+            f"{where}: {found} ({len(missing)} keys are missing, {len(unknown)} unknown), expected the {len(own)} keys "
+            "of this configuration: take weights and config.json from the same place"
         )
     for key, value in own.items():
         if value.shape != weights[key].shape:
             raise InputError(
-                f"{where}: {key} has shape {tuple(weights[key].shape)}, expected {tuple(value.shape)}: these are weights of "
-                "another size, take weights and config.json from the same place"
+                f"{where}: {key} has shape {tuple(weights[key].shape)}, expected {tuple(value.shape)}: these are "
+                "weights of another size, take weights and config.json from the same place"
             )
     with torch.no_grad():
         for key, value in own.items():
@@ -85,7 +91,11 @@ def fill(module: nn.Module, weights: Mapping[str, Tensor], where: str) -> None:
 
 
 def write_backbone(
-    folder: Path, config_json: str, weights: Mapping[str, Mapping[str, Tensor]], vocabularies: Path, extra: Mapping[str, str]
+    folder: Path,
+    config_json: str,
+    weights: Mapping[str, Mapping[str, Tensor]],
+    vocabularies: Path,
+    extra: Mapping[str, str],
 ) -> None:
     """Write a backbone folder, whole or not at all.
 
@@ -104,7 +114,7 @@ def write_backbone(
     from safetensors.torch import save_file
 
     with atomic_folder(folder) as partial:
-        (partial / "config.json").write_text(config_json)
+        (partial / "config.json").write_text(config_json, encoding="utf-8")
         for part in PARTS:
             halves = {
                 key: (value.half() if value.is_floating_point() else value).contiguous().clone()

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -11,32 +11,57 @@ from torch import Tensor
 from unibrain.errors import InputError
 
 if TYPE_CHECKING:
-    from tokenizers import Tokenizer
+    from tokenizers.models import BPE
 
 __all__ = ["BertPieces", "ClipTokens", "Gpt2Tokens"]
 
 
+def _read_lines(path: Path, what: str) -> list[str]:
+    try:
+        # Not splitlines(): a vocabulary may hold other characters that Python takes for the end of a line.
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file, expected {what}: fetch the backbone again") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: no UTF-8 text, expected {what}: fetch the backbone again") from None
+    return lines if lines[-1] else lines[:-1]
+
+
 def _read_json_vocabulary(path: Path) -> dict[str, int]:
     try:
-        content: dict[str, int] = json.loads(path.read_text(encoding="utf-8"))
+        content: Any = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"{path}: no such file, expected a tokenizer's vocabulary: fetch the backbone again") from None
     except ValueError as error:
         raise InputError(
             f"{path}: no valid JSON ({error}), expected a tokenizer's vocabulary: fetch the backbone again"
         ) from None
+    if not isinstance(content, dict) or not all(isinstance(index, int) for index in content.values()):
+        raise InputError(
+            f"{path}: no map of pieces to numbers, expected a tokenizer's vocabulary: fetch the backbone again"
+        )
     return content
 
 
 def _read_merges(path: Path) -> list[tuple[str, str]]:
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file, expected a tokenizer's merges: fetch the backbone again") from None
+    lines = _read_lines(path, "a tokenizer's merges")
     pairs = [line.split(" ") for line in lines if line and not line.startswith("#version")]
     if any(len(pair) != 2 for pair in pairs):
         raise InputError(f"{path}: a line is no pair, expected two pieces per line: fetch the backbone again")
     return [(left, right) for left, right in pairs]
+
+
+def _byte_pairs(vocabulary: dict[str, int], merges: Path, **options: Any) -> "BPE":
+    from tokenizers.models import BPE
+
+    pairs = _read_merges(merges)
+    try:
+        return BPE(vocabulary, pairs, **options)
+    except Exception as error:  # the library raises nothing more special
+        raise InputError(
+            f"{merges}: does not fit its vocabulary ({error}), expected merges of known pieces: fetch the backbone "
+            "again"
+        ) from None
 
 
 def _pad(rows: Sequence[Sequence[int]], value: int) -> Tensor:
@@ -63,19 +88,15 @@ class BertPieces:
         from tokenizers.normalizers import BertNormalizer
         from tokenizers.pre_tokenizers import BertPreTokenizer
 
-        try:
-            lines = Path(vocabulary).read_text(encoding="utf-8").splitlines()
-        except FileNotFoundError:
-            raise InputError(
-                f"{vocabulary}: no such file, expected BERT's vocabulary: fetch the backbone again"
-            ) from None
+        lines = _read_lines(Path(vocabulary), "BERT's vocabulary")
         pieces = {piece: index for index, piece in enumerate(lines)}
+        self.size = len(lines)
         for mark in ("[PAD]", "[UNK]", "[CLS]", "[SEP]"):
             if mark not in pieces:
                 raise InputError(f"{vocabulary}: holds no {mark}, expected BERT's vocabulary: fetch the backbone again")
         self.max_pieces = max_pieces
         self.pad, self.cls, self.sep = pieces["[PAD]"], pieces["[CLS]"], pieces["[SEP]"]
-        self._tokenizer: Tokenizer = Tokenizer(WordPiece(pieces, unk_token="[UNK]"))
+        self._tokenizer = Tokenizer(WordPiece(pieces, unk_token="[UNK]"))
         self._tokenizer.normalizer = BertNormalizer(lowercase=False, strip_accents=False)
         self._tokenizer.pre_tokenizer = BertPreTokenizer()
 
@@ -102,19 +123,18 @@ class Gpt2Tokens:
     def __init__(self, vocabulary: str | Path, merges: str | Path) -> None:
         from tokenizers import Tokenizer
         from tokenizers.decoders import ByteLevel as ByteLevelDecoder
-        from tokenizers.models import BPE
         from tokenizers.pre_tokenizers import ByteLevel
 
         pieces = _read_json_vocabulary(Path(vocabulary))
         self.size = len(pieces) + 3
         self.special = {len(pieces): "<PAD>", len(pieces) + 1: "<BOS>", len(pieces) + 2: "<EOS>"}
         self.pad, self.bos, self.eos = self.special
-        self._tokenizer: Tokenizer = Tokenizer(BPE(pieces, _read_merges(Path(merges))))
+        self._tokenizer = Tokenizer(_byte_pairs(pieces, Path(merges)))
         self._tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=False)
         self._tokenizer.decoder = ByteLevelDecoder()
 
     def ids(self, sentence: str) -> list[int]:
-        """Tokens of one sentence from begin to end mark; the sentence is set off by a space, as in Optimus' training."""
+        """Tokens of one sentence from begin to end mark; a space sets it off, as in Optimus' training."""
         return [self.bos, *self._tokenizer.encode(" " + sentence.strip()).ids, self.eos]
 
     def raw_text(self, ids: Sequence[int]) -> str:
@@ -159,7 +179,6 @@ class ClipTokens:
 
     def __init__(self, vocabulary: str | Path, merges: str | Path, length: int = 77) -> None:
         from tokenizers import Regex, Tokenizer
-        from tokenizers.models import BPE
         from tokenizers.normalizers import NFC, Lowercase, Replace
         from tokenizers.normalizers import Sequence as NormalizerSequence
         from tokenizers.pre_tokenizers import ByteLevel, Split
@@ -169,10 +188,10 @@ class ClipTokens:
         for mark in ("<|startoftext|>", "<|endoftext|>"):
             if mark not in pieces:
                 raise InputError(f"{vocabulary}: holds no {mark}, expected CLIP's vocabulary: fetch the backbone again")
-        self.length = length
+        self.length, self.size = length, len(pieces)
         self.bos, self.eos = pieces["<|startoftext|>"], pieces["<|endoftext|>"]
-        self._tokenizer: Tokenizer = Tokenizer(
-            BPE(pieces, _read_merges(Path(merges)), end_of_word_suffix="</w>", unk_token="<|endoftext|>")
+        self._tokenizer = Tokenizer(
+            _byte_pairs(pieces, Path(merges), end_of_word_suffix="</w>", unk_token="<|endoftext|>")
         )
         self._tokenizer.normalizer = NormalizerSequence([NFC(), Replace(Regex(r"\s+"), " "), Lowercase()])
         words = Regex(r"'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+")

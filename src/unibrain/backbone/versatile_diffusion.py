@@ -1,7 +1,6 @@
 """The frozen backbone as one object: pictures and captions in, latents and contexts out, and back."""
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,13 +15,13 @@ from unibrain.backbone.config import BackboneConfig, SamplingSettings
 from unibrain.backbone.flows import FourFlows
 from unibrain.backbone.guidance import guided_model
 from unibrain.backbone.optimus import Optimus
+from unibrain.backbone.pictures import check_pictures, resize_pictures
 from unibrain.backbone.sampler import add_noise, sample_ddim, start_index
 from unibrain.backbone.schedule import ddim_steps
-from unibrain.backbone.storage import fill, folder_fingerprint, read_part
 from unibrain.backbone.tokenization import BertPieces, ClipTokens, Gpt2Tokens
 from unibrain.errors import InputError
 
-__all__ = ["VersatileDiffusion", "load_backbone"]
+__all__ = ["VersatileDiffusion"]
 
 Array = NDArray[np.float32]
 
@@ -65,9 +64,9 @@ class VersatileDiffusion:
     ) -> None:
         self.config, self.fingerprint, self.batch_size = config, fingerprint, batch_size
         self.device = torch.device(device)
-        self.flows, self.autokl, self.optimus, self.clip = (
-            part.to(self.device).eval().requires_grad_(False) for part in (flows, autokl, optimus, clip)
-        )
+        self.flows, self.autokl, self.optimus, self.clip = flows, autokl, optimus, clip
+        for part in (flows, autokl, optimus, clip):
+            part.to(self.device).eval().requires_grad_(False)
         self.bert_pieces, self.gpt2_tokens, self.clip_tokens = bert_pieces, gpt2_tokens, clip_tokens
         self._processor = clip_part.make_image_processor(config.clip)
 
@@ -100,10 +99,10 @@ class VersatileDiffusion:
         """
 
         def encode(batch: NDArray[np.uint8]) -> Tensor:
-            pixels = torch.from_numpy(_resized(batch, self.config.autokl.image_size)).permute(0, 3, 1, 2) / 255
+            pixels = torch.from_numpy(resize_pictures(batch, self.config.autokl.image_size)).permute(0, 3, 1, 2) / 255
             return autokl_part.encode_pictures(self.autokl, pixels.to(self.device), self.config.autokl.scale_factor)
 
-        return self._batched(encode, _check_pictures(pictures))
+        return self._batched(encode, check_pictures(pictures))
 
     def decode_pictures(self, z_image: Array) -> NDArray[np.uint8]:
         """Pictures of image latents.
@@ -135,6 +134,7 @@ class VersatileDiffusion:
 
     def decode_captions(self, z_text: Array) -> list[str]:
         """Most probable caption of each text latent (n, width), with repeats taken out."""
+        self._check_any(z_text)
         sentences: list[str] = []
         latents = torch.from_numpy(np.asarray(z_text, dtype=np.float32))
         for batch in latents.split(self.batch_size):
@@ -150,7 +150,7 @@ class VersatileDiffusion:
             pixels = clip_part.preprocess(self._processor, batch, self.config.clip.resize)
             return clip_part.image_context(self.clip, pixels.to(self.device))
 
-        return self._batched(encode, _check_pictures(pictures))
+        return self._batched(encode, check_pictures(pictures))
 
     def caption_contexts(self, captions: Sequence[str]) -> Array:
         """CLIP-Text tokens of captions, ndarray of shape (n, tokens, width), float32."""
@@ -201,6 +201,11 @@ class VersatileDiffusion:
         Returns
         -------
         ndarray of shape (n, height, width, 3), uint8
+
+        Raises
+        ------
+        InputError
+            If the latents are of another shape, or the inputs of different numbers of scans.
         """
         side = self.config.autokl.latent_size
         shape = (self.config.autokl.latent_channels, side, side)
@@ -233,7 +238,22 @@ class VersatileDiffusion:
         seeds: NDArray[np.int64],
     ) -> Array:
         if z is not None and z.shape[1:] != shape:
-            raise InputError(f"latents have shape {z.shape}, expected (n, {', '.join(map(str, shape))}): they are not of backbone {self.name}")
+            raise InputError(
+                f"latents have shape {z.shape}, expected (n, {', '.join(map(str, shape))}): they are not of backbone "
+                f"{self.name}"
+            )
+        width = self.config.flows.context_width
+        if c_image.shape[2:] != (width,) or c_text.shape[2:] != (width,):
+            raise InputError(
+                f"contexts have shapes {c_image.shape} and {c_text.shape}, expected (n, tokens, {width}): they are not "
+                f"of backbone {self.name}"
+            )
+        counts = {len(rows) for rows in (z, c_image, c_text, seeds) if rows is not None}
+        if len(counts) > 1:
+            raise InputError(
+                f"latents, contexts and seeds are of {sorted(counts)} scans, expected as many of each: give one row "
+                "per scan"
+            )
         steps = ddim_steps(self.config.schedule, settings.steps, settings.eta)
         empty = self.unconditional_contexts()
         results = []
@@ -263,94 +283,17 @@ class VersatileDiffusion:
     def _text_context(self, captions: Sequence[str]) -> Tensor:
         return clip_part.text_context(self.clip, self.clip_tokens(captions).to(self.device), self.clip_tokens.eos)
 
-    def _batched(self, function: Callable[[Any], Tensor], items: Any) -> Array:
+    def _check_any(self, items: Any) -> None:
         if not len(items):
-            raise InputError(f"nothing to encode or decode was given to backbone {self.name}, expected one item or more")
+            raise InputError(
+                f"nothing was given to backbone {self.name} to encode or decode, expected one item or more"
+            )
+
+    def _batched(self, function: Callable[[Any], Tensor], items: Any) -> Array:
+        self._check_any(items)
         with torch.inference_mode():
             parts = [
                 function(items[first : first + self.batch_size]).float().cpu().numpy()
                 for first in range(0, len(items), self.batch_size)
             ]
         return np.concatenate(parts)
-
-
-def load_backbone(name: str | Path = "small", device: str = "auto", batch_size: int = 64) -> VersatileDiffusion:
-    """Load a backbone.
-
-    Parameters
-    ----------
-    name : str or Path
-        ``"small"`` for the one in the package, or a folder with ``config.json``, weights and vocabularies.
-    device : str
-        ``"auto"`` takes CUDA, then Apple's MPS, then the processor; or a name that PyTorch knows.
-    batch_size : int
-        Most pictures or captions in one call of a network.
-
-    Returns
-    -------
-    VersatileDiffusion
-
-    Raises
-    ------
-    InputError
-        If the folder is not there or incomplete, weights are of another size, or there is no such device.
-
-    Examples
-    --------
-    >>> backbone = load_backbone("small", device="cpu")  # doctest: +SKIP
-    """
-    folder = Path(__file__).parent / "data" / "small" if str(name) == "small" else Path(name)
-    if not (folder / "config.json").is_file():
-        raise InputError(f"{folder}: no backbone there (config.json is missing), expected 'small' or the folder of a backbone: check the name")
-    fingerprint = folder_fingerprint(folder)
-    config = BackboneConfig.from_json(folder / "config.json")
-    flows, autokl = FourFlows(config.flows), autokl_part.make_autokl(config.autokl)
-    optimus, clip = Optimus(config.optimus), clip_part.make_clip(config.clip)
-    for part, module in {"flows": flows, "autokl": autokl, "optimus": optimus, "clip": clip}.items():
-        fill(module, read_part(folder, part), f"{folder / part}.safetensors")
-    return VersatileDiffusion(
-        config,
-        flows,
-        autokl,
-        optimus,
-        clip,
-        BertPieces(folder / "bert-vocab.txt", config.optimus.max_pieces),
-        Gpt2Tokens(folder / "gpt2-vocab.json", folder / "gpt2-merges.txt"),
-        ClipTokens(folder / "clip-vocab.json", folder / "clip-merges.txt", clip.config.text_config.max_position_embeddings),
-        fingerprint,
-        choose_device(device),
-        batch_size,
-    )
-
-
-def choose_device(device: str) -> torch.device:
-    """Turn a device's name into a device that is there.
-
-    Raises
-    ------
-    InputError
-        If it is not.
-    """
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    try:
-        chosen = torch.device(device)
-        torch.empty(1, device=chosen)
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(f"device {device} cannot be used ({str(error).splitlines()[0]}), expected auto, cpu, cuda or mps: choose one that this machine has") from None
-    return chosen
-
-
-def _check_pictures(pictures: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    if pictures.dtype != np.uint8 or pictures.ndim != 4 or pictures.shape[-1] != 3:
-        raise InputError(f"pictures are {pictures.dtype} of shape {pictures.shape}, expected uint8 of shape (n, height, width, 3)")
-    return pictures
-
-
-def _resized(pictures: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    if pictures.shape[1:3] == (size, size):
-        return np.array(pictures)
-    from PIL import Image
-
-    bicubic = Image.Resampling.BICUBIC
-    return np.stack([np.asarray(Image.fromarray(picture).resize((size, size), bicubic)) for picture in pictures])

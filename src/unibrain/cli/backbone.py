@@ -1,10 +1,33 @@
 """`unibrain backbone`: looking at the frozen generative model."""
 
+from typing import TYPE_CHECKING
+
 import click
 
 from unibrain.cli.common import device_option, threads_option
 
-__all__ = ["backbone"]
+if TYPE_CHECKING:
+    from unibrain.training.quality import Quality
+
+__all__ = ["backbone", "quality_table"]
+
+_LINES = {
+    "autokl_psnr": "pictures encoded and decoded (dB)",
+    "two_way_autokl": "two-way identification of those",
+    "two_way_picture": "two-way identification of sampled pictures",
+    "two_way_without_latent": "the same, started from pure noise",
+    "rougeL_optimus": "ROUGE-L of captions encoded and decoded",
+    "rougeL": "ROUGE-L of sampled captions",
+    "two_way_caption": "two-way identification of sampled captions",
+    "two_way_clip": "two-way identification of pictures by their captions in CLIP",
+}
+
+
+def quality_table(quality: "Quality") -> str:
+    """Lay out what was measured, one line each."""
+    width = max(map(len, _LINES.values()))
+    lines = [f"  {title:<{width}}  {getattr(quality, name):7.3f}" for name, title in _LINES.items()]
+    return "\n".join([f"{quality.scenes} held-out scenes, decoded from their true latents", *lines])
 
 
 @click.group(epilog="Example: unibrain backbone quality --scenes 200")
@@ -16,21 +39,30 @@ def backbone() -> None:
     """
 
 
-@backbone.command(epilog="Example: unibrain backbone quality --scenes 200")
+@backbone.command(epilog="Example: unibrain backbone quality --scenes 200 --split test")
 @click.option(
-    "--scenes", type=click.IntRange(min=2), default=200, show_default=True, help="Held-out scenes to measure."
+    "--backbone", "name", default="small", show_default=True, help="small, or the folder of another backbone."
 )
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the noise.")
+@click.option("--scenes", type=click.IntRange(min=2), default=200, show_default=True, help="Number of scenes.")
+@click.option("--seed", type=click.IntRange(min=0), default=7, show_default=True, help="Seed of scenes and noise.")
+@click.option(
+    "--split",
+    type=click.Choice(["validation", "test"]),
+    default="validation",
+    show_default=True,
+    help="Sampling settings were chosen on validation scenes; test scenes are for the final number.",
+)
 @device_option
 @threads_option
-def quality(scenes: int, seed: int, device: str, threads: int | None) -> None:
-    """Measure the small backbone on scenes that it was not trained on, and print what was found.
+def quality(name: str, scenes: int, seed: int, split: str, device: str, threads: int | None) -> None:
+    """Measure a backbone on scenes that it was not trained on, and print what was found.
 
     Pictures and captions are generated from true latents, and compared with the scenes that they were taken from.
     """
     from unibrain.workspace.threads import limit_threads
 
     limit_threads(threads)
+    from unibrain.backbone import load_backbone
     from unibrain.training.quality import measure_quality
 
-    click.echo(measure_quality(scenes=scenes, seed=seed, device=device))
+    click.echo(quality_table(measure_quality(load_backbone(name, device), scenes, seed, split=split)[0]))

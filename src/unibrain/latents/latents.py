@@ -51,7 +51,8 @@ class Latents:
             array = self[name]
             if array.ndim != dimensions or len(array) != n:
                 raise InputError(
-                    f"latent {name} has shape {array.shape}, expected {dimensions} dimensions and {n} rows, one per image: extract the latents again"
+                    f"latent {name} has shape {array.shape}, expected {dimensions} dimensions and {n} rows, "
+                    "one per image: extract the latents again"
                 )
 
     def __getitem__(self, name: str) -> NDArray[np.float32]:
@@ -83,6 +84,7 @@ class Latents:
         absent = [int(i) for i in stimulus_ids if int(i) not in position]
         if absent:
             raise InputError(
-                f"no latents for image id {absent[0]} ({len(absent)} of {len(stimulus_ids)} are missing), expected all: extract the latents of this subject's images"
+                f"no latents for image id {absent[0]} ({len(absent)} of {len(stimulus_ids)} are missing), "
+                "expected all: extract the latents of this subject's images"
             )
         return self.rows(np.array([position[int(i)] for i in stimulus_ids], dtype=np.int64))

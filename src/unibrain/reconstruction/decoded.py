@@ -32,9 +32,11 @@ class Decoded:
         n = len(self.stimulus_ids)
         if self.pictures.ndim != 4 or self.pictures.shape[-1] != 3 or self.pictures.dtype != np.uint8:
             raise InputError(
-                f"decoded pictures are {self.pictures.dtype} of shape {self.pictures.shape}, expected uint8 of shape (n, height, width, 3)"
+                f"decoded pictures are {self.pictures.dtype} of shape {self.pictures.shape}, "
+                "expected uint8 of shape (n, height, width, 3)"
             )
         if len(self.pictures) != n or len(self.captions) != n:
             raise InputError(
-                f"{len(self.pictures)} decoded pictures and {len(self.captions)} captions for {n} scans, expected one of each per scan: reconstruct again"
+                f"{len(self.pictures)} decoded pictures and {len(self.captions)} captions for {n} scans, "
+                "expected one of each per scan: reconstruct again"
             )

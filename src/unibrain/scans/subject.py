@@ -54,29 +54,30 @@ class Subject:
         if self.betas.ndim != 2:
             raise InputError(f"{self.name}: betas have shape {self.betas.shape}, expected (images, voxels)")
         images, voxels = self.betas.shape
-        for field in ("stimulus_ids", "is_test", "repeats"):
-            if getattr(self, field).shape != (images,):
-                raise InputError(
-                    f"{self.name}: {field} has shape {getattr(self, field).shape}, expected ({images},), one entry per image"
-                )
-        for field in ("voxel_indices", "noise_ceiling"):
-            if getattr(self, field).shape != (voxels,):
-                raise InputError(
-                    f"{self.name}: {field} has shape {getattr(self, field).shape}, expected ({voxels},), one entry per voxel"
-                )
+        self._expect_length(("stimulus_ids", "is_test", "repeats"), images, "image")
+        self._expect_length(("voxel_indices", "noise_ceiling"), voxels, "voxel")
         for region, mask in self.regions.items():
             if mask.shape != (voxels,) or mask.dtype != np.bool_:
                 raise InputError(
-                    f"{self.name}: region {region} is {mask.dtype} of shape {mask.shape}, expected bool of shape ({voxels},)"
+                    f"{self.name}: region {region} is {mask.dtype} of shape {mask.shape}, "
+                    f"expected bool of shape ({voxels},)"
                 )
         if not np.isfinite(self.betas).all():
             raise InputError(
-                f"{self.name}: the betas hold NaN or infinite values, expected finite ones: exclude those voxels before preparing"
+                f"{self.name}: the betas hold NaN or infinite values, expected finite ones: "
+                "exclude those voxels before preparing"
             )
         if len(np.unique(self.stimulus_ids)) != images:
             raise InputError(
-                f"{self.name}: an image id appears twice, expected one row per image: average the repeats, and keep test images out of training"
+                f"{self.name}: an image id appears twice, expected one row per image: "
+                "average the repeats, and keep test images out of training"
             )
+
+    def _expect_length(self, fields: tuple[str, ...], length: int, item: str) -> None:
+        for field in fields:
+            shape = getattr(self, field).shape
+            if shape != (length,):
+                raise InputError(f"{self.name}: {field} has shape {shape}, expected ({length},), one entry per {item}")
 
     @property
     def train(self) -> "Subject":

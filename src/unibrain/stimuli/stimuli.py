@@ -36,7 +36,8 @@ class Stimuli:
         without = [int(i) for i in self.stimulus_ids if not any(self.captions_by_id.get(int(i), ()))]
         if without:
             raise InputError(
-                f"{self.source}: no caption for image id {without[0]} ({len(without)} of {len(self.stimulus_ids)} images lack one), "
+                f"{self.source}: no caption for image id {without[0]} ({len(without)} of "
+                f"{len(self.stimulus_ids)} images lack one), "
                 "expected at least one each: check the caption file"
             )
 
@@ -54,5 +55,6 @@ class Stimuli:
         absent = np.setdiff1d(np.asarray(stimulus_ids, dtype=np.int64), self.stimulus_ids)
         if len(absent):
             raise InputError(
-                f"{self.source}: image id {absent[0]} is not there, expected one of {len(self.stimulus_ids)} known ids: check that scans and stimuli belong together"
+                f"{self.source}: image id {absent[0]} is not there, expected one of {len(self.stimulus_ids)} ids: "
+                "check that scans and stimuli belong together"
             )

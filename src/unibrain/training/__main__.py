@@ -20,7 +20,9 @@ def main() -> int:
     """Parse, train part after part, export. Returns the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m unibrain.training",
-        description="Train the small backbone from scratch on scenes. Stop it whenever you like; it goes on where it was.",
+        description=(
+            "Train the small backbone from scratch on scenes. Stop it whenever you like; it goes on where it was."
+        ),
         epilog="Example: python -m unibrain.training --out training-runs/small",
     )
     parser.add_argument("--out", type=Path, default=Path("training-runs/small"), help="folder for data and checkpoints")
@@ -34,8 +36,8 @@ def main() -> int:
     import torch
 
     from unibrain.training.processes import join_processes
-    from unibrain.training.small import RECIPES
     from unibrain.training.run import TrainingRun
+    from unibrain.training.small import RECIPES
 
     if options.threads:
         torch.set_num_threads(options.threads)

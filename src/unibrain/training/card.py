@@ -53,15 +53,18 @@ def model_card(
     lines = [
         "# The small backbone",
         "",
-        "A small configuration of the same classes as the official Versatile Diffusion, trained from scratch on composed",
-        "scenes (`unibrain.stimuli.scenes`). It knows nothing but these scenes. It is for demonstrations, tests and",
-        "teaching; scientific results on real scans need the official weights.",
+        "A small configuration of the same classes as the official Versatile Diffusion, trained from scratch on",
+        "composed scenes (`unibrain.stimuli.scenes`). It knows nothing but these scenes. It is for demonstrations,",
+        "tests and teaching; scientific results on real scans need the official weights.",
         "",
-        f"- Data: {SCENES['train']:,} scenes of the split `train`, seed {SCENES['seed']}, 64 x 64 pixels, five captions",
-        "  each. Combinations of objects and background in the splits `validation` and `test` never occur in it.",
+        f"- Data: {SCENES['train']:,} scenes of the split `train`, seed {SCENES['seed']}, 64 x 64 pixels, five",
+        "  captions each. Combinations of objects and background in the splits `validation` and `test` never occur",
+        "  in it.",
         "- Command: `python -m unibrain.training --out training-runs/small` (stopped and continued; see the logs)",
-        f"- Hardware: {_processor()}, {torch.get_num_threads()} thread(s) at the time of export; PyTorch {torch.__version__}",
-        f"- The flows predict: {config.schedule.prediction}; scale of the image latents: {config.autokl.scale_factor:.5f}",
+        f"- Hardware: {_processor()}, {torch.get_num_threads()} thread(s) at the time of export; "
+        f"PyTorch {torch.__version__}",
+        f"- The flows predict: {config.schedule.prediction}; scale of the image latents: "
+        f"{config.autokl.scale_factor:.5f}",
         "- Full log: `training-log.json`. Licence: MIT, as the rest of UniBrain.",
         "",
         "| part | steps | batch at the end | seed | hours | last logged losses |",
@@ -73,7 +76,8 @@ def model_card(
         losses = ", ".join(f"{key} {value:.4g}" for key, value in last.items() if key not in ("step", "seconds"))
         hours = last.get("seconds", 0.0) / 3600
         lines.append(
-            f"| {title} | {last.get('step', 0):,.0f} | {recipe['batch_size']} | {recipe['seed']} | {hours:.2f} | {losses} |"
+            f"| {title} | {last.get('step', 0):,.0f} | {recipe['batch_size']} | {recipe['seed']} | {hours:.2f} "
+            f"| {losses} |"
         )
     lines += ["", "| file | bytes | sha256 |", "|---|---|---|"]
     for part in PARTS:

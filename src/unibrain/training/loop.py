@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from unibrain.errors import InputError
-from unibrain.training.processes import average_gradients, processes, rank
+from unibrain.training.processes import average_gradients, rank
 from unibrain.workspace.atomic import atomic_path
 
 __all__ = ["Recipe", "train"]
@@ -109,7 +109,8 @@ def train(
             model.load_state_dict(state["model"])
         except RuntimeError as error:
             raise InputError(
-                f"{state_file}: checkpoint of another configuration, expected the present one: remove it or name another folder"
+                f"{state_file}: checkpoint of another configuration, expected the present one: remove it or name "
+                "another folder"
             ) from error
         optimiser.load_state_dict(state["optimiser"])
         averaged, first, seconds = state["averaged"], state["step"], state["seconds"]
@@ -133,32 +134,45 @@ def train(
     begun = time.monotonic()
     model.train()
     sums: dict[str, float] = {}
+    summed = 0
     with (folder / f"{name}.log.jsonl").open("a") as log:
-        for step in tqdm(range(first, recipe.steps), initial=first, total=recipe.steps, desc=name, mininterval=20, disable=rank() != 0):
-            generator = torch.Generator().manual_seed((recipe.seed * 1_000_003 + step) * 64 + rank())
+        for step in tqdm(
+            range(first, recipe.steps),
+            initial=first,
+            total=recipe.steps,
+            desc=name,
+            mininterval=20,
+            disable=rank() != 0,
+        ):
+            seed = (recipe.seed * 1_000_003 + step) * 64 + rank()
+            generator = torch.Generator().manual_seed(seed)
+            # Dropout draws from the global generator; with a seed of its own, a resumed run drops the same.
+            torch.manual_seed(-1 - seed)
             for group in optimiser.param_groups:
                 group["lr"] = recipe.rate(step)
             losses = loss(step, generator)
+            values = {key: float(value.detach()) for key, value in losses.items()}
+            if not math.isfinite(values["loss"]):
+                raise RuntimeError(
+                    f"{name}: the loss is {values['loss']} at step {step}; the last checkpoint is intact"
+                )
             optimiser.zero_grad(set_to_none=True)
-            losses["loss"].backward()  # type: ignore[no-untyped-call]
+            losses["loss"].backward()
             average_gradients(parameters)
             nn.utils.clip_grad_norm_(parameters, 1.0)
             optimiser.step()
             _update_average(averaged, model, recipe.average, step)
-            for key, value in losses.items():
-                sums[key] = sums.get(key, 0.0) + float(value.detach())
+            summed += 1
+            for key, value in values.items():
+                sums[key] = sums.get(key, 0.0) + value
             done = step + 1
             if done % 50 == 0:
-                means = {key: round(value / 50, 5) for key, value in sums.items()}
-                if not math.isfinite(means["loss"]):
-                    raise RuntimeError(
-                        f"{name}: the loss is {means['loss']} at step {done}; the last checkpoint is intact"
-                    )
+                means = {key: round(value / summed, 5) for key, value in sums.items()}
                 log.write(
                     json.dumps({"step": done, "seconds": round(seconds + time.monotonic() - begun, 1), **means}) + "\n"
                 )
                 log.flush()
-                sums = {}
+                sums, summed = {}, 0
             if done % recipe.save_every == 0:
                 save(done)
     if first < recipe.steps:

@@ -1,4 +1,4 @@
-"""How good a backbone is on scenes it has never seen, given their true latents: the ceiling of what decoding can reach."""
+"""How good a backbone is on unseen scenes, given their true latents: the ceiling of what decoding can reach."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING

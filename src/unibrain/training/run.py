@@ -114,8 +114,10 @@ class TrainingRun:
         if not file.exists():
             raise InputError(f"{file}: no checkpoint of {part}, expected one: train that part first")
         averaged: dict[str, Tensor] = torch.load(file, weights_only=True)["averaged"]
-        # CLIP was trained together with a reader that is not kept.
-        return {k.removeprefix("clip."): v for k, v in averaged.items() if not k.startswith("reader.")}
+        # CLIP and Optimus are trained together with readers that are not kept.
+        prefix = f"{part}."
+        together = any(key.startswith(prefix) for key in averaged)
+        return {k.removeprefix(prefix): v for k, v in averaged.items() if not together or k.startswith(prefix)}
 
     def export(self, target: Path) -> Path:
         """Write the backbone folder, float16, with a model card.
@@ -143,7 +145,9 @@ class TrainingRun:
         logs = {part: self._log(part) for part in ("autokl", "clip", "optimus", "flows")}
         home = self.start or self.folder / "vocabularies"
         recipes = {part: asdict(recipe) for part, recipe in self.recipes.items()}
-        write_backbone(target, config.to_json(), weights, home, {"training-log.json": json.dumps(logs, indent=1) + "\n"})
+        write_backbone(
+            target, config.to_json(), weights, home, {"training-log.json": json.dumps(logs, indent=1) + "\n"}
+        )
         (target / "README.md").write_text(model_card(target, config, recipes, logs), encoding="utf-8")
         return target
 

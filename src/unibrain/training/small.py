@@ -22,9 +22,9 @@ SCENES = {"seed": 20, "train": 60_000, "validation": 500}
 TEXT_TOKENS = 20
 
 RECIPES = {
-    "autokl": Recipe(steps=2500, batch_size=16, learning_rate=1e-3, cooldown=800, average=0.995, weight_decay=0.0),
+    "autokl": Recipe(steps=8000, batch_size=4, learning_rate=1e-3, cooldown=2000, average=0.998, weight_decay=0.0),
     "clip": Recipe(steps=2400, batch_size=96, learning_rate=1e-3, cooldown=800, average=0.995, weight_decay=0.05),
-    "optimus": Recipe(steps=3000, batch_size=96, learning_rate=1e-3, cooldown=700, average=0.995),
+    "optimus": Recipe(steps=4000, batch_size=64, learning_rate=1.5e-3, cooldown=1000, average=0.997),
     "flows": Recipe(steps=20000, batch_size=64, learning_rate=1e-3, warmup=300, cooldown=3000, average=0.999),
 }
 
@@ -45,7 +45,7 @@ def small_config(bert_vocabulary: int, gpt2_vocabulary: int, clip_vocabulary: in
     return BackboneConfig(
         name="small",
         flows=FlowsConfig(
-            image_channels=16,
+            image_channels=24,
             text_width=128,
             model_channels=96,
             channel_mult=(1,),
@@ -57,7 +57,7 @@ def small_config(bert_vocabulary: int, gpt2_vocabulary: int, clip_vocabulary: in
         ),
         schedule=ScheduleConfig(prediction="v_prediction"),
         autokl=AutoKLConfig(
-            image_size=64, widths=(16, 32, 64, 96), res_blocks=1, latent_channels=16, scale_factor=1.0, norm_groups=8
+            image_size=64, widths=(16, 32, 64, 96), res_blocks=1, latent_channels=24, scale_factor=1.0, norm_groups=8
         ),
         optimus=OptimusConfig(
             latent_width=128,
@@ -68,6 +68,8 @@ def small_config(bert_vocabulary: int, gpt2_vocabulary: int, clip_vocabulary: in
                 "num_attention_heads": 4,
                 "intermediate_size": 384,
                 "max_position_embeddings": 32,
+                "hidden_dropout_prob": 0.0,
+                "attention_probs_dropout_prob": 0.0,
             },
             gpt2={
                 "vocab_size": gpt2_vocabulary,
@@ -76,6 +78,9 @@ def small_config(bert_vocabulary: int, gpt2_vocabulary: int, clip_vocabulary: in
                 "n_head": 4,
                 "n_inner": 384,
                 "n_positions": 32,
+                "resid_pdrop": 0.0,
+                "embd_pdrop": 0.0,
+                "attn_pdrop": 0.0,
                 "bos_token_id": gpt2_vocabulary - 2,
                 "eos_token_id": gpt2_vocabulary - 1,
             },

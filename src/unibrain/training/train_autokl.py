@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional as F
+from torch.nn import functional
 
 from unibrain.backbone.autokl import make_autokl
 from unibrain.backbone.config import AutoKLConfig
@@ -43,8 +43,8 @@ def train_autokl(config: AutoKLConfig, pictures: NDArray[np.uint8], recipe: Reci
         posterior = autokl.encode(batch).latent_dist
         noise = torch.randn(posterior.mean.shape, generator=generator)
         output = autokl.decode(posterior.mean + posterior.std * noise).sample
-        absolute, squared = F.l1_loss(output, batch), F.mse_loss(output, batch)
-        edges = sum(F.l1_loss(output.diff(dim=axis), batch.diff(dim=axis)) for axis in (2, 3))
+        absolute, squared = functional.l1_loss(output, batch), functional.mse_loss(output, batch)
+        edges = sum(functional.l1_loss(output.diff(dim=axis), batch.diff(dim=axis)) for axis in (2, 3))
         kl = posterior.kl().mean() / posterior.mean[0].numel()
         psnr = -10 * torch.log10(squared.detach() / 4)
         return {"loss": absolute + squared + edges + KL_WEIGHT * kl, "psnr": psnr, "kl": kl}

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn import functional
 
 from unibrain.backbone.clip import image_context, make_clip, make_image_processor, text_context
 from unibrain.backbone.config import ClipConfig
@@ -48,7 +48,7 @@ class PictureReader(nn.Module):
         """Map tokens (B, tokens, width) to pictures (B, 3, size, size), values about -1 to 1."""
         queries = self.queries.expand(len(context), -1, -1)
         read = self.output(queries + self.attention(queries, context, context, need_weights=False)[0])
-        return F.pixel_shuffle(read.transpose(1, 2).unflatten(2, (self.rows, self.rows)), PATCH)
+        return functional.pixel_shuffle(read.transpose(1, 2).unflatten(2, (self.rows, self.rows)), PATCH)
 
 
 def train_clip(
@@ -93,8 +93,8 @@ def train_clip(
         sentence = text[torch.arange(len(ids)), ends]
         similarity = clip.logit_scale.exp().clamp(max=50) * image[:, 0] @ sentence.T
         target = torch.arange(len(ids))
-        contrast = (F.cross_entropy(similarity, target) + F.cross_entropy(similarity.T, target)) / 2
-        reading = F.mse_loss(reader(image), batch * 2 - 1)
+        contrast = (functional.cross_entropy(similarity, target) + functional.cross_entropy(similarity.T, target)) / 2
+        reading = functional.mse_loss(reader(image), batch * 2 - 1)
         # Tokens far longer than the first would dwarf it when they are predicted.
         length = (image.norm(dim=-1) - 1).square().mean() + (text.norm(dim=-1) - 1).square().mean()
         total = contrast * NAMING_WEIGHT + READING_WEIGHT * reading + 0.05 * length

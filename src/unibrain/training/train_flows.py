@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+from torch.nn import functional
 
 from unibrain.backbone.config import BackboneConfig
 from unibrain.backbone.flows import FourFlows, PreparedContext
@@ -73,8 +73,8 @@ def train_flows(
 
     Notes
     -----
-    Each step draws one mix of contexts (both with a random weight, or one of them), leaves the contexts of a tenth of the
-    samples out, and adds some noise to those of a quarter, since contexts predicted from scans are not exact.
+    Each step draws one mix of contexts (both with a random weight, or one of them), leaves the contexts of a tenth of
+    the samples out, and adds some noise to those of a quarter, since contexts predicted from scans are not exact.
     """
     torch.manual_seed(recipe.seed)
     flows = FourFlows(config.flows)
@@ -112,7 +112,7 @@ def train_flows(
         x = alpha.sqrt() * x0 + (1 - alpha).sqrt() * noise
         velocity = alpha.sqrt() * noise - (1 - alpha).sqrt() * x0
         target = velocity if config.schedule.prediction == "v_prediction" else noise
-        return F.mse_loss(flows(x, timesteps, contexts(rows, generator)), target)
+        return functional.mse_loss(flows(x, timesteps, contexts(rows, generator)), target)
 
     def loss(step: int, generator: torch.Generator) -> dict[str, Tensor]:
         rows = torch.randint(len(data.z_image), (batch,), generator=generator)

@@ -64,7 +64,7 @@ def make_vocabularies(captions: Iterable[str], folder: Path) -> None:
             min_frequency=2,
             initial_alphabet=alphabet,
             show_progress=False,
-            **({"end_of_word_suffix": ending} if ending else {}),
+            end_of_word_suffix=ending or None,
         )
         tokenizer.train_from_iterator((caption if ending else " " + caption for caption in captions), trainer)
         model = json.loads(tokenizer.to_str())["model"]
@@ -96,6 +96,4 @@ def open_vocabularies(folder: Path, text_tokens: int, max_pieces: int) -> Vocabu
     bert = BertPieces(folder / "bert-vocab.txt", max_pieces)
     gpt2 = Gpt2Tokens(folder / "gpt2-vocab.json", folder / "gpt2-merges.txt")
     clip = ClipTokens(folder / "clip-vocab.json", folder / "clip-merges.txt", text_tokens)
-    lines = (folder / "bert-vocab.txt").read_text(encoding="utf-8").splitlines()
-    clip_size = len(json.loads((folder / "clip-vocab.json").read_text(encoding="utf-8")))
-    return Vocabularies(bert, gpt2, clip, (len(lines), gpt2.size, clip_size))
+    return Vocabularies(bert, gpt2, clip, (bert.size, gpt2.size, clip.size))
