@@ -94,9 +94,7 @@ def tiny_config(vocabularies: Vocabularies) -> BackboneConfig:
 
 
 @pytest.fixture(scope="session")
-def tiny_folder(
-    tiny_config: BackboneConfig, vocabulary_folder: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
+def tiny_folder(tiny_config: BackboneConfig, vocabulary_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(11)
     parts = {
         "flows": FourFlows(tiny_config.flows),

@@ -4,6 +4,8 @@ import re
 import signal
 import subprocess
 import sys
+import time
+import weakref
 from pathlib import Path
 
 import click
@@ -12,6 +14,7 @@ import pytest
 from unibrain import __version__
 from unibrain.cli import main as module
 from unibrain.cli.main import COMMANDS, cli, main
+from unibrain.cli.stopping import Stopped, stoppable
 from unibrain.errors import InputError
 from unibrain.pipeline import SECTIONS, FitSection, PrepareSection, RunFolder, kept_settings
 
@@ -102,6 +105,7 @@ def test_the_list_of_commands_imports_none_of_them() -> None:
         "unibrain",
         "unibrain.cli",
         "unibrain.cli.main",
+        "unibrain.cli.stopping",
         "unibrain.errors",
     }
 
@@ -210,7 +214,7 @@ def test_options_are_kept_for_the_stages_after(tmp_path: Path, monkeypatch: pyte
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_stopped_stage_leaves_nothing_half_written_and_continues(tmp_path: Path, number: signal.Signals) -> None:
-    size = ["--training-images", "8", "--test-images", "2", "--sessions", "2"]
+    size = ["--training-images", "30", "--test-images", "2", "--sessions", "12"]
     command = [sys.executable, "-m", "unibrain", "simulate", "run", *size]
     process = subprocess.Popen(
         command,
@@ -223,6 +227,9 @@ def test_a_stopped_stage_leaves_nothing_half_written_and_continues(tmp_path: Pat
     )
     assert process.stderr is not None
     assert process.stderr.readline() == "simulate: starts\n"
+    # Sessions are being written: by now all libraries are there, and some swallow exceptions while they are imported.
+    assert any(line.startswith("simulating subj01") for line in process.stderr)
+    assert list((tmp_path / "run").glob(".nsd.*.partial"))
     process.send_signal(number)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130
@@ -267,9 +274,9 @@ def test_quality_shows_every_number(monkeypatch: pytest.MonkeyPatch, capsys: pyt
     numbers = {field.name: 0.101 + 0.1 * place for place, field in enumerate(fields(Quality)) if field.name != "scenes"}
     asked = []
 
-    def measured(*arguments: object, **options: object) -> tuple[Quality]:
+    def measured(*arguments: object, **options: object) -> tuple[Quality, None, None, list[tuple[str, str]]]:
         asked.append((*arguments, options))
-        return (Quality(scenes=3, **numbers),)
+        return Quality(scenes=3, **numbers), None, None, [("a red car", "a car")]
 
     monkeypatch.setattr("unibrain.backbone.load_backbone", lambda name, device: (name, device), raising=False)
     monkeypatch.setattr("unibrain.training.quality.measure_quality", measured)
@@ -277,5 +284,24 @@ def test_quality_shows_every_number(monkeypatch: pytest.MonkeyPatch, capsys: pyt
     shown = capsys.readouterr().out
     assert asked == [(("small", "cpu"), 3, 7, {"split": "test"})]
     assert shown.startswith("3 held-out scenes")
+    assert "a red car  ->  a car" in shown
     for number in numbers.values():
         assert f"{number:.3f}" in shown
+
+
+def test_a_stop_inside_a_callback_that_drops_exceptions_is_not_lost() -> None:
+    class Thing:
+        pass
+
+    def callback(_: object) -> None:
+        signal.raise_signal(signal.SIGTERM)
+
+    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT), sys.unraisablehook
+    thing = Thing()
+    reference = weakref.ref(thing, callback)
+    with pytest.raises(Stopped), stoppable():
+        del thing  # the callback runs here, and what it raises is dropped
+        assert reference() is None
+        for _ in range(200):
+            time.sleep(0.05)
+    assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT), sys.unraisablehook) == before

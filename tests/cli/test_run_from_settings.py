@@ -62,7 +62,7 @@ def test_run_over_a_settings_file(folder: Path, tmp_path: Path, capsys: pytest.C
     assert re.search(r"PixCorr .* +4$", shown.out, re.MULTILINE)
     assert f"Page, open it in a browser: {tmp_path}/run/report.html" in shown.out
     assert "A page of chance" in (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
-    for bar in ("reading betas", "extract latents", "fit latents", "decode pictures", "decode captions", "scores"):
+    for bar in ("reading betas", "extract latents", "rescale latents", "decode pictures", "decode captions", "scores"):
         assert bar in shown.err
     first = load_decoded(tmp_path / "run" / "decoded")
     assert first.pictures.shape == (4, 64, 64, 3)

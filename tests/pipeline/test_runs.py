@@ -186,7 +186,7 @@ def test_real_scans_are_read_from_their_own_folder_and_watched(finished: RunFold
     assert run_one("prepare", run, settings).skipped
     run_one("extract", run, settings, BackboneSource(loaded=FakeBackbone()))
     assert not run.artefact("nsd").exists()
-    next((tmp_path / "archive").rglob("betas_session02.nii.gz")).touch()
+    next((tmp_path / "archive").rglob("betas_session02.*")).touch()
     assert not run_one("prepare", run, settings).skipped
     (tmp_path / "archive").rename(tmp_path / "moved")
     with pytest.raises(InputError, match="is not there, expected the folder of the betas: check the path in"):

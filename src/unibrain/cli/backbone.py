@@ -52,9 +52,10 @@ def backbone() -> None:
     show_default=True,
     help="Sampling settings were chosen on validation scenes; test scenes are for the final number.",
 )
+@click.option("--sheet", type=click.Path(dir_okay=False), help="PNG to write: scenes above, what was sampled below.")
 @device_option
 @threads_option
-def quality(name: str, scenes: int, seed: int, split: str, device: str, threads: int | None) -> None:
+def quality(name: str, scenes: int, seed: int, split: str, sheet: str | None, device: str, threads: int | None) -> None:
     """Measure a backbone on scenes that it was not trained on, and print what was found.
 
     Pictures and captions are generated from true latents, and compared with the scenes that they were taken from.
@@ -65,4 +66,12 @@ def quality(name: str, scenes: int, seed: int, split: str, device: str, threads:
     from unibrain.backbone import load_backbone
     from unibrain.training.quality import measure_quality
 
-    click.echo(quality_table(measure_quality(load_backbone(name, device), scenes, seed, split=split)[0]))
+    found, seen, sampled, captions = measure_quality(load_backbone(name, device), scenes, seed, split=split)
+    click.echo(quality_table(found))
+    for true, caption in captions[:10]:
+        click.echo(f"  {true}  ->  {caption}")
+    if sheet is not None:
+        from unibrain.training.quality import contact_sheet
+
+        contact_sheet(seen, sampled, sheet)
+        click.echo(f"wrote {sheet}: look at it")

@@ -1,15 +1,13 @@
 """`unibrain`: the command line. Parses, calls one public function, prints; nothing heavy is imported until it runs."""
 
 import os
-import signal
 from collections.abc import Sequence
 from importlib import import_module
-from types import FrameType
-from typing import NoReturn
 
 import click
 
 from unibrain import __version__
+from unibrain.cli.stopping import stoppable
 from unibrain.errors import InputError
 
 __all__ = ["COMMANDS", "LazyGroup", "cli", "main"]
@@ -65,10 +63,6 @@ def cli() -> None:
     """
 
 
-def _stop(number: int, frame: FrameType | None) -> NoReturn:
-    raise KeyboardInterrupt
-
-
 def _sentence(error: OSError) -> str:
     where = f"{error.filename}: " if error.filename else ""
     return f"{where}{(error.strerror or str(error)).lower()}: check the path, its permissions and the disk"
@@ -87,8 +81,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     int
         0 if all went well, 2 for a mistake in the input (one sentence on standard error), 130 if it was stopped.
     """
-    # Being asked to end (a cluster's queue, `kill`) cleans up just as Ctrl-C does.
-    signal.signal(signal.SIGTERM, _stop)
     try:
         result = cli.main(
             args=None if arguments is None else list(arguments), prog_name="unibrain", standalone_mode=False

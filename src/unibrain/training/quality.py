@@ -1,18 +1,20 @@
 """How good a backbone is on unseen scenes, given their true latents: the ceiling of what decoding can reach."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from unibrain.stimuli.scenes import describe, render, sample_scene
+from unibrain.workspace.atomic import atomic_path
 from unibrain.workspace.progress import track
 
 if TYPE_CHECKING:
     from unibrain.backbone import SamplingSettings, VersatileDiffusion
 
-__all__ = ["Quality", "measure_quality"]
+__all__ = ["Quality", "contact_sheet", "measure_quality"]
 
 
 @dataclass(frozen=True)
@@ -125,3 +127,27 @@ def measure_quality(
         two_way_clip=float(np.mean(two_way_identification(embeddings, c_image[:, 0]))),
     )
     return quality, seen, sampled, list(zip(first, captions, strict=True))
+
+
+def contact_sheet(seen: NDArray[np.uint8], sampled: NDArray[np.uint8], path: str | Path, columns: int = 10) -> None:
+    """Write scenes, and below each what was sampled from its latents, for a look.
+
+    Parameters
+    ----------
+    seen, sampled : ndarray of shape (n, size, size, 3), uint8
+    path : str or Path
+        PNG to write; at most 60 pairs are shown.
+    columns : int
+        Pairs in a row.
+    """
+    from PIL import Image
+
+    count = min(len(seen), 60) // columns * columns or len(seen)
+    columns = min(columns, count)
+    rows = []
+    for first in range(0, count, columns):
+        some = slice(first, first + columns)
+        rows += [np.concatenate(list(seen[some]), axis=1), np.concatenate(list(sampled[some]), axis=1)]
+    sheet = Image.fromarray(np.concatenate(rows))
+    with atomic_path(path) as temporary:
+        sheet.resize((2 * sheet.width, 2 * sheet.height), Image.Resampling.BICUBIC).save(temporary)

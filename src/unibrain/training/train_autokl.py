@@ -12,6 +12,7 @@ from torch.nn import functional
 from unibrain.backbone.autokl import make_autokl
 from unibrain.backbone.config import AutoKLConfig
 from unibrain.training.loop import Recipe, train
+from unibrain.training.processes import processes
 
 __all__ = ["train_autokl"]
 
@@ -37,7 +38,7 @@ def train_autokl(config: AutoKLConfig, pictures: NDArray[np.uint8], recipe: Reci
     autokl = make_autokl(config).to(memory_format=torch.channels_last)
 
     def loss(step: int, generator: torch.Generator) -> dict[str, Tensor]:
-        rows = torch.randint(len(pictures), (recipe.batch_size,), generator=generator).sort().values
+        rows = torch.randint(len(pictures), (recipe.batch_size // processes(),), generator=generator).sort().values
         batch = torch.from_numpy(np.array(pictures[rows.numpy()])).permute(0, 3, 1, 2).float() / 127.5 - 1
         batch = batch.contiguous(memory_format=torch.channels_last)
         posterior = autokl.encode(batch).latent_dist

@@ -80,6 +80,8 @@ def train_flows(
     flows = FourFlows(config.flows)
     if start is not None:
         flows.load_state_dict(start)
+    else:
+        _strengthen_contexts(flows, data)
     levels = alphas_cumprod(config.schedule)
     batch = recipe.batch_size // processes()
     spread = {"image": data.c_image[:2000].float().std(0), "text": data.c_text[:2000].float().std(0)}
@@ -125,3 +127,17 @@ def train_flows(
     trained = train(flows, loss, recipe, folder, "flows")
     assert isinstance(trained, FourFlows)
     return trained
+
+
+@torch.no_grad()
+def _strengthen_contexts(flows: FourFlows, data: FlowData) -> None:
+    """Scale the first projections of the contexts to entries of size one.
+
+    Context tokens have norms of about one, so their entries are small; with the usual start they would hardly be heard
+    for thousands of steps.
+    """
+    for name, tokens in (("image", data.c_image), ("text", data.c_text)):
+        size = tokens[:2000].float().square().mean().sqrt()
+        for key, weight in flows.get_submodule(name).named_parameters():
+            if key.endswith(("attn2.to_k.weight", "attn2.to_v.weight")):
+                weight /= size

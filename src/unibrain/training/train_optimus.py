@@ -21,7 +21,8 @@ def train_optimus(config: OptimusConfig, bert_ids: Tensor, gpt2_ids: Tensor, rec
     """Train on captions as a variational autoencoder.
 
     The decoder sees a part of the words replaced by padding, so that it has to take them from the latent; and a linear
-    map that is not kept reads the bag of words from the latent. Without both, the latent holds the sentence's form only.
+    map that is not kept reads the bag of words from the latent. Without both, the latent holds the sentence's form
+    only.
 
     Parameters
     ----------

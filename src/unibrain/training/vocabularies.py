@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from unibrain.backbone.tokenization import BertPieces, ClipTokens, Gpt2Tokens
 
@@ -59,21 +60,23 @@ def make_vocabularies(captions: Iterable[str], folder: Path) -> None:
             tokenizer.pre_tokenizer = Sequence([split, ByteLevel(add_prefix_space=False, use_regex=False)])
         else:
             tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=False)
+        # Every byte may end a word, as in CLIP's own vocabulary. The trainer would number those that it meets in any
+        # order, and decide by number between equally frequent pairs; named in advance, they are the same every time.
+        endings = [letter + ending for letter in alphabet] if ending else []
+        suffix: dict[str, Any] = {"end_of_word_suffix": ending, "special_tokens": endings} if ending else {}
         trainer = BpeTrainer(
             vocab_size=4000,
             min_frequency=2,
             initial_alphabet=alphabet,
             show_progress=False,
-            end_of_word_suffix=ending or None,
+            **suffix,
         )
         tokenizer.train_from_iterator((caption if ending else " " + caption for caption in captions), trainer)
         model = json.loads(tokenizer.to_str())["model"]
-        vocabulary: dict[str, int] = model["vocab"]
-        if ending:
-            # Every byte may end a word, as in CLIP's own vocabulary.
-            for mark in (*(letter + ending for letter in alphabet), "<|startoftext|>", "<|endoftext|>"):
-                vocabulary.setdefault(mark, len(vocabulary))
         merges = [pair if isinstance(pair, str) else " ".join(pair) for pair in model["merges"]]
+        marks = ["<|startoftext|>", "<|endoftext|>"] if ending else []
+        known = dict.fromkeys([*alphabet, *endings, *(pair.replace(" ", "") for pair in merges), *marks])
+        vocabulary = {piece: index for index, piece in enumerate(known)}
         (folder / f"{name}-vocab.json").write_text(json.dumps(vocabulary, ensure_ascii=False), encoding="utf-8")
         (folder / f"{name}-merges.txt").write_text("#version: 0.2\n" + "\n".join(merges) + "\n", encoding="utf-8")
 
