@@ -167,11 +167,11 @@ def train(
                 sums[key] = sums.get(key, 0.0) + value
             done = step + 1
             if done % 50 == 0:
-                means = {key: round(value / summed, 5) for key, value in sums.items()}
-                log.write(
-                    json.dumps({"step": done, "seconds": round(seconds + time.monotonic() - begun, 1), **means}) + "\n"
-                )
-                log.flush()
+                if rank() == 0:
+                    so_far = round(seconds + time.monotonic() - begun, 1)
+                    means = {key: round(value / summed, 5) for key, value in sums.items()}
+                    log.write(json.dumps({"step": done, "seconds": so_far, **means}) + "\n")
+                    log.flush()
                 sums, summed = {}, 0
             if done % recipe.save_every == 0:
                 save(done)
