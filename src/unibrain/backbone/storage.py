@@ -121,6 +121,7 @@ def write_backbone(
                 for key, value in weights[part].items()
             }
             save_file(halves, partial / f"{part}.safetensors")
+            (partial / f"{part}.safetensors").chmod(0o644)
         for name in VOCABULARY_FILES:
             (partial / name).write_bytes((vocabularies / name).read_bytes())
         for name, content in extra.items():

@@ -82,9 +82,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0 if all went well, 2 for a mistake in the input (one sentence on standard error), 130 if it was stopped.
     """
     try:
-        result = cli.main(
-            args=None if arguments is None else list(arguments), prog_name="unibrain", standalone_mode=False
-        )
+        with stoppable():
+            given = None if arguments is None else list(arguments)
+            result = cli.main(args=given, prog_name="unibrain", standalone_mode=False)
         return result if isinstance(result, int) else 0
     except click.exceptions.Exit as leave:
         return leave.exit_code

@@ -5,10 +5,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import TYPE_CHECKING, NoReturn
-
-if TYPE_CHECKING:
-    from _typeshed import UnraisableHookArgs
+from typing import NoReturn
 
 __all__ = ["Stopped", "stoppable"]
 
@@ -31,8 +28,8 @@ def _stop(number: int, frame: FrameType | None) -> NoReturn:
 def stoppable() -> Iterator[None]:
     """Raise `Stopped` in the block on SIGINT (Ctrl-C) and SIGTERM (a cluster's queue, `kill`), so that it cleans up.
 
-    A signal is handled wherever Python happens to be. Inside a weak reference's callback, where h5py spends much of its
-    time, Python prints and drops every exception; a `Stopped` that is dropped there is raised once more, a moment later.
+    A signal is handled wherever Python happens to be. Inside a weak reference's callback, where h5py spends much of
+    its time, Python drops every exception; a `Stopped` that is dropped there is raised once more, a moment later.
     """
     signals = [signal.SIGTERM, signal.SIGALRM]
     # Where Ctrl-C is ignored, as a shell has it for what runs in the background, it stays so.
@@ -40,7 +37,7 @@ def stoppable() -> Iterator[None]:
         signals.append(signal.SIGINT)
     hook = sys.unraisablehook
 
-    def again(dropped: "UnraisableHookArgs") -> None:
+    def again(dropped: "sys.UnraisableHookArgs") -> None:
         if issubclass(dropped.exc_type, Stopped):
             signal.setitimer(signal.ITIMER_REAL, _AGAIN)
         else:

@@ -31,7 +31,11 @@ def _processor() -> str:
 
 
 def model_card(
-    folder: Path, config: BackboneConfig, recipes: dict[str, dict[str, Any]], logs: dict[str, list[dict[str, float]]]
+    folder: Path,
+    config: BackboneConfig,
+    recipes: dict[str, dict[str, Any]],
+    logs: dict[str, list[dict[str, float]]],
+    notes: str = "",
 ) -> str:
     """Write down how a backbone was made, from its logs and files.
 
@@ -44,6 +48,8 @@ def model_card(
         Recipe of each part, as it stood at the end.
     logs : dict
         Log lines of each part.
+    notes : str
+        What the logs do not show, Markdown.
 
     Returns
     -------
@@ -83,4 +89,6 @@ def model_card(
     for part in PARTS:
         content = (folder / f"{part}.safetensors").read_bytes()
         lines.append(f"| `{part}.safetensors` | {len(content):,} | `{hashlib.sha256(content).hexdigest()}` |")
+    if notes:
+        lines += ["", "## Notes", "", notes.strip()]
     return "\n".join(lines) + "\n"

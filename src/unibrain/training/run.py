@@ -148,8 +148,15 @@ class TrainingRun:
         write_backbone(
             target, config.to_json(), weights, home, {"training-log.json": json.dumps(logs, indent=1) + "\n"}
         )
-        (target / "README.md").write_text(model_card(target, config, recipes, logs), encoding="utf-8")
+        (target / "README.md").write_text(model_card(target, config, recipes, logs, self._notes()), encoding="utf-8")
         return target
+
+    def _notes(self) -> str:
+        """What was written by hand about this training: ``notes.md`` in its folder, or in that of the start."""
+        for home in (self.folder, self.start):
+            if home is not None and (home / "notes.md").exists():
+                return (home / "notes.md").read_text(encoding="utf-8")
+        return ""
 
     def _log(self, part: str) -> list[dict[str, float]]:
         """Every tenth line of a part's log, and the last; what came before a start is kept from there."""

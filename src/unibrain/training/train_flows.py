@@ -140,4 +140,4 @@ def _strengthen_contexts(flows: FourFlows, data: FlowData) -> None:
         size = tokens[:2000].float().square().mean().sqrt()
         for key, weight in flows.get_submodule(name).named_parameters():
             if key.endswith(("attn2.to_k.weight", "attn2.to_v.weight")):
-                weight /= size
+                weight.div_(size)
