@@ -76,14 +76,17 @@ def test_every_caption_names_every_object_and_no_wrong_place(scene: Scene) -> No
 @settings(max_examples=300, deadline=None)
 @given(scenes)
 def test_sizes_are_true(scene: Scene) -> None:
+    named = {name: placement for placement in scene.placements for name in names(placement)}
+    # The longest name first: "large orange letter s" is not about an orange.
+    pattern = "|".join(re.escape(name) for name in sorted(named, key=len, reverse=True))
     for caption in describe(scene):
-        for placement in scene.placements:
+        for size, name in re.findall(rf"\b(small|large) ({pattern})\b", caption):
+            placement = named[name]
             others = [other.size for other in scene.placements if other is not placement]
-            for name in names(placement):
-                if has(f"small {name}", caption):
-                    assert placement.size < min(others) if others else placement.size * 64 <= 39
-                if has(f"large {name}", caption):
-                    assert placement.size > max(others) if others else placement.size * 64 >= 47
+            if size == "small":
+                assert placement.size < min(others) if others else placement.size * 64 <= 39
+            else:
+                assert placement.size > max(others) if others else placement.size * 64 >= 47
 
 
 @settings(max_examples=300, deadline=None)
@@ -138,7 +141,7 @@ def test_the_wording_depends_on_the_key_alone() -> None:
     )
     text = "\n".join("\n".join(describe(sample_scene(7, i, split))) for split in SPLITS for i in range(100))
     assert (
-        hashlib.sha256(text.encode()).hexdigest() == "973e869589801d1f05e12c54e9c1d17088c7d687c814e03b2035014d50d81c6e"
+        hashlib.sha256(text.encode()).hexdigest() == "0eb187ea22ac029cd21c169691df5b4772df2407d3f245d46b1c2701456f1d5d"
     )
 
 

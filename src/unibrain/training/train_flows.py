@@ -15,7 +15,7 @@ from unibrain.training.processes import processes
 
 __all__ = ["FlowData", "train_flows"]
 
-TEXT_BATCHES = 2
+TEXT_BATCHES = 5
 """Text latents per image latent in a step: they cost next to nothing."""
 DROP_CONTEXT = 0.1
 NOISY_CONTEXT = 0.25
