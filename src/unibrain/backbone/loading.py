@@ -9,7 +9,7 @@ from unibrain.backbone.clip import make_clip
 from unibrain.backbone.config import BackboneConfig
 from unibrain.backbone.flows import FourFlows
 from unibrain.backbone.optimus import Optimus
-from unibrain.backbone.storage import fill, folder_fingerprint, read_part
+from unibrain.backbone.storage import backbone_folder, fill, folder_fingerprint, read_part
 from unibrain.backbone.tokenization import BertPieces, ClipTokens, Gpt2Tokens
 from unibrain.backbone.versatile_diffusion import VersatileDiffusion
 from unibrain.errors import InputError
@@ -41,9 +41,10 @@ def load_backbone(name: str | Path = "small", device: str = "auto", batch_size: 
 
     Examples
     --------
-    >>> backbone = load_backbone("small", device="cpu")  # doctest: +SKIP
+    >>> load_backbone("small", device="cpu").encode_captions(["a dog on a beach"]).shape
+    (1, 128)
     """
-    folder = Path(__file__).parent / "data" / "small" if str(name) == "small" else Path(name)
+    folder = backbone_folder(name)
     if not (folder / "config.json").is_file():
         raise InputError(
             f"{folder}: no backbone there (config.json is missing), expected 'small' or the folder of a backbone: "

@@ -10,12 +10,17 @@ from torch import Tensor, nn
 from unibrain.errors import InputError
 from unibrain.workspace.atomic import atomic_folder
 
-__all__ = ["PARTS", "VOCABULARY_FILES", "fill", "folder_fingerprint", "read_part", "write_backbone"]
+__all__ = ["PARTS", "VOCABULARY_FILES", "backbone_folder", "fill", "folder_fingerprint", "read_part", "write_backbone"]
 
 PARTS = ("flows", "autokl", "optimus", "clip")
 """Names of the weight files, without their suffix."""
 
 VOCABULARY_FILES = ("bert-vocab.txt", "gpt2-vocab.json", "gpt2-merges.txt", "clip-vocab.json", "clip-merges.txt")
+
+
+def backbone_folder(name: str | Path) -> Path:
+    """Where a backbone lies: ``"small"`` is in the package, anything else is a folder's path."""
+    return Path(__file__).parent / "data" / "small" if str(name) == "small" else Path(name)
 
 
 def read_part(folder: Path, part: str) -> dict[str, Tensor]:

@@ -1,6 +1,5 @@
 """The backbone of a run: loaded when a stage first needs it, then kept for the others."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -45,9 +44,7 @@ class BackboneSource:
         """
         if self._injected is not None or name in self._kept:
             return self.load(name).fingerprint
-        from unibrain import backbone
-        from unibrain.backbone.storage import folder_fingerprint
+        from unibrain.backbone.storage import backbone_folder, folder_fingerprint
 
         # Known without loading the networks, so that a run in which all is done ends at once.
-        folder = Path(backbone.__file__).parent / "data" / "small" if name == "small" else Path(name)
-        return folder_fingerprint(folder)
+        return folder_fingerprint(backbone_folder(name))

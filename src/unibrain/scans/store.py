@@ -58,7 +58,8 @@ def save_subject(path: str | os.PathLike[str], subject: Subject) -> None:
         if name != "regions":
             arrays[name] = np.asarray(getattr(subject, name), dtype=dtype)
     with atomic_path(path) as temporary, temporary.open("wb") as file:
-        np.savez(file, allow_pickle=False, **arrays)
+        # No allow_pickle here: numpy before 2.1 would store it as one more array. None of these holds objects.
+        np.savez(file, **arrays)  # type: ignore[arg-type]
 
 
 def load_subject(path: str | os.PathLike[str]) -> Subject:
