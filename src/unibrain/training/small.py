@@ -111,8 +111,8 @@ def small_config(bert_vocabulary: int, gpt2_vocabulary: int, clip_vocabulary: in
             eos_token_id=eos,
             resize=64,
         ),
-        image=SamplingSettings(image_weight=0.6, guidance_scale=1.5, steps=24),
-        text=SamplingSettings(image_weight=0.9, guidance_scale=1.5, steps=24),
+        image=SamplingSettings(image_weight=0.6, guidance_scale=2.5, steps=16),
+        text=SamplingSettings(image_weight=0.6, guidance_scale=3.5, steps=24),
     )
 
 
