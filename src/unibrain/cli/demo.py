@@ -20,7 +20,7 @@ __all__ = ["demo"]
     help="Run folder; made if it is not there.",
 )
 @click.option("--images", type=int, default=120, show_default=True, help="Unseen images that are decoded.")
-@click.option("--training-images", type=int, default=1200, show_default=True, help="Images that it is trained on.")
+@click.option("--training-images", type=int, default=3000, show_default=True, help="Images that it is trained on.")
 @click.option("--seed", type=int, default=1, show_default=True, help="Seed of the simulated subject.")
 @click.option(
     "--difficulty",

@@ -9,7 +9,7 @@ __all__ = ["demo_settings"]
 
 def demo_settings(
     images: int = 120,
-    training_images: int = 1200,
+    training_images: int = 3000,
     seed: int = 1,
     difficulty: Literal["easy", "realistic"] = "easy",
     batch_size: int = 32,

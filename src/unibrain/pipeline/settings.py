@@ -31,7 +31,7 @@ class SimulateSection(Section):
 
     difficulty: Literal["easy", "realistic"] = option("easy", "How noisy the simulated scans are.")
     seed: int = option(1, "Seed of the images, the brain and its noise.", low=0, high=_SEED)
-    training_images: int = option(1200, "Images that the decoder is trained on.", low=4, high=9000)
+    training_images: int = option(3000, "Images that the decoder is trained on.", low=4, high=9000)
     test_images: int = option(120, "Unseen images that are decoded.", low=2, high=1000)
     sessions: int = option(10, "Scan sessions that the trials are spread over.", low=2, high=40)
 

@@ -43,7 +43,7 @@ class SimulationSettings:
 
     difficulty: str = "easy"
     seed: int = 1
-    training_images: int = 1200
+    training_images: int = 3000
     test_images: int = 120
     sessions: int = 10
     grid: tuple[int, int, int] = (22, 24, 18)

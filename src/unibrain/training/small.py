@@ -25,7 +25,7 @@ RECIPES = {
     "autokl": Recipe(steps=6900, batch_size=8, learning_rate=1e-3, cooldown=1900, average=0.998, weight_decay=0.0),
     "clip": Recipe(steps=2400, batch_size=96, learning_rate=1e-3, cooldown=800, average=0.995, weight_decay=0.05),
     "optimus": Recipe(steps=4000, batch_size=64, learning_rate=1.5e-3, cooldown=1000, average=0.997),
-    "flows": Recipe(steps=3000, batch_size=64, learning_rate=1e-3, warmup=300, cooldown=900, average=0.998),
+    "flows": Recipe(steps=4000, batch_size=64, learning_rate=8e-4, warmup=300, cooldown=600, average=0.997),
 }
 
 
