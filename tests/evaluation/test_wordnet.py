@@ -25,7 +25,8 @@ def test_the_bundled_table_equals_the_full_wordnet():
 
 
 def test_the_bundled_table_has_every_word_of_the_scene_world():
-    scenes = pytest.importorskip("unibrain.stimuli.scenes")
+    from unibrain.stimuli import scenes
+
     table = bundled_synonyms()
     words = {word for entry in scenes.vocabulary() for word in captions.words_of(entry)}
     assert sorted(word for word in words if word not in table) == []
@@ -36,7 +37,8 @@ def test_the_bundled_table_has_every_word_of_the_scene_world():
 
 @needs_wordnet
 def test_meteor_of_scene_captions_is_the_same_with_the_table_and_with_the_full_wordnet():
-    scenes = pytest.importorskip("unibrain.stimuli.scenes")
+    from unibrain.stimuli import scenes
+
     described = [scenes.describe(scenes.sample_scene(3, index, "test")) for index in range(20)]
     decoded = [true[0] for true in described[1:] + described[:1]]
     ours = captions.meteor(decoded, described, bundled_synonyms())
