@@ -1,6 +1,7 @@
 """A backbone on disk: a folder of safetensors, vocabularies and a configuration. Nothing in it can execute code."""
 
 import hashlib
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,7 +11,16 @@ from torch import Tensor, nn
 from unibrain.errors import InputError
 from unibrain.workspace.atomic import atomic_folder
 
-__all__ = ["PARTS", "VOCABULARY_FILES", "backbone_folder", "fill", "folder_fingerprint", "read_part", "write_backbone"]
+__all__ = [
+    "PARTS",
+    "VOCABULARY_FILES",
+    "backbone_folder",
+    "backbones_home",
+    "fill",
+    "folder_fingerprint",
+    "read_part",
+    "write_backbone",
+]
 
 PARTS = ("flows", "autokl", "optimus", "clip")
 """Names of the weight files, without their suffix."""
@@ -18,9 +28,23 @@ PARTS = ("flows", "autokl", "optimus", "clip")
 VOCABULARY_FILES = ("bert-vocab.txt", "gpt2-vocab.json", "gpt2-merges.txt", "clip-vocab.json", "clip-merges.txt")
 
 
+def backbones_home() -> Path:
+    """Where converted backbones are kept: ``backbones`` in ``UNIBRAIN_HOME``, by default in the user's cache."""
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.environ.get("UNIBRAIN_HOME") or Path(cache) / "unibrain") / "backbones"
+
+
 def backbone_folder(name: str | Path) -> Path:
-    """Where a backbone lies: ``"small"`` is in the package, anything else is a folder's path."""
-    return Path(__file__).parent / "data" / "small" if str(name) == "small" else Path(name)
+    """Where a backbone lies.
+
+    ``"small"`` is in the package, ``"official"`` in `backbones_home`, and so is any other bare name that is found
+    there; everything else is a folder's path.
+    """
+    if str(name) == "small":
+        return Path(__file__).parent / "data" / "small"
+    kept = backbones_home() / name
+    bare = isinstance(name, str) and Path(name).name == name
+    return kept if bare and (name == "official" or kept.is_dir()) else Path(name)
 
 
 def read_part(folder: Path, part: str) -> dict[str, Tensor]:

@@ -10,16 +10,18 @@ from torch.nn import functional
 from unibrain.backbone.config import BackboneConfig
 from unibrain.backbone.flows import FourFlows, PreparedContext
 from unibrain.backbone.schedule import alphas_cumprod
+from unibrain.training.blurred_contexts import blurred_contexts
 from unibrain.training.loop import Recipe, train
 from unibrain.training.processes import processes
 
 __all__ = ["FlowData", "train_flows"]
 
-TEXT_BATCHES = 5
-"""Text latents per image latent in a step: they cost next to nothing."""
+TEXT_BATCHES = 3
+"""Text latents per image latent in a step: they cost little."""
 DROP_CONTEXT = 0.1
-BLURRED_CONTEXT = 0.6
-LEAST_CORRELATION = 0.3
+BLURRED_CONTEXT = 0.7
+LEAST_NOISE, MOST_NOISE = 0.004, 0.1
+"""Range of the blurring, drawn evenly on a logarithmic scale (see `BlurredContexts.draw`)."""
 PARTNERS = 4
 FIRST_CAPTION_ONLY = 0.2
 
@@ -75,9 +77,9 @@ def train_flows(
     Notes
     -----
     Each step draws one mix of contexts (both with a random weight, or one of them), leaves the contexts of a tenth of
-    the samples out, and blurs those of more than half: with a random correlation, the rest of the variance being a
-    mixture of other scenes' contexts. Contexts predicted from noisy scans are like that, and a network that has only
-    met exact ones paints their errors. No scan, simulated or real, takes part.
+    the samples out, and blurs those of most others (`unibrain.training.blurred_contexts`): contexts predicted from
+    noisy scans are blurred, and a network that has only met exact ones paints their errors. No scan, simulated or
+    real, takes part.
     """
     torch.manual_seed(recipe.seed)
     flows = FourFlows(config.flows)
@@ -87,30 +89,26 @@ def train_flows(
         _strengthen_contexts(flows, data)
     levels = alphas_cumprod(config.schedule)
     batch = recipe.batch_size // processes()
-    means = {"image": data.c_image[:4000].float().mean(0), "text": data.c_text[:4000].float().mean(0)}
+    blurs = {"image": blurred_contexts(data.c_image), "text": blurred_contexts(data.c_text)}
 
     def contexts(rows: Tensor, generator: torch.Generator) -> list[PreparedContext]:
         draw, share = torch.rand(2, generator=generator).tolist()
-        weight = 0.2 + 0.75 * share if draw < 0.5 else float(draw < 0.8)
+        weight = 0.2 + 0.75 * share if draw < 0.7 else float(draw < 0.85)
         kept = torch.rand((len(rows), 1, 1), generator=generator) >= DROP_CONTEXT
+        exact = torch.rand((len(rows), 1, 1), generator=generator) >= BLURRED_CONTEXT
+        noise = LEAST_NOISE * (MOST_NOISE / LEAST_NOISE) ** torch.rand((2, len(rows), 1), generator=generator)
         # The same for both contexts: what a scan gets wrong, it gets wrong in both.
-        correlation = LEAST_CORRELATION + (1 - LEAST_CORRELATION) * torch.rand((len(rows), 1, 1), generator=generator)
-        correlation[torch.rand(len(rows), generator=generator) >= BLURRED_CONTEXT] = 1
         partners = torch.randint(len(data.z_image), (len(rows), PARTNERS), generator=generator)
         shares = torch.randn((len(rows), PARTNERS), generator=generator) / PARTNERS**0.5
 
-        def blurred(c: Tensor, source: Tensor, mean: Tensor) -> Tensor:
-            mixture = torch.einsum("bp,bptw->btw", shares, source[partners].float() - mean)
-            return mean + correlation * (c - mean) + (1 - correlation.square()).sqrt() * mixture
-
         prepared = []
         if weight > 0:
-            c = blurred(data.c_image[rows].float(), data.c_image, means["image"])
+            c = torch.where(exact, data.c_image[rows].float(), blurs["image"].draw(rows, noise[0], partners, shares))
             prepared.append(flows.prepare("image", torch.where(kept, c, data.empty_image), weight))
         if weight < 1:
             first = torch.rand((len(rows), 1, 1), generator=generator) < FIRST_CAPTION_ONLY
             c = torch.where(first, data.c_text_first[rows].float(), data.c_text[rows].float())
-            c = blurred(c, data.c_text, means["text"])
+            c = torch.where(exact, c, blurs["text"].draw(rows, noise[1], partners, shares))
             prepared.append(flows.prepare("text", torch.where(kept, c, data.empty_text), 1 - weight))
         return prepared
 
