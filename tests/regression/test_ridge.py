@@ -7,7 +7,14 @@ from hypothesis import strategies as st
 from sklearn.linear_model import Ridge
 
 from unibrain.errors import InputError
-from unibrain.regression.ridge import apply_operator, centred_kernel, column_blocks, cross_kernel, factorise
+from unibrain.regression.ridge import (
+    apply_operator,
+    centred_kernel,
+    column_blocks,
+    cross_kernel,
+    factorise,
+    prediction_operator,
+)
 
 
 def make(n, p, t, dtype=np.float64, m=7, seed=0):
@@ -117,3 +124,13 @@ def test_refuses_alpha(alpha):
     X, Y, X_new = make(5, 4, 1)
     with pytest.raises(InputError, match="alpha is"):
         predict(X, Y, X_new, alpha)
+
+
+@pytest.mark.parametrize("alpha", [0.1, 30.0, 1e5])
+def test_one_alpha_equals_the_eigendecomposition(alpha):
+    X, _, X_new = make(40, 25, 1)
+    kernel, mean = centred_kernel(X)
+    cross = cross_kernel(X_new, X, mean)
+    factorisation = factorise(kernel)
+    found = prediction_operator(kernel, cross, alpha)
+    assert relative(found, factorisation.operator(factorisation.project(cross), alpha)) < 1e-9

@@ -7,8 +7,13 @@ import numpy as np
 
 from unibrain.errors import InputError
 from unibrain.latents.latents import LATENT_NAMES, Latents
-from unibrain.regression.decoder import BrainDecoder
-from unibrain.regression.ridge import column_blocks
+from unibrain.regression.ridge import (
+    apply_operator,
+    centred_kernel,
+    column_blocks,
+    cross_kernel,
+    prediction_operator,
+)
 from unibrain.workspace.progress import track
 
 if TYPE_CHECKING:
@@ -101,8 +106,21 @@ def region_accuracy(
     masks.update({region: mask for region, mask in subject.regions.items() if mask.any()})
     accuracy = []
     for region, mask in track(masks.items(), "accuracy per region", unit="region"):
-        share = {name: float(alphas[name]) * float(mask.mean()) for name in LATENT_NAMES}
-        decoder = BrainDecoder(alpha=share, rescale="none").fit(train.betas[:, mask], train_latents)
-        predicted = decoder.predict(test.betas[:, mask], test.stimulus_ids)
+        kernel, mean = centred_kernel(train.betas[:, mask])
+        cross = cross_kernel(test.betas[:, mask], train.betas[:, mask], mean)
+        # Latents often share an alpha, and then what precedes the targets is the same.
+        operators = {
+            alpha: prediction_operator(kernel, cross, alpha * float(mask.mean()))
+            for alpha in {float(alphas[name]) for name in LATENT_NAMES}
+        }
+        predicted = Latents(
+            test.stimulus_ids,
+            **{
+                name: apply_operator(operators[float(alphas[name])], latent.reshape(len(latent), -1)).reshape(
+                    len(test.stimulus_ids), *latent.shape[1:]
+                )
+                for name, latent in train_latents.items()
+            },
+        )
         accuracy += [(name, region, r) for name, r in latent_accuracy(predicted, test_latents).items()]
     return tuple(accuracy)

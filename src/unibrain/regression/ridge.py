@@ -20,7 +20,15 @@ from numpy.typing import NDArray
 
 from unibrain.errors import InputError
 
-__all__ = ["Factorisation", "apply_operator", "centred_kernel", "column_blocks", "cross_kernel", "factorise"]
+__all__ = [
+    "Factorisation",
+    "apply_operator",
+    "centred_kernel",
+    "column_blocks",
+    "cross_kernel",
+    "factorise",
+    "prediction_operator",
+]
 
 BLOCK_BYTES = 2**26
 """Largest block of columns that is held in float64 at once: 64 MiB."""
@@ -167,6 +175,32 @@ def factorise(kernel: NDArray[np.float64]) -> Factorisation:
     # A centred kernel has rank below n: its zero eigenvalues come back as rounding errors of either sign.
     # C order, as after saving and loading: BLAS rounds differently for another layout.
     return Factorisation(np.maximum(eigenvalues, 0.0), np.ascontiguousarray(eigenvectors))
+
+
+def prediction_operator(kernel: NDArray[np.float64], cross: NDArray[np.float64], alpha: float) -> NDArray[np.float64]:
+    """Prediction operator for one alpha, from a Cholesky factor: the cheap way where no other alpha is asked for.
+
+    Parameters
+    ----------
+    kernel : ndarray of shape (n, n), float64
+        From `centred_kernel`.
+    cross : ndarray of shape (m, n), float64
+        From `cross_kernel`.
+    alpha : float
+        Penalty, above 0.
+
+    Returns
+    -------
+    ndarray of shape (m, n), float64
+        Equal to `Factorisation.operator` up to rounding.
+    """
+    from scipy.linalg import cho_factor, cho_solve
+
+    penalised = kernel.copy()
+    penalised[np.diag_indices_from(penalised)] += alpha
+    factor = cho_factor(penalised, lower=True, overwrite_a=True, check_finite=False)
+    operator: NDArray[np.float64] = cho_solve(factor, cross.T, check_finite=False).T
+    return operator
 
 
 def apply_operator(
