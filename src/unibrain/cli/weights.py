@@ -1,0 +1,208 @@
+"""`unibrain weights`: getting, importing, listing and checking the published weights."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from unibrain.errors import InputError
+
+if TYPE_CHECKING:
+    from unibrain.weights.manifest import DtypeChoice, Role
+    from unibrain.weights.sources import Precision
+
+__all__ = ["weights"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_ROLES: dict["Role", str] = {
+    "flows": "The flows' file, vd-four-flow-v1-0[-fp16][-deprecated].pth.",
+    "autokl": "kl-f8.pth.",
+    "optimus": "optimus-vae.pth.",
+    "clip": "CLIP's model.safetensors or pytorch_model.bin.",
+    "diffusers": "Folder in diffusers' format; replaces --flows, --autokl and --clip.",
+    "clip-vocab": "CLIP's vocab.json.",
+    "clip-merges": "CLIP's merges.txt.",
+    "bert-vocab": "vocab.txt of bert-base-cased.",
+    "gpt2-vocab": "GPT-2's vocab.json.",
+    "gpt2-merges": "GPT-2's merges.txt.",
+}
+
+
+def _choice_options(function: F) -> F:
+    options = (
+        click.option(
+            "--precision",
+            type=click.Choice(["fp16", "fp32"]),
+            default="fp16",
+            show_default=True,
+            help="Which published file of the flows to take: 5.1 or 10.3 GB.",
+        ),
+        click.option(
+            "--dtype",
+            type=click.Choice(["as-stored", "fp32", "bf16", "fp16"]),
+            default="as-stored",
+            show_default=True,
+            help="Precision of the converted files.",
+        ),
+        click.option("--pictures-only", is_flag=True, help="Do without Optimus, so without captions."),
+    )
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+def _role_options(function: F) -> F:
+    for role, about in reversed(_ROLES.items()):
+        path = click.Path(path_type=Path)
+        function = click.option(f"--{role}", role.replace("-", "_"), type=path, default=None, help=about)(function)
+    return function
+
+
+def _next(name: str) -> None:
+    click.echo(f"Next: unibrain weights verify {name}")
+    click.echo(f"Then: unibrain extract my-run --backbone {name}")
+
+
+@click.group(epilog="Example: unibrain weights fetch official")
+def weights() -> None:
+    """Get the published Versatile Diffusion, and look at the backbones that are on this machine.
+
+    `fetch` downloads and converts it; `import` converts files that are on disk already; `list` and `verify` show and
+    check what was converted.
+    """
+
+
+@weights.command(
+    short_help="Download and convert the published weights.",
+    epilog="Example: unibrain weights fetch official --pictures-only",
+)
+@click.argument("name", type=click.Choice(["official"]))
+@_choice_options
+@click.option("--repository", help="Versatile Diffusion's repository on the hub, owner/name; left out: the known two.")
+@click.option("--revision", help="Commit, branch or tag of that repository; left out: main as the first fetch saw it.")
+@click.option("--yes", is_flag=True, help="Do not ask before downloading.")
+@click.option("--replace", is_flag=True, help="Fetch and convert again, and replace what is there.")
+def fetch(
+    name: str,
+    precision: "Precision",
+    dtype: "DtypeChoice",
+    pictures_only: bool,
+    repository: str | None,
+    revision: str | None,
+    yes: bool,
+    replace: bool,
+) -> None:
+    """Download the published weights from the Hugging Face hub and convert them.
+
+    Repositories, licences, sizes and free disk are shown first. A stopped download is continued by the same command.
+    The hub's own variables are followed: HF_ENDPOINT, HF_HOME, HF_HUB_CACHE, HF_TOKEN, HF_HUB_OFFLINE.
+    """
+    from unibrain.backbone.storage import backbones_home
+    from unibrain.weights.fetch import Choice, fetch_official
+
+    def agree(plan: str) -> bool:
+        click.echo(plan)
+        if yes:
+            return True
+        if not sys.stdin.isatty():
+            raise InputError("standard input is no terminal to ask on, expected an answer: add --yes to agree")
+        return click.confirm("Download under these licences?", default=True)
+
+    choice = Choice(precision, dtype, pictures_only, repository, revision)
+    fetched = fetch_official(choice, backbones_home(), agree=agree, replace=replace)
+    if fetched.state == "declined":
+        click.echo("nothing was downloaded")
+        return
+    click.echo(f"{fetched.folder}{' (was there already; --replace does it again)' * (fetched.state == 'was there')}")
+    if fetched.state == "converted":
+        click.echo("The downloaded files stay in the hub's cache; they are no longer needed for decoding.")
+    _next(name)
+
+
+@weights.command(
+    "import",
+    short_help="Convert published weights from disk.",
+    epilog="Example: unibrain weights import /data/downloads --name official",
+)
+@click.argument("paths", metavar="[PATH]...", nargs=-1, type=click.Path(path_type=Path))
+@_role_options
+@_choice_options
+@click.option("--name", default="official", show_default=True, help="What the backbone will be called.")
+@click.option("--replace", is_flag=True, help="Replace a backbone of this name that was made otherwise.")
+def import_(
+    paths: tuple[Path, ...],
+    precision: "Precision",
+    dtype: "DtypeChoice",
+    pictures_only: bool,
+    name: str,
+    replace: bool,
+    **files: Path | None,
+) -> None:
+    """Convert published weights that are on disk already, without any network.
+
+    PATH is a file, or a folder that is searched with its subfolders: plain downloads, the hub's cache or a snapshot of
+    it, a folder in diffusers' format. Files are known by their published names; others are given with their option.
+    """
+    from unibrain.weights.import_files import find_files
+
+    if name == "small" or Path(name).name != name or name.startswith("."):
+        raise InputError(f"--name is {name!r}, expected a plain name other than small: give for example official")
+    given: dict[Role, Path] = {role: path for role in _ROLES if (path := files[role.replace("-", "_")]) is not None}
+    if not paths and not given:
+        raise InputError(
+            "nothing to import was given, expected a folder or files: give PATH, or --flows FILE and so on"
+        )
+    found = find_files(paths, given, precision=precision, pictures_only=pictures_only)
+    for role, path in found.files.items():
+        click.echo(f"{role:<12} {path}")
+    for note in found.notes:
+        click.echo(note)
+
+    from unibrain.backbone.storage import backbones_home
+    from unibrain.weights.import_files import import_backbone
+
+    click.echo(str(import_backbone(found, backbones_home(), name, dtype, replace=replace)))
+    _next(name)
+
+
+@weights.command("list", short_help="Show the backbones on this machine.", epilog="Example: unibrain weights list")
+def list_() -> None:
+    """Show the backbones on this machine: their size, precision, sources, and where they are.
+
+    Each name can be given as --backbone; a folder elsewhere is given by its path.
+    """
+    from unibrain.backbone.storage import backbone_folder, backbones_home
+    from unibrain.weights.listing import kept_backbones, listing_table
+
+    home = backbones_home()
+    kept = kept_backbones([("small", backbone_folder("small"))], home)
+    click.echo(listing_table(kept))
+    if not any(one.name == "official" for one in kept):
+        click.echo(f"official is not in {home}: unibrain weights fetch official")
+
+
+@weights.command(short_help="Check the files of a backbone.", epilog="Example: unibrain weights verify official")
+@click.argument("name", default="official")
+def verify(name: str) -> None:
+    """Check a converted backbone: every file's hash, every key and shape, and what its manifest says.
+
+    NAME is a name from `unibrain weights list` or a folder; left out: official.
+    """
+    from unibrain.backbone.storage import backbone_folder
+    from unibrain.weights.verify import verify as check
+
+    folder = backbone_folder(name)
+    if name == "official" and not folder.exists():
+        raise InputError(f"{folder}: the official backbone is not there: unibrain weights fetch official")
+    manifest = check(folder)
+    if manifest is None:
+        click.echo(f"{folder}: keys, shapes and vocabularies are right; it has no manifest, so hashes were not checked")
+        return
+    for part, record in manifest.parts.items():
+        click.echo(f"{part:<8} {record.parameters / 1e6:8.1f} M numbers  {record.dtype:<9} from {record.source}")
+    for note in manifest.notes:
+        click.echo(f"Note: {note}")
+    click.echo(f"{folder}: all {len(manifest.files)} files are as they were written on {manifest.date[:10]}")
