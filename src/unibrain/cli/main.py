@@ -22,7 +22,11 @@ COMMANDS = {
     "reconstruct": ("unibrain.cli.stages:reconstruct", "Decode a picture and a caption for every unseen image."),
     "evaluate": ("unibrain.cli.stages:evaluate", "Score what was decoded, beside shuffled controls."),
     "report": ("unibrain.cli.stages:report", "Write the page that shows the run."),
+    "export-weights": ("unibrain.cli.export_weights:export_weights", "Write ridge weights, for maps of voxels."),
     "backbone": ("unibrain.cli.backbone:backbone", "Look at the frozen generative model."),
+    "weights": ("unibrain.cli.weights:weights", "Get, list and check the published weights."),
+    "nsd": ("unibrain.cli.nsd:nsd", "Download the Natural Scenes Dataset and COCO's captions."),
+    "doctor": ("unibrain.cli.doctor:doctor", "Check libraries, machine and weights, and say what moved or lacks."),
 }
 """Command to where it is and its line in `unibrain --help`, in the order in which they are shown."""
 

@@ -1,0 +1,137 @@
+"""`unibrain nsd`: downloading the Natural Scenes Dataset and COCO's captions."""
+
+import sys
+from pathlib import Path
+
+import click
+
+from unibrain.errors import InputError
+
+__all__ = ["nsd"]
+
+_to_option = click.option(
+    "--to",
+    "root",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    default=Path("nsd"),
+    show_default=True,
+    help="Folder for NSD's tree; made if it is not there.",
+)
+
+
+@click.group(epilog="Example: unibrain nsd fetch --subject 1 --sessions 1-37")
+def nsd() -> None:
+    """Download what is needed of the Natural Scenes Dataset, and the captions of its pictures.
+
+    `fetch` gets one subject's scans and the pictures from NSD's public bucket; `fetch-captions` gets COCO's captions.
+    """
+
+
+@nsd.command(epilog="Example: unibrain nsd fetch --subject 1 --sessions 1-37 --to /data/nsd")
+@click.option("--subject", type=int, required=True, help="Which of NSD's eight subjects, 1 to 8.")
+@click.option("--sessions", help="Which sessions, such as 1-37 or 1,2,5-7; left out: all that the bucket has.")
+@_to_option
+@click.option(
+    "--format",
+    "file_format",
+    type=click.Choice(["hdf5", "nifti"]),
+    default="hdf5",
+    show_default=True,
+    help="Format of the betas: HDF5 is quicker to read, NIfTI is smaller.",
+)
+@click.option(
+    "--mask",
+    "masks",
+    multiple=True,
+    default=("nsdgeneral",),
+    show_default=True,
+    help="Mask or region that will be read, such as V1+streams:ventral, or all; may be given several times.",
+)
+@click.option(
+    "--beta-version", default="betas_fithrf_GLMdenoise_RR", show_default=True, help="Folder of the betas in the bucket."
+)
+@click.option("--stimuli/--no-stimuli", default=True, help="Whether to get the pictures, about 40 GB. [default: yes]")
+@click.option("--dry-run", is_flag=True, help="Only list the files with their sizes; nothing is written.")
+@click.option("--accept-terms", is_flag=True, help="Agree to NSD's terms without being asked, for scripts.")
+@click.option("--jobs", type=click.IntRange(1, 32), default=4, show_default=True, help="Files at a time.")
+@click.option("--endpoint", metavar="URL", help="Another S3 server that holds the bucket, such as a mirror.")
+def fetch(
+    subject: int,
+    sessions: str | None,
+    root: Path,
+    file_format: str,
+    masks: tuple[str, ...],
+    beta_version: str,
+    stimuli: bool,
+    dry_run: bool,
+    accept_terms: bool,
+    jobs: int,
+    endpoint: str | None,
+) -> None:
+    """Download one subject's scans, and the pictures, from NSD's public bucket; only what is missing is asked for.
+
+    The list and its size are shown first, and you are asked whether you agree to NSD's terms. Files are checked by size
+    and content; a download that was stopped is continued by the same command. Proxies are taken from HTTPS_PROXY.
+    """
+    from unibrain.fetch import NSD_TERMS, Choice, fetch_nsd
+    from unibrain.fetch.numbers import parse_numbers
+
+    def agree(plan: str) -> bool:
+        click.echo(plan)
+        click.echo()
+        click.echo(NSD_TERMS)
+        if accept_terms:
+            click.echo("Agreed with --accept-terms.")
+            return True
+        if not sys.stdin.isatty():
+            raise InputError(
+                "NSD's terms were not agreed to, and standard input is no terminal to ask on, expected an answer: "
+                "read them on naturalscenesdataset.org and add --accept-terms"
+            )
+        return click.confirm(
+            "Do you agree to NSD's Terms and Conditions, and have you filled in its form?", default=False
+        )
+
+    chosen = None if sessions is None else parse_numbers(sessions)
+    choice = Choice(subject, chosen, file_format, masks, beta_version, stimuli)
+    fetched = fetch_nsd(choice, root, agree=agree, show=click.echo, dry_run=dry_run, jobs=jobs, endpoint=endpoint)
+    if fetched.state == "declined":
+        raise InputError(
+            "NSD's terms were not agreed to, so nothing was downloaded: read them on naturalscenesdataset.org and run "
+            "the same command again"
+        )
+    if fetched.state == "dry run":
+        click.echo("Nothing was downloaded; run the same command without --dry-run.")
+        return
+    was_there = len(fetched.plan.files) - fetched.downloaded
+    click.echo(f"{root}: {fetched.downloaded} files downloaded, {was_there} were there already")
+    if fetched.size_only:
+        click.echo(f"checked by size only (the bucket tells no hash of it): {', '.join(fetched.size_only)}")
+    if not fetched.plan.layout.captions("train2017").is_file():
+        click.echo(f"Next: unibrain nsd fetch-captions --to {root}")
+
+
+@nsd.command("fetch-captions", epilog="Example: unibrain nsd fetch-captions --to /data/nsd")
+@_to_option
+@click.option(
+    "--zip", "archive", type=click.Path(path_type=Path), help="annotations_trainval2017.zip that is on disk already."
+)
+@click.option("--url", help="Another address of that archive, such as a mirror; left out: COCO's own.")
+@click.option("--replace", is_flag=True, help="Get them again, and replace what is there.")
+def fetch_captions(root: Path, archive: Path | None, url: str | None, replace: bool) -> None:
+    """Download COCO's annotations (253 MB) and extract the captions to where they are looked for beside NSD's pictures.
+
+    NSD's pictures are from COCO, and so are the sentences that describe them; they are published under CC BY 4.0. The
+    archive is checked by its hash, and removed when the two files of captions are extracted.
+    """
+    from unibrain.fetch import fetch_captions as get
+    from unibrain.fetch.captions import COCO_URL
+
+    fetched = get(root, archive=archive, url=url or COCO_URL, replace=replace, show=click.echo)
+    for path in fetched.files:
+        click.echo(f"{path}{' (was there already; --replace gets it again)' * (fetched.state == 'was there')}")
+    if fetched.state == "fetched" and not fetched.published:
+        click.echo(
+            "This is not the archive that COCO published: only names, CRC and content of its captions were checked."
+        )
