@@ -232,6 +232,23 @@ def test_same_seed_same_data_and_another_seed_other_data(tree: NsdLayout, tmp_pa
     assert len(set(text.values())) == 1
 
 
+def test_nsds_picture_size(tmp_path: Path) -> None:
+    few = replace(SETTINGS, training_images=6, test_images=2, subjects=(1,), beta_formats=("hdf5",), picture_size=425)
+    simulate_nsd(tmp_path / "tree", few)
+    subject = read_nsd(tmp_path / "tree")
+    pictures = read_nsd_stimuli(tmp_path / "tree", subject.stimulus_ids).pictures(subject.stimulus_ids)
+    assert pictures.shape == (8, 425, 425, 3)
+    assert pictures[:, -9:, -9:].std() > 0
+
+
+def test_every_image_three_times(tmp_path: Path) -> None:
+    whole = replace(SETTINGS, subjects=(1,), beta_formats=("hdf5",), all_repeats=True)
+    simulate_nsd(tmp_path / "tree", whole)
+    assert (read_nsd(tmp_path / "tree").repeats == 3).all()
+    with pytest.raises(InputError, match="simulation's sessions is 5, expected a divisor of 3 x 48 trials"):
+        replace(whole, sessions=5)
+
+
 def test_one_format_is_enough(tmp_path: Path) -> None:
     simulate_nsd(tmp_path / "tree", replace(SETTINGS, subjects=(1,), beta_formats=("nifti",)))
     assert not list((tmp_path / "tree").rglob("betas*.hdf5"))

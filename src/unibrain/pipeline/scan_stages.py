@@ -1,5 +1,7 @@
 """The stages that lead to a prepared subject: `simulate` and `prepare`."""
 
+import shutil
+
 from unibrain.errors import InputError
 from unibrain.pipeline.options import as_plain
 from unibrain.pipeline.settings import Settings
@@ -45,7 +47,9 @@ def simulate(run: RunFolder, settings: Settings) -> StageResult:
 
 
 def prepare(run: RunFolder, settings: Settings) -> StageResult:
-    """Read scans in NSD's layout into one row per image: artefact ``subject.npz``.
+    """Read scans in NSD's layout into one row per image: artefacts ``subject.npz`` and ``split.json``.
+
+    What is read of a session is kept in the run folder until the end, so that a stopped run continues at the session.
 
     Parameters
     ----------
@@ -66,9 +70,22 @@ def prepare(run: RunFolder, settings: Settings) -> StageResult:
     inputs, outside = scan_files(run, settings)
 
     def work() -> None:
-        from unibrain.scans import PrepareSettings, read_nsd, save_subject
+        from unibrain.scans import PrepareSettings, read_nsd, save_subject, write_split
 
-        wanted = PrepareSettings(section.mask, section.beta_version, section.file_format, section.session_numbers())
-        save_subject(run.artefact("subject"), read_nsd(root, section.subject, wanted))
+        wanted = PrepareSettings(
+            mask=section.mask,
+            beta_version=section.beta_version,
+            file_format=section.file_format,
+            sessions=section.session_numbers(),
+            protocol=section.protocol,
+            average=section.average,
+            zscore=section.zscore,
+            regions=section.regions,
+            noise_ceiling=section.noise_ceiling,
+        )
+        subject = read_nsd(root, section.subject, wanted, run.cache("prepare"))
+        save_subject(run.artefact("subject"), subject)
+        write_split(run.artefact("split"), subject)
+        shutil.rmtree(run.cache("prepare"), ignore_errors=True)
 
-    return run_stage(run, Stage("prepare", as_plain(section), inputs, ("subject",), work, outside))
+    return run_stage(run, Stage("prepare", as_plain(section), inputs, ("subject", "split"), work, outside))

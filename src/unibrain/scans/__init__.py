@@ -5,8 +5,18 @@ keep the result in one file. It knows file layouts, and nothing of diffusion.
 """
 
 from unibrain.scans.nsd.read import read_nsd
-from unibrain.scans.prepare import PrepareSettings
+from unibrain.scans.protocols import PROTOCOLS, PrepareSettings
+from unibrain.scans.split import split_hash, write_split
 from unibrain.scans.store import load_subject, save_subject
 from unibrain.scans.subject import Subject
 
-__all__ = ["PrepareSettings", "Subject", "load_subject", "read_nsd", "save_subject"]
+__all__ = [
+    "PROTOCOLS",
+    "PrepareSettings",
+    "Subject",
+    "load_subject",
+    "read_nsd",
+    "save_subject",
+    "split_hash",
+    "write_split",
+]

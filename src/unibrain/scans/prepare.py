@@ -1,4 +1,4 @@
-"""From single trials to one z-scored row per image."""
+"""From single trials to one z-scored row per image, or per training trial."""
 
 import logging
 from collections.abc import Iterable, Iterator
@@ -10,33 +10,11 @@ from numpy.typing import NDArray
 from unibrain.errors import InputError
 from unibrain.scans.nsd.design import Design
 
-__all__ = ["Averages", "PrepareSettings", "average_repeats", "standardise"]
+__all__ = ["Averages", "average_repeats", "check_training", "standardise", "zscore_sessions"]
 
 _log = logging.getLogger(__name__)
 
-_COLUMNS_AT_ONCE = 1024
-
-
-@dataclass(frozen=True)
-class PrepareSettings:
-    """What to read of a subject.
-
-    Attributes
-    ----------
-    mask : str
-        ``"nsdgeneral"``, another label volume of the subject (its voxels above 0), or ``"brainmask"``.
-    beta_version : str
-        NSD's folder of betas; the published decoders use ``betas_fithrf_GLMdenoise_RR``.
-    file_format : {"auto", "nifti", "hdf5"}
-        Which copy of the betas to read; both give the same numbers.
-    sessions : tuple of int, optional
-        1-based; every session that was run by default. The published protocol with 982 test images is sessions 1 to 37.
-    """
-
-    mask: str = "nsdgeneral"
-    beta_version: str = "betas_fithrf_GLMdenoise_RR"
-    file_format: str = "auto"
-    sessions: tuple[int, ...] | None = None
+_VALUES_AT_ONCE = 2**20
 
 
 @dataclass
@@ -45,17 +23,17 @@ class Averages:
 
     Attributes
     ----------
-    betas : ndarray of shape (images, voxels), float32
+    betas : ndarray of shape (rows, voxels), float32
         0 where `missing`.
-    stimulus_ids : ndarray of shape (images,), int64
-        0-based, ascending.
-    is_test : ndarray of shape (images,), bool
-    repeats : ndarray of shape (images,), int64
-        Trials of every image.
+    stimulus_ids : ndarray of shape (rows,), int64
+        0-based, ascending; unique unless training rows are single trials.
+    is_test : ndarray of shape (rows,), bool
+    repeats : ndarray of shape (rows,), int64
+        Trials of every row.
     partial : ndarray of shape (some voxels,), int64
         Voxels that were invalid (zero throughout) in some session.
-    missing : ndarray of shape (images, some voxels), bool
-        For `partial` voxels, the images all of whose trials fell into invalid sessions.
+    missing : ndarray of shape (rows, some voxels), bool
+        For `partial` voxels, the rows all of whose trials fell into invalid sessions.
     """
 
     betas: NDArray[np.float32]
@@ -66,13 +44,43 @@ class Averages:
     missing: NDArray[np.bool_]
 
 
+def _rows(design: Design, average: str) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
+    """Row of every trial; stimulus id and part of every row. Trials of one image are in chronological order."""
+    if average == "all":
+        ids, first, rows = np.unique(design.stimulus_ids, return_index=True, return_inverse=True)
+        return rows, ids, design.is_shared[first]
+    order = np.argsort(design.stimulus_ids, kind="stable")
+    ids, shared = design.stimulus_ids[order], design.is_shared[order]
+    starts = np.ones(len(order), dtype=np.bool_)
+    starts[1:] = (ids[1:] != ids[:-1]) | ~shared[1:]
+    rows = np.empty(len(order), dtype=np.int64)
+    rows[order] = np.cumsum(starts) - 1
+    return rows, ids[starts], shared[starts]
+
+
+def check_training(design: Design, source: str = "betas") -> None:
+    """Check that there is something to train on.
+
+    Raises
+    ------
+    InputError
+        If there are fewer than two training images.
+    """
+    training = len(np.unique(design.stimulus_ids[~design.is_shared]))
+    if training < 2:
+        raise InputError(
+            f"{source}: found {training} training images in sessions {design.sessions[0]} to {design.sessions[-1]}, "
+            "expected at least two: read more sessions"
+        )
+
+
 def average_repeats(
-    sessions: Iterable[tuple[int, NDArray[np.generic]]], design: Design, source: str = "betas"
+    sessions: Iterable[tuple[int, NDArray[np.generic]]], design: Design, source: str = "betas", average: str = "all"
 ) -> Averages:
     """Average the trials of every image, session by session.
 
-    Sums are kept per image, never per trial. A voxel that is zero in all trials of a session was outside the scanned
-    slab there (NSD stores such voxels as zero): those trials do not enter its averages.
+    Sums are kept per row. A voxel that is zero in all trials of a session was outside the scanned slab there (NSD
+    stores such voxels as zero): those trials do not enter its averages.
 
     Parameters
     ----------
@@ -81,6 +89,8 @@ def average_repeats(
     design : Design
     source : str
         Where the betas come from, for messages.
+    average : {"all", "test"}
+        With ``"test"`` every training trial is a row of its own.
 
     Returns
     -------
@@ -92,24 +102,18 @@ def average_repeats(
     InputError
         If there are fewer than two training images.
     """
-    stimulus_ids, first, images = np.unique(design.stimulus_ids, return_index=True, return_inverse=True)
-    is_test = design.is_shared[first]
-    training = int((~is_test).sum())
-    if training < 2:
-        raise InputError(
-            f"{source}: found {training} training images in sessions {design.sessions[0]} to {design.sessions[-1]}, "
-            "expected at least two: read more sessions"
-        )
+    check_training(design, source)
+    rows, stimulus_ids, is_test = _rows(design, average)
     counts = np.zeros((len(stimulus_ids), len(design.sessions)), dtype=np.int64)
-    np.add.at(counts, (images, np.searchsorted(design.sessions, design.session)), 1)
+    np.add.at(counts, (rows, np.searchsorted(design.sessions, design.session)), 1)
     sums: NDArray[np.float32] | None = None
     valid: list[NDArray[np.bool_]] = []
     for session, betas in sessions:
         if sums is None:
             sums = np.zeros((len(stimulus_ids), betas.shape[1]), dtype=np.float32)
         # float32 sums of a few int16 are exact; row by row there is no second copy of the session.
-        for image, trial in zip(images[design.session == session], betas, strict=True):
-            sums[image] += trial
+        for row, trial in zip(rows[design.session == session], betas, strict=True):
+            sums[row] += trial
         valid.append(np.asarray((betas != 0).any(axis=0)))
     if sums is None:
         raise InputError(f"{source}: found no session, expected at least one: choose sessions that were run")
@@ -117,8 +121,12 @@ def average_repeats(
     repeats = counts.sum(axis=1)
     sums /= repeats[:, None].astype(np.float32)
     partial = np.flatnonzero(~valid_sessions.all(axis=0))
-    trials = counts @ valid_sessions[:, partial].astype(np.int64)
-    sums[:, partial] *= (repeats[:, None] / np.maximum(trials, 1)).astype(np.float32)
+    missing = np.empty((len(sums), len(partial)), dtype=np.bool_)
+    for block in _blocks(*missing.shape):
+        voxels = partial[block]
+        trials = counts @ valid_sessions[:, voxels].astype(np.int64)
+        sums[:, voxels] *= (repeats[:, None] / np.maximum(trials, 1)).astype(np.float32)
+        missing[:, block] = trials == 0
     if len(partial):
         _log.info(
             "%s: %d of %d voxels are zero throughout a session and were averaged over their other sessions",
@@ -126,24 +134,71 @@ def average_repeats(
             len(partial),
             sums.shape[1],
         )
-    return Averages(sums, stimulus_ids, is_test, repeats, partial, trials == 0)
+    return Averages(sums, stimulus_ids, is_test, repeats, partial, missing)
 
 
-def standardise(averages: Averages, source: str = "betas") -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Z-score every voxel with the mean and deviation (ddof 1) of the training images.
+def zscore_sessions(
+    sessions: Iterable[tuple[int, NDArray[np.generic]]], design: Design, source: str = "betas"
+) -> Iterator[tuple[int, NDArray[np.float32]]]:
+    """Z-score every session by itself, with the mean and deviation (ddof 1) of its training trials.
 
-    Voxels that do not change over the training images are dropped, with a warning that counts them. An image that a
-    voxel has no trial of gets 0, the training mean. The averages are overwritten, to save memory.
+    A voxel that does not change over the training trials of a session becomes zero there, which `average_repeats`
+    takes for invalid.
+
+    Parameters
+    ----------
+    sessions : iterable of (int, ndarray of shape (trials, voxels))
+    design : Design
+    source : str
+        Where the betas come from, for messages.
+
+    Yields
+    ------
+    session : int
+    betas : ndarray of shape (trials, voxels), float32
+
+    Raises
+    ------
+    InputError
+        If a session has fewer than two training trials.
+    """
+    for session, betas in sessions:
+        training = ~design.is_shared[design.session == session]
+        if training.sum() < 2:
+            raise InputError(
+                f"{source}: found {int(training.sum())} training trials in session {session}, expected at least two "
+                "to z-score it by itself: leave the session out, or z-score over all sessions"
+            )
+        z = np.empty(betas.shape, dtype=np.float32)
+        for columns in _blocks(*betas.shape):
+            block = betas[:, columns].astype(np.float64)
+            seen = block[training]
+            deviation = seen.std(axis=0, ddof=1)
+            changes = seen.max(axis=0) > seen.min(axis=0)
+            deviation[~changes] = 1
+            z[:, columns] = np.where(changes, (block - seen.mean(axis=0)) / deviation, 0)
+        yield session, z
+
+
+def standardise(
+    averages: Averages, source: str = "betas", zscore: bool = True
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Z-score every voxel with the mean and deviation (ddof 1) of the training rows.
+
+    Voxels that do not change over the training rows are dropped, with a warning that counts them. A row that a voxel
+    has no trial of gets the training mean (0 when z-scored). The averages are overwritten, to save memory.
 
     Parameters
     ----------
     averages : Averages
     source : str
         Where the betas come from, for messages.
+    zscore : bool
+        False leaves the betas in their unit; voxels are dropped and gaps filled all the same.
 
     Returns
     -------
-    betas : ndarray of shape (images, kept voxels), float32
+    betas : ndarray of shape (rows, kept voxels), float32
     kept : ndarray of shape (voxels,), bool
 
     Raises
@@ -153,7 +208,7 @@ def standardise(averages: Averages, source: str = "betas") -> tuple[NDArray[np.f
     """
     betas = averages.betas
     kept = np.zeros(betas.shape[1], dtype=np.bool_)
-    for columns in _blocks(betas.shape[1]):
+    for columns in _blocks(*betas.shape):
         block = betas[:, columns].astype(np.float64)
         here = np.flatnonzero((averages.partial >= columns.start) & (averages.partial < columns.stop))
         block[:, averages.partial[here] - columns.start] += np.where(averages.missing[:, here], np.nan, 0.0)
@@ -165,6 +220,9 @@ def standardise(averages: Averages, source: str = "betas") -> tuple[NDArray[np.f
         highest = np.where(known, training, -np.inf).max(axis=0)
         kept[columns] = highest > lowest
         mean = np.where(known, training, 0).sum(axis=0) / np.maximum(number, 1)
+        if not zscore:
+            betas[:, columns] = np.where(np.isfinite(block), block, mean)
+            continue
         squares = np.square(np.where(known, training - mean, 0)).sum(axis=0)
         deviation = np.sqrt(squares / np.maximum(number - 1, 1))
         deviation[~kept[columns]] = 1
@@ -181,9 +239,11 @@ def standardise(averages: Averages, source: str = "betas") -> tuple[NDArray[np.f
     return betas, kept
 
 
-def _blocks(columns: int) -> Iterator[slice]:
-    for start in range(0, columns, _COLUMNS_AT_ONCE):
-        yield slice(start, min(start + _COLUMNS_AT_ONCE, columns))
+def _blocks(rows: int, columns: int) -> Iterator[slice]:
+    """Slices of columns, so that a block in float64 takes some 8 MB."""
+    step = max(16, _VALUES_AT_ONCE // max(rows, 1))
+    for start in range(0, columns, step):
+        yield slice(start, min(start + step, columns))
 
 
 def _keep_columns(matrix: NDArray[np.float32], kept: NDArray[np.bool_]) -> NDArray[np.float32]:

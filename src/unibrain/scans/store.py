@@ -46,6 +46,7 @@ def save_subject(path: str | os.PathLike[str], subject: Subject) -> None:
         "grid_shape": [int(n) for n in subject.grid_shape],
         "regions": list(subject.regions),
         "simulated": bool(subject.simulated),
+        "preparation": dict(subject.preparation),
     }
     regions = np.zeros((len(subject.regions), subject.betas.shape[1]), dtype=np.bool_)
     for row, mask in enumerate(subject.regions.values()):
@@ -89,6 +90,7 @@ def load_subject(path: str | os.PathLike[str]) -> Subject:
         version = description["version"]
         name, simulated = str(description["name"]), bool(description["simulated"])
         x, y, z = (int(n) for n in description["grid_shape"])
+        preparation = dict(description.get("preparation", {}))
         regions = dict(zip(map(str, description["regions"]), arrays["regions"], strict=True))
     if version != _VERSION:
         raise InputError(f"{path}: found format version {version}, expected {_VERSION}: prepare the subject again")
@@ -108,4 +110,5 @@ def load_subject(path: str | os.PathLike[str]) -> Subject:
         regions=regions,
         noise_ceiling=arrays["noise_ceiling"],
         simulated=simulated,
+        preparation=preparation,
     )

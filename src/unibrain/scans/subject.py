@@ -1,7 +1,8 @@
 """The `Subject`: what the decoder needs to know of one person's scans."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,17 +16,21 @@ __all__ = ["Subject"]
 class Subject:
     """One subject's prepared scans: one row per image, repeats averaged, z-scored with training statistics.
 
+    Training rows may also be single trials: then an image has as many rows as it has trials. Test images always have
+    one row each, and no image is on both sides.
+
     Attributes
     ----------
     name : str
         For example ``"subj01"``.
-    betas : ndarray of shape (images, voxels), float32
-        Response of every voxel to every image, z-scored with the mean and deviation (ddof 1) of the training images.
-    stimulus_ids : ndarray of shape (images,), int64
-        0-based ids of the images (NSD's 73k ids), unique.
-    is_test : ndarray of shape (images,), bool
+    betas : ndarray of shape (rows, voxels), float32
+        Response of every voxel to every image, z-scored with the mean and deviation (ddof 1) of the training rows,
+        unless `preparation` says otherwise.
+    stimulus_ids : ndarray of shape (rows,), int64
+        0-based ids of the images (NSD's 73k ids).
+    is_test : ndarray of shape (rows,), bool
         True for the images that are held out.
-    repeats : ndarray of shape (images,), int64
+    repeats : ndarray of shape (rows,), int64
         How many trials were averaged, at least 1.
     voxel_indices : ndarray of shape (voxels,), int64
         Position of each voxel in the flattened grid (C order of the NIfTI's X, Y, Z).
@@ -37,6 +42,9 @@ class Subject:
         Explainable variance of the average of three repeats, in percent (0 to 100); NaN where it is not known.
     simulated : bool
         True if no human was scanned. Shown wherever numbers of this subject appear.
+    preparation : mapping of str to object, optional
+        How the scans were prepared, JSON-ready: for NSD ``protocol``, ``sessions``, ``average``, ``zscore``, ``mask``,
+        ``beta_version`` and ``noise_ceiling``.
     """
 
     name: str
@@ -49,6 +57,7 @@ class Subject:
     regions: Mapping[str, NDArray[np.bool_]]
     noise_ceiling: NDArray[np.float32]
     simulated: bool
+    preparation: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.betas.ndim != 2:
@@ -62,22 +71,43 @@ class Subject:
                     f"{self.name}: region {region} is {mask.dtype} of shape {mask.shape}, "
                     f"expected bool of shape ({voxels},)"
                 )
-        if not np.isfinite(self.betas).all():
+        # Some rows at a time: a mask of a full-size matrix would be hundreds of megabytes.
+        if not all(np.isfinite(self.betas[start : start + 256]).all() for start in range(0, images, 256)):
             raise InputError(
                 f"{self.name}: the betas hold NaN or infinite values, expected finite ones: "
                 "exclude those voxels before preparing"
             )
-        if len(np.unique(self.stimulus_ids)) != images:
+        test = self.stimulus_ids[self.is_test]
+        if len(np.unique(test)) != len(test):
             raise InputError(
-                f"{self.name}: an image id appears twice, expected one row per image: "
-                "average the repeats, and keep test images out of training"
+                f"{self.name}: an id of a test image appears twice, expected one row per test image: "
+                "average the repeats of the test images"
+            )
+        both = np.intersect1d(test, self.stimulus_ids[~self.is_test])
+        if len(both):
+            raise InputError(
+                f"{self.name}: image id {both[0]} appears twice, in training and in test ({len(both)} in all), "
+                "expected every image on one side: keep test images out of training"
+            )
+        ids, counts = np.unique(self.stimulus_ids, return_counts=True)
+        averaged = np.flatnonzero(np.isin(self.stimulus_ids, ids[counts > 1]) & (self.repeats != 1))
+        if len(averaged):
+            raise InputError(
+                f"{self.name}: image id {self.stimulus_ids[averaged[0]]} appears twice, with an average of "
+                f"{self.repeats[averaged[0]]} trials among its rows, expected one row per image or single trials: "
+                "average all repeats of an image, or none"
             )
 
     def _expect_length(self, fields: tuple[str, ...], length: int, item: str) -> None:
-        for field in fields:
-            shape = getattr(self, field).shape
+        for name in fields:
+            shape = getattr(self, name).shape
             if shape != (length,):
-                raise InputError(f"{self.name}: {field} has shape {shape}, expected ({length},), one entry per {item}")
+                raise InputError(f"{self.name}: {name} has shape {shape}, expected ({length},), one entry per {item}")
+
+    @property
+    def single_trials(self) -> bool:
+        """Whether an image has more than one row, which is so where training rows are single trials."""
+        return len(np.unique(self.stimulus_ids)) < len(self.stimulus_ids)
 
     @property
     def train(self) -> "Subject":
@@ -95,7 +125,7 @@ class Subject:
         Parameters
         ----------
         images : ndarray
-            Mask of shape (images,) or row numbers.
+            Mask of shape (rows,) or row numbers.
 
         Returns
         -------

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from unibrain.scans.nsd.regions import STANDARD_LABELS
+from unibrain.scans.nsd.labels import ATLAS_LABELS, STANDARD_LABELS
 
 __all__ = ["PICTURE_DEGREES", "Anatomy", "ReceptiveFields", "build_anatomy"]
 
@@ -116,6 +116,7 @@ def build_anatomy(grid: tuple[int, int, int], rng: np.random.Generator) -> Anato
     nsdgeneral = cortex & (rough_y <= np.quantile(rough_y[cortex], _POSTERIOR))
     labels = {name: np.where(cortex, 0, -1) for name in STANDARD_LABELS}
     labels["nsdgeneral"][nsdgeneral] = 1
+    labels["streams"] = np.where(cortex, 0, -1)
 
     areas = np.full(grid, "", dtype="<U8")
     seen = {name: np.full(grid, np.nan) for name in ("x", "y", "sigma")}
@@ -126,13 +127,17 @@ def build_anatomy(grid: tuple[int, int, int], rng: np.random.Generator) -> Anato
             voxels = _first(front, rough_y, round(share * total))
             front &= ~voxels
             areas[voxels] = area
+            labels["streams"][voxels] = _number("streams", "early")
             horizontal = 1 if side is left else -1  # each hemisphere sees the other side
             _lay_out(area, voxels, rough_y, rough_z, horizontal, size, growth, labels["prf-visualrois"], seen)
-        total = int(front.sum())
+        total, stream = int(front.sum()), "ventral"
         for region, source, name, share in _HIGHER:
             voxels = front if region == "lateral" else _first(front, rough_z, round(share * total))
             front = front & ~voxels
             areas[voxels] = region
+            labels["streams"][voxels] = _number("streams", stream)
+            if region == "ventral":
+                stream = "lateral"
             if source:
                 labels[source][voxels] = _number(source, name)
     inside = np.isfinite(seen["x"])
@@ -181,4 +186,5 @@ def _lay_out(
 
 
 def _number(source: str, name: str) -> int:
-    return next(number for number, label in STANDARD_LABELS[source].items() if label == name)
+    names = {**STANDARD_LABELS, **ATLAS_LABELS}[source]
+    return next(number for number, label in names.items() if label == name)

@@ -85,9 +85,10 @@ def draw_experiment(settings: SimulationSettings, rng: np.random.Generator) -> E
     subjectim = np.hstack([np.tile(sharedix, (SUBJECTS, 1)), rest.reshape(SUBJECTS, own)])
 
     repeats = np.full(shared + own, REPEATS)
-    repeats[-1], repeats[-2] = 1, 2
-    surplus = int(repeats.sum()) % settings.sessions
-    repeats[shared + own - 2 - surplus : shared + own - 2] -= 1
+    if not settings.all_repeats:
+        repeats[-1], repeats[-2] = 1, 2
+        surplus = int(repeats.sum()) % settings.sessions
+        repeats[shared + own - 2 - surplus : shared + own - 2] -= 1
     masterordering = rng.permutation(np.repeat(np.arange(1, shared + own + 1), repeats))
 
     length = settings.trials_per_session

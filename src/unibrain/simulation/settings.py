@@ -7,7 +7,10 @@ from unibrain.scans.nsd.betas import FILE_FORMATS
 from unibrain.scans.nsd.layout import REPEATS, SUBJECTS
 from unibrain.simulation.noise import DIFFICULTIES, Difficulty
 
-__all__ = ["SimulationSettings"]
+__all__ = ["NSD_PIXELS", "SimulationSettings"]
+
+NSD_PIXELS = 425
+"""Side of NSD's pictures."""
 
 
 @dataclass(frozen=True)
@@ -23,13 +26,17 @@ class SimulationSettings:
     training_images, test_images : int
         For each subject. Test images are the shared ones, the same for all subjects. All are shown three times, save
         one training image that is shown once, and as many that are shown twice as make the sessions equally long (at
-        least one).
+        least one); see `all_repeats`.
     sessions : int
         At least 2.
+    all_repeats : bool
+        Show every image three times, as NSD's whole design does. The sessions must divide the trials. With 9,000
+        training and 1,000 test images and 40 sessions the numbers are NSD's: 750 trials in a session, 10,000 images for
+        a subject, 73,000 in all.
     grid : tuple of int
         X, Y, Z of the volumes. About a fifth of it is inside ``nsdgeneral``.
     picture_size : int
-        Side of the pictures in pixels, a multiple of 16.
+        Side of the pictures in pixels, a multiple of 16, or NSD's 425.
     subjects : tuple of int
         Which of NSD's eight subjects are scanned.
     beta_formats : tuple of {"hdf5", "nifti"}
@@ -50,6 +57,7 @@ class SimulationSettings:
     picture_size: int = 64
     subjects: tuple[int, ...] = (1,)
     beta_formats: tuple[str, ...] = ("hdf5",)
+    all_repeats: bool = False
 
     def __post_init__(self) -> None:
         _expect("difficulty", self.difficulty, self.difficulty in DIFFICULTIES, f"one of {', '.join(DIFFICULTIES)}")
@@ -57,9 +65,11 @@ class SimulationSettings:
             _expect(name, getattr(self, name), getattr(self, name) >= least, f"at least {least}")
         few = self.sessions <= self.training_images - 2 and self.trials_per_session >= 4
         _expect("sessions", self.sessions, few, "four trials or more in each, and at least two more training images")
+        whole = not self.all_repeats or REPEATS * self.images_per_subject % self.sessions == 0
+        _expect("sessions", self.sessions, whole, f"a divisor of {REPEATS} x {self.images_per_subject} trials")
         _expect("grid", self.grid, len(self.grid) == 3 and min(self.grid) >= 6, "three numbers of at least 6")
         size = self.picture_size
-        _expect("picture_size", size, size >= 16 and size % 16 == 0, "a multiple of 16")
+        _expect("picture_size", size, size >= 16 and (size % 16 == 0 or size == NSD_PIXELS), "a multiple of 16, or 425")
         subjects = self.subjects
         known = bool(subjects) and set(subjects) <= set(range(1, SUBJECTS + 1)) and len(set(subjects)) == len(subjects)
         _expect("subjects", subjects, known, f"different numbers from 1 to {SUBJECTS}")
@@ -83,8 +93,8 @@ class SimulationSettings:
 
     @property
     def trials_per_session(self) -> int:
-        """NSD: 750. The last three repeats of the full design are left out (see `training_images`)."""
-        return (REPEATS * self.images_per_subject - REPEATS) // self.sessions
+        """NSD: 750. The last three repeats of the full design are left out unless `all_repeats`."""
+        return (REPEATS * self.images_per_subject - (0 if self.all_repeats else REPEATS)) // self.sessions
 
 
 def _expect(name: str, found: object, right: bool, expected: str) -> None:

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from unibrain.scans.nsd.labels import ATLAS_LABELS, STANDARD_LABELS
 from unibrain.scans.nsd.layout import VOXEL_SIZE, NsdLayout
-from unibrain.scans.nsd.regions import STANDARD_LABELS
 from unibrain.simulation.anatomy import Anatomy
 
 __all__ = ["write_anatomy", "write_betas", "write_nifti"]
@@ -49,7 +49,8 @@ def write_anatomy(layout: NsdLayout, anatomy: Anatomy) -> None:
         write_nifti(layout.roi(name), labels.astype(np.float64))
         for hemisphere, side in (("lh", anatomy.left), ("rh", ~anatomy.left)):
             write_nifti(layout.roi(name, hemisphere), np.where(side, labels, -1).astype(np.float64))
-        lines = ["0 Unknown", *(f"{number} {label}" for number, label in STANDARD_LABELS[name].items())]
+        names = {**STANDARD_LABELS, **ATLAS_LABELS}[name]
+        lines = ["0 Unknown", *(f"{number} {label}" for number, label in names.items())]
         lines[-1] += "\t"  # some of NSD's tables have such a tab
         table = layout.label_tables(name)[0]
         table.parent.mkdir(parents=True, exist_ok=True)

@@ -90,7 +90,9 @@ def _write_subject(
     rows = np.searchsorted(list(scenes), ids)
     training = np.arange(len(ids)) >= settings.test_images
     tuning = draw_tuning(anatomy, load_catalogue(), _rng(settings, _TUNING, subject))
-    responses = signal(tuning, pictures[rows], [scenes[int(i)] for i in ids], training)
+    # The filters of early voxels halve the picture several times: of an odd size they see all but the last pixels.
+    side = pictures.shape[1] - pictures.shape[1] % 16
+    responses = signal(tuning, pictures[rows, :side, :side], [scenes[int(i)] for i in ids], training)
     noise = TrialNoise(responses[training], settings.noise, _rng(settings, _RELIABILITY, subject))
     _write_sessions(layout, settings, experiment, anatomy, responses, noise)
 

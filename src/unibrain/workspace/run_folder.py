@@ -14,6 +14,7 @@ __all__ = ["ARTEFACTS", "RunFolder"]
 ARTEFACTS = {
     "nsd": ("nsd", "simulate"),
     "subject": ("subject.npz", "prepare"),
+    "split": ("split.json", "prepare"),
     "latents": ("latents", "extract"),
     "decoder": ("decoder", "fit"),
     "predicted": ("predicted", "reconstruct"),

@@ -11,12 +11,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unibrain.errors import InputError
+from unibrain.scans.nsd.design import Design
 from unibrain.scans.nsd.files import read_volume
 from unibrain.scans.nsd.layout import REPEATS, NsdLayout
+from unibrain.scans.nsd.sessions import MaskedSessions
+from unibrain.workspace.progress import track
 
-__all__ = ["NcsnrAccumulator", "noise_ceiling", "read_noise_ceiling"]
+__all__ = ["NcsnrAccumulator", "noise_ceiling", "read_noise_ceiling", "recompute_noise_ceiling"]
 
 _log = logging.getLogger(__name__)
+
+_VALUES_AT_ONCE = 2**21
 
 
 def noise_ceiling(ncsnr: NDArray[np.floating], repeats: int = REPEATS) -> NDArray[np.float32]:
@@ -75,10 +80,48 @@ def read_noise_ceiling(layout: NsdLayout, mask: NDArray[np.bool_]) -> NDArray[np
     return noise_ceiling(ncsnr)
 
 
+def recompute_noise_ceiling(sessions: MaskedSessions, design: Design) -> NDArray[np.float32]:
+    """Compute the noise ceiling of an average of three repeats from single trials, some voxels at a time.
+
+    Parameters
+    ----------
+    sessions : MaskedSessions
+    design : Design
+        Of the same sessions. Images count that have exactly three trials in them.
+
+    Returns
+    -------
+    ndarray of shape (voxels,), float32
+        Percent; NaN for a voxel without a valid image.
+
+    Raises
+    ------
+    InputError
+        If no image has three trials in these sessions.
+    """
+    ids, images, counts = np.unique(design.stimulus_ids, return_inverse=True, return_counts=True)
+    if not (counts == REPEATS).any():
+        raise InputError(
+            f"{next(iter(sessions.sources.values())).parent}: found no image with {REPEATS} trials in the sessions "
+            "that are read, expected some to compute the noise ceiling from: read more sessions, or take the ceiling "
+            "from NSD's file"
+        )
+    ncsnr = np.empty(sessions.voxels, dtype=np.float32)
+    step = max(16, _VALUES_AT_ONCE // len(ids))
+    for start in track(range(0, len(ncsnr), step), "noise ceiling", unit="block"):
+        voxels = slice(start, min(start + step, len(ncsnr)))
+        block = NcsnrAccumulator(len(ids), voxels.stop - start)
+        for session in design.sessions:
+            block.add(sessions.read(session, voxels), images[design.session == session])
+        ncsnr[voxels] = block.ncsnr()
+    return noise_ceiling(ncsnr)
+
+
 class NcsnrAccumulator:
     """Computes ncsnr from single trials, one session in memory at a time.
 
-    Keeps two float32 numbers per image and voxel.
+    Keeps two float32 numbers per image and voxel: for a full-size subject, add some voxels at a time (see
+    `recompute_noise_ceiling`).
 
     Parameters
     ----------
@@ -117,9 +160,13 @@ class NcsnrAccumulator:
         deviation = z.std(axis=0, ddof=1, dtype=np.float64)
         deviation[constant] = np.nan
         z /= deviation.astype(np.float32)
-        np.add.at(self._sums, images, z)
-        np.add.at(self._squares, images, np.square(z))
         np.add.at(self._counts, images, 1)
+        # All first trials of an image, then all second ones: without repeats a plain sum over rows will do.
+        occurrence = _occurrences(images)
+        for number in range(occurrence.max(initial=-1) + 1):
+            here = occurrence == number
+            self._sums[images[here]] += z[here]
+            self._squares[images[here]] += np.square(z[here])
 
     def ncsnr(self, images: NDArray[np.bool_] | None = None) -> NDArray[np.float32]:
         """Give the ratio from all images that have exactly three trials.
@@ -146,3 +193,13 @@ class NcsnrAccumulator:
         with np.errstate(divide="ignore", invalid="ignore"):
             ratio = np.sqrt(np.maximum(0, 1 - noise) / noise)
         return np.asarray(ratio, dtype=np.float32)
+
+
+def _occurrences(images: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Count how often each entry has occurred before."""
+    order = np.argsort(images, kind="stable")
+    starts = np.unique(images[order], return_index=True)[1]
+    counts = np.diff(np.append(starts, len(images)))
+    before = np.empty(len(images), dtype=np.int64)
+    before[order] = np.arange(len(images)) - np.repeat(starts, counts)
+    return before

@@ -12,6 +12,7 @@ from unibrain.errors import InputError
 from unibrain.scans.nsd.files import require_file, whole_file
 from unibrain.scans.nsd.layout import NsdLayout
 from unibrain.scans.nsd.stim_info import check_stim_info
+from unibrain.scans.numbers import as_ranges
 
 __all__ = ["Design", "ExperimentDesign", "read_design", "read_expdesign"]
 
@@ -168,9 +169,10 @@ def read_design(layout: NsdLayout, sessions: Iterable[int] | None = None) -> Des
     chosen = present if sessions is None else np.unique(np.asarray(list(sessions), dtype=np.int64))
     absent = np.setdiff1d(chosen, present)
     if len(absent) or not len(chosen):
+        wanted = "session" + "s" * (len(absent) > 1) + f" {as_ranges(absent.tolist())}"
         raise InputError(
-            f"{layout.responses}: found sessions {present.min()} to {present.max()}, expected session "
-            f"{absent[0] if len(absent) else 'numbers (none were given)'}: choose sessions that were run"
+            f"{layout.responses}: found sessions {as_ranges(present.tolist())}, expected "
+            f"{wanted if len(absent) else 'session numbers (none were given)'}: choose sessions that were run"
         )
     keep = np.isin(session, chosen)
     return Design(

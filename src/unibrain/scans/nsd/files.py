@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from unibrain.errors import InputError
 
-__all__ = ["read_label_volume", "read_volume", "require_file", "whole_file"]
+__all__ = ["read_label_volume", "read_volume", "require_file", "volume_grid", "whole_file"]
 
 
 def require_file(path: Path, what: str, remedy: str = "download it, or check the folder given as NSD's root") -> Path:
@@ -89,6 +89,8 @@ def read_volume(path: Path, what: str, shape: tuple[int, ...] | None = None) -> 
     require_file(path, what)
     with whole_file(path, "NIfTI"):
         volume = np.asarray(nibabel.load(path).dataobj, dtype=np.float64)  # type: ignore[attr-defined]
+    if volume.ndim == 4 and volume.shape[3] == 1:
+        volume = volume[..., 0]
     if volume.ndim != 3:
         raise InputError(f"{path}: found an array of shape {volume.shape}, expected three axes X, Y, Z: check the file")
     if shape is not None and volume.shape != shape:
@@ -97,6 +99,20 @@ def read_volume(path: Path, what: str, shape: tuple[int, ...] | None = None) -> 
             "take all volumes from one subject and one space"
         )
     return volume
+
+
+def volume_grid(path: Path) -> tuple[int, ...]:
+    """X, Y and Z of a NIfTI, from its header alone.
+
+    Raises
+    ------
+    InputError
+        If the file is damaged.
+    """
+    import nibabel
+
+    with whole_file(path, "NIfTI"):
+        return tuple(int(n) for n in nibabel.load(path).shape[:3])  # type: ignore[attr-defined]
 
 
 def read_label_volume(path: Path, what: str, shape: tuple[int, ...] | None = None) -> NDArray[np.int64]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from unibrain.errors import InputError
 
-__all__ = ["BETA_SCALE", "REPEATS", "SIMULATED_MARKER", "SUBJECTS", "VOXEL_SIZE", "NsdLayout"]
+__all__ = ["BETA_SCALE", "REPEATS", "SAFE_NAME", "SIMULATED_MARKER", "SUBJECTS", "VOXEL_SIZE", "NsdLayout"]
 
 BETA_SCALE = 300.0
 """Stored betas are percent signal change times this."""
@@ -19,7 +19,8 @@ VOXEL_SIZE = 1.8
 SIMULATED_MARKER = "SIMULATED.json"
 """A file of this name at the root says that no human was scanned."""
 
-_SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
+SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
+"""What names of files that come from settings or folders may look like."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,7 @@ class NsdLayout:
 
 def _check_name(name: str) -> None:
     # Names come from settings and files: none may lead out of the tree.
-    if not _SAFE_NAME.fullmatch(name):
+    if not SAFE_NAME.fullmatch(name):
         raise InputError(
             f"the name {name!r} holds more than letters, digits and ._+-, expected a plain name such as 'nsdgeneral': "
             "correct the setting"

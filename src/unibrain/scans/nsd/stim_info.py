@@ -76,6 +76,12 @@ def check_stim_info(layout: NsdLayout, trial_ids: NDArray[np.int64], sharedix: N
     with whole_file(path, "comma-separated"):
         trials = table[columns].to_numpy(dtype=np.int64)
         shared = np.flatnonzero(table["shared1000"].to_numpy(dtype=bool))
+    highest = int(max(trial_ids.max(), sharedix.max()))
+    if highest > len(table):
+        raise InputError(
+            f"{layout.expdesign}: found the 73k id {highest}, expected ids from 1 to {len(table)}, the number of "
+            f"images in {path.name}: take both files from one download"
+        )
     if not np.array_equal(shared, np.sort(sharedix) - 1):
         raise InputError(
             f"{path}: found {len(shared)} images marked as shared1000, expected the {len(sharedix)} of sharedix "

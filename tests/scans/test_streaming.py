@@ -1,0 +1,277 @@
+"""Each file is read once, some volumes at a time; a stopped preparation continues at the session."""
+
+import gzip
+import json
+import logging
+import shutil
+import tracemalloc
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+import nibabel
+import numpy as np
+import pandas
+import pytest
+from scipy.io import loadmat
+
+from unibrain.errors import InputError
+from unibrain.scans import PrepareSettings, read_nsd
+from unibrain.scans.nsd import NsdLayout, betas, ceiling, sessions
+from unibrain.scans.nsd.design import Design
+from unibrain.simulation.volumes import write_betas
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Sessions in the order in which they are read; stops before what `stop` says."""
+    numbers: list[int] = []
+    real = sessions.read_session
+
+    def read(layout: NsdLayout, mask: np.ndarray, session: int, *rest: object) -> np.ndarray:
+        numbers.append(session)
+        return real(layout, mask, session, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(sessions, "read_session", read)
+    return numbers
+
+
+@pytest.mark.parametrize(
+    "settings", [PrepareSettings(), PrepareSettings(noise_ceiling="recompute", protocol="session-zscore")]
+)
+def test_each_file_is_read_once(tree: Path, opened: list[int], settings: PrepareSettings) -> None:
+    read_nsd(tree, 1, settings)
+    assert opened == [1, 2, 3]
+
+
+def test_a_stopped_preparation_continues_at_the_session(own_tree: NsdLayout, tmp_path: Path, opened: list[int]) -> None:
+    whole = read_nsd(own_tree.root)
+    third = own_tree.betas(3, "hdf5")
+    content = third.read_bytes()
+    third.write_bytes(content[: len(content) // 2])
+    scratch = tmp_path / "scratch"
+    with pytest.raises(InputError, match="truncated"):
+        read_nsd(own_tree.root, 1, None, scratch)
+    third.write_bytes(content)
+    opened.clear()
+    np.testing.assert_array_equal(read_nsd(own_tree.root, 1, None, scratch).betas, whole.betas)
+    assert opened == [3]
+    opened.clear()
+    read_nsd(own_tree.root, 1, PrepareSettings(zscore="session"), scratch)
+    assert opened == [], "what was read does not depend on what comes after"
+
+
+def test_what_changed_is_read_again(own_tree: NsdLayout, tmp_path: Path, opened: list[int]) -> None:
+    scratch = tmp_path / "scratch"
+    read_nsd(own_tree.root, 1, None, scratch)
+    opened.clear()
+    with h5py.File(own_tree.betas(2, "hdf5"), "r+") as file:
+        file["betas"][...] = file["betas"][...] * 2
+    changed = read_nsd(own_tree.root, 1, None, scratch)
+    assert opened == [2]
+    np.testing.assert_array_equal(changed.betas, read_nsd(own_tree.root).betas)
+    opened.clear()
+    read_nsd(own_tree.root, 1, PrepareSettings(mask="V1"), scratch)
+    assert opened == [1, 2, 3]
+    assert len(list(scratch.iterdir())) == 3, "nothing of another mask is kept"
+    kept = next(scratch.iterdir())
+    kept.write_bytes(kept.read_bytes()[:-5])
+    opened.clear()
+    read_nsd(own_tree.root, 1, PrepareSettings(mask="V1"), scratch)
+    assert len(opened) == 1, "a file that was cut short is not believed"
+
+
+def test_no_temporary_folder_is_left(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    read_nsd(tree)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_blocks_of_volumes_give_the_same_matrix(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    nifti = PrepareSettings(file_format="nifti")
+    whole = read_nsd(tree, 1, nifti)
+    monkeypatch.setattr(betas, "_BYTES_AT_ONCE", 5 * 8 * 9 * 7 * 2)
+    np.testing.assert_array_equal(read_nsd(tree, 1, nifti).betas, whole.betas)
+
+
+@pytest.mark.parametrize("kind", ["hdf5", "nifti"])
+def test_a_session_is_never_in_memory_as_a_whole(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    layout, grid, trials = NsdLayout(tmp_path), (20, 20, 20), 500
+    brain = np.zeros(grid, dtype=bool)
+    brain[5:15, 5:15, 5:15] = True
+    stored = np.random.default_rng(0).integers(-9, 9, (trials, 1000)).astype(np.int16)
+    write_betas(layout, 1, brain, stored, (kind,))
+    mask = np.zeros(grid, dtype=bool)
+    mask[5:8, 5:15, 5:7] = True
+    monkeypatch.setattr(betas, "_BYTES_AT_ONCE", 2**19)
+    tracemalloc.start()
+    try:
+        read = betas.read_session(layout, mask, 1, trials, kind)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    np.testing.assert_array_equal(read, stored.T[mask[brain]])
+    assert peak < trials * 8000 * 2 / 4, "a quarter of the file"
+
+
+def rewrite_nifti(path: Path, change: Callable[[np.ndarray], np.ndarray], dtype: str) -> None:
+    image = nibabel.load(path)
+    changed = change(np.asarray(image.dataobj)).astype(dtype)
+    nibabel.save(nibabel.Nifti1Image(changed, image.affine, nibabel.Nifti1Header(endianness=dtype[0])), path)
+
+
+@pytest.mark.parametrize("dtype", ["<f4", "<i4", ">i2"])
+def test_betas_of_any_type(own_tree: NsdLayout, dtype: str) -> None:
+    before = read_nsd(own_tree.root)
+    for session in (1, 2, 3):
+        rewrite_nifti(own_tree.betas(session, "nifti"), lambda stored: stored, dtype)
+        with h5py.File(own_tree.betas(session, "hdf5"), "r+") as file:
+            stored = file["betas"][...]
+            del file["betas"]
+            file["betas"] = stored.astype(dtype)
+    for kind in ("nifti", "hdf5"):
+        np.testing.assert_array_equal(read_nsd(own_tree.root, 1, PrepareSettings(file_format=kind)).betas, before.betas)
+
+
+def test_a_slope_in_the_header_is_applied(own_tree: NsdLayout) -> None:
+    before = read_nsd(own_tree.root, 1, PrepareSettings(file_format="nifti", zscore="none"))
+    for session in (1, 2, 3):
+        path = own_tree.betas(session, "nifti")
+        image = nibabel.load(path)
+        scaled = nibabel.Nifti1Image(np.asarray(image.dataobj), image.affine)
+        scaled.header.set_slope_inter(2, 0)
+        raw = bytearray(gzip.decompress(path.read_bytes()))
+        raw[112:116] = np.float32(2).tobytes()  # scl_slope
+        path.write_bytes(gzip.compress(bytes(raw)))
+    after = read_nsd(own_tree.root, 1, PrepareSettings(file_format="nifti", zscore="none"))
+    np.testing.assert_allclose(after.betas, 2 * before.betas, rtol=1e-6)
+
+
+def test_a_nifti_cut_in_its_last_bytes(own_tree: NsdLayout) -> None:
+    """All numbers are there, but not the checksum."""
+    path = own_tree.betas(2, "nifti")
+    path.write_bytes(path.read_bytes()[:-4])
+    with pytest.raises(InputError, match=r"betas_session02\.nii\.gz: found a file that cannot be read .* truncated"):
+        read_nsd(own_tree.root, 1, PrepareSettings(file_format="nifti"))
+
+
+def test_a_nifti_with_a_flipped_bit(own_tree: NsdLayout) -> None:
+    path = own_tree.betas(2, "nifti")
+    raw = gzip.decompress(path.read_bytes())
+    stored = bytearray(gzip.compress(raw, compresslevel=0))
+    stored[len(stored) // 2] ^= 1
+    path.write_bytes(bytes(stored))
+    with pytest.raises(InputError, match="CRC"):
+        read_nsd(own_tree.root, 1, PrepareSettings(file_format="nifti"))
+
+
+def test_a_nifti_that_is_shorter_than_its_header_says(own_tree: NsdLayout) -> None:
+    path = own_tree.betas(2, "nifti")
+    path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes())[:-2000]))
+    with pytest.raises(InputError, match="it ends in volume 1 to 29 of 29"):
+        read_nsd(own_tree.root, 1, PrepareSettings(file_format="nifti"))
+
+
+def test_hdf5_with_its_axes_in_the_other_order_is_recognised(own_tree: NsdLayout) -> None:
+    with h5py.File(own_tree.betas(1, "hdf5"), "r+") as file:
+        stored = file["betas"][...].T
+        del file["betas"]
+        file["betas"] = stored
+    with pytest.raises(InputError, match=r"\(8, 9, 7, 29\), whose axes are in the other order, expected \(29, 7, 9, 8"):
+        read_nsd(own_tree.root)
+
+
+def test_betas_that_are_no_numbers(own_tree: NsdLayout) -> None:
+    with h5py.File(own_tree.betas(1, "hdf5"), "r+") as file:
+        shape = file["betas"].shape
+        del file["betas"]
+        file.create_dataset("betas", shape, dtype="S3")
+    with pytest.raises(InputError, match=r"betas of type .*, expected numbers"):
+        read_nsd(own_tree.root)
+
+
+@pytest.mark.parametrize("field", ["sharedix", "subjectim"])
+def test_ids_beyond_the_table_of_images(own_tree: NsdLayout, field: str) -> None:
+    from scipy.io import savemat
+
+    design = {name: values for name, values in loadmat(own_tree.expdesign).items() if not name.startswith("__")}
+    if field == "subjectim":
+        design["subjectim"][0, -1] = 73_001
+        table = pandas.read_csv(own_tree.responses, sep="\t")
+        table.loc[table["10KID"] == design["subjectim"].shape[1], "73KID"] = 73_001
+        table.to_csv(own_tree.responses, sep="\t", index=False, na_rep="NaN")
+    else:
+        design["sharedix"][0, -1] = design["subjectim"][:, 5] = 73_001
+        table = pandas.read_csv(own_tree.responses, sep="\t")
+        table.loc[table["10KID"] == 6, "73KID"] = 73_001
+        table.to_csv(own_tree.responses, sep="\t", index=False, na_rep="NaN")
+    savemat(own_tree.expdesign, design)
+    with pytest.raises(InputError, match=r"found the 73k id 73001, expected ids from 1 to 198"):
+        read_nsd(own_tree.root)
+
+
+def test_sessions_of_another_subject_are_pointed_out(own_tree: NsdLayout, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        read_nsd(own_tree.root, 1, PrepareSettings(mask="brainmask"))
+    assert "resemble" not in caplog.text
+    shutil.copy(NsdLayout(own_tree.root, 2).betas(2, "hdf5"), own_tree.betas(2, "hdf5"))
+    with caplog.at_level(logging.WARNING):
+        read_nsd(own_tree.root, 1, PrepareSettings(mask="brainmask"))
+    assert "betas_session02.hdf5: found a mean response over voxels that does not resemble" in caplog.text
+    shutil.copy(own_tree.betas(1, "hdf5"), own_tree.betas(2, "hdf5"))
+    with caplog.at_level(logging.WARNING):
+        read_nsd(own_tree.root)
+    assert "betas_session02.hdf5: found the same betas as in betas_session01.hdf5" in caplog.text
+
+
+def test_sessions_of_a_subject_with_another_grid(own_tree: NsdLayout) -> None:
+    with h5py.File(own_tree.betas(2, "hdf5"), "r+") as file:
+        stored = file["betas"][:, :-1]
+        del file["betas"]
+        file["betas"] = stored
+    with pytest.raises(InputError, match=r"betas_session02\.hdf5: found betas of shape \(29, 6, 9, 8\), expected"):
+        read_nsd(own_tree.root)
+
+
+def test_the_recomputed_ceiling_is_that_of_the_file(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stored = read_nsd(tree)
+    again = read_nsd(tree, 1, PrepareSettings(noise_ceiling="recompute"))
+    np.testing.assert_allclose(again.noise_ceiling, stored.noise_ceiling, rtol=1e-5, atol=1e-5)
+    monkeypatch.setattr(ceiling, "_VALUES_AT_ONCE", 0)  # blocks of 16 voxels
+    blocks = read_nsd(tree, 1, PrepareSettings(noise_ceiling="recompute"))
+    np.testing.assert_array_equal(blocks.noise_ceiling, again.noise_ceiling)
+
+
+def test_a_ceiling_needs_images_with_three_trials(tmp_path: Path) -> None:
+    design = Design((1,), np.ones(4, dtype=np.int64), np.array([5, 5, 6, 7]), np.zeros(4, dtype=bool))
+    stored = sessions.MaskedSessions({1: tmp_path / "session.npy"}, {1: tmp_path / "betas_session01.hdf5"})
+    with pytest.raises(InputError, match="found no image with 3 trials in the sessions that are read"):
+        ceiling.recompute_noise_ceiling(stored, design)
+
+
+def test_the_simulated_tree_tells_one_story(tree: Path) -> None:
+    """The cross-checks between the design, the trials, the table of images and the betas, for both subjects."""
+    images = pandas.read_csv(NsdLayout(tree).stim_info, index_col=0)
+    for subject in (1, 2):
+        layout = NsdLayout(tree, subject)
+        design = {name: values.astype(np.int64) for name, values in loadmat(layout.expdesign).items() if name[0] != "_"}
+        order, ids = design["masterordering"][0], design["subjectim"][subject - 1]
+        responses = pandas.read_csv(layout.responses, sep="\t")
+        np.testing.assert_array_equal(responses["73KID"], ids[order - 1])
+        for repeat in range(3):
+            numbers = images[f"subject{subject}_rep{repeat}"]
+            shown = numbers[numbers > 0]
+            np.testing.assert_array_equal(ids[order[shown - 1] - 1] - 1, shown.index)
+        for session, part in responses.groupby("SESSION"):
+            times = part["10KID"].value_counts()
+            expected = [(times == number).sum() for number in (1, 2, 3)]
+            assert design["basiccnt"][:, session - 1].tolist() == expected
+        read = read_nsd(tree, subject)
+        assert sorted(set(read.repeats)) == [1, 2, 3]
+        assert set(read.test.stimulus_ids + 1) == set(design["sharedix"][0])
+        for session in (1, 2, 3):
+            brain = np.asarray(nibabel.load(layout.brainmask).dataobj) > 0
+            stored = np.asarray(nibabel.load(layout.betas(session, "nifti")).dataobj)
+            assert (stored[brain] == 0).all(axis=1).sum() == (1 if session == 2 else 0)
+    marker = json.loads(NsdLayout(tree).marker.read_text())
+    assert marker["settings"]["all_repeats"] is False
