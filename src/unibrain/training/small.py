@@ -25,7 +25,7 @@ RECIPES = {
     "autokl": Recipe(steps=6900, batch_size=8, learning_rate=1e-3, cooldown=1900, average=0.998, weight_decay=0.0),
     "clip": Recipe(steps=2400, batch_size=96, learning_rate=1e-3, cooldown=800, average=0.995, weight_decay=0.05),
     "optimus": Recipe(steps=4000, batch_size=64, learning_rate=1.5e-3, cooldown=1000, average=0.997),
-    "flows": Recipe(steps=4000, batch_size=64, learning_rate=8e-4, warmup=300, cooldown=600, average=0.997),
+    "flows": Recipe(steps=7800, batch_size=64, learning_rate=8e-4, warmup=300, cooldown=1500, average=0.998),
 }
 
 
@@ -111,8 +111,8 @@ def small_config(bert_vocabulary: int, gpt2_vocabulary: int, clip_vocabulary: in
             eos_token_id=eos,
             resize=64,
         ),
-        image=SamplingSettings(image_weight=0.6, guidance_scale=2.5, steps=16),
-        text=SamplingSettings(image_weight=0.6, guidance_scale=3.5, steps=24),
+        image=SamplingSettings(image_weight=0.5, guidance_scale=3.0, strength=0.9, steps=20, eta=1.0),
+        text=SamplingSettings(image_weight=0.6, guidance_scale=5.0, strength=0.9, steps=30, eta=1.0),
     )
 
 

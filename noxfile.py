@@ -1,0 +1,88 @@
+"""Sessions for `nox`: the whole suite, and the fingerprints on the ends of the supported ranges.
+
+Run ``nox -s tests``, or ``nox -s lowest highest``. The two ends are taken from the ranges in ``pyproject.toml``:
+`lowest` installs the lower bound of every library that a fingerprint leans on, `highest` the newest that the range
+allows.
+
+PyTorch is large and not everywhere to be had in every version, so both take the one of ``constraints.txt``.
+``UNIBRAIN_NOX_TORCH`` names another one; ``UNIBRAIN_NOX_TORCH=range`` takes the ends of its range too.
+"""
+
+import os
+import re
+import tomllib
+from pathlib import Path
+
+import nox
+
+ROOT = Path(__file__).parent
+LIBRARIES = ("transformers", "diffusers", "tokenizers", "safetensors", "pillow", "numpy", "huggingface-hub")
+FOLDERS = ("tests/doctor", "tests/reference", "tests/backbone")
+
+nox.options.sessions = ["tests"]
+nox.options.default_venv_backend = "venv"
+
+
+def pyproject_ranges() -> dict[str, str]:
+    """Range of every dependency, by name."""
+    lines = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"]
+    found = (re.fullmatch(r"([\w.-]+)(?:\[[^]]*\])?\s*(.*)", line) for line in lines)
+    return {match[1].lower().replace("_", "-"): match[2] for match in found if match}
+
+
+def lower_bound(wanted: str) -> str:
+    """The version after ``>=``."""
+    match = re.search(r">=\s*([^,\s]+)", wanted)
+    if match is None:
+        raise ValueError(f"no lower bound in {wanted!r}")
+    return match[1]
+
+
+def pinned(name: str) -> str:
+    """Version of a library in constraints.txt."""
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    return next(line.split("==")[1] for line in lines if line.lower().startswith(f"{name}=="))
+
+
+def torch_requirement(end: str) -> str:
+    """PyTorch for one end of the range."""
+    chosen = os.environ.get("UNIBRAIN_NOX_TORCH") or pinned("torch")
+    if chosen != "range":
+        return f"torch=={chosen}"
+    wanted = pyproject_ranges()["torch"]
+    return f"torch=={lower_bound(wanted)}" if end == "lowest" else f"torch{wanted}"
+
+
+def run_fingerprints(session: nox.Session, requirements: list[str]) -> None:
+    """Install the package beside these versions, show what came, and run the tests that depend on them."""
+    session.install(*requirements, "-e", ".[test]")
+    names = "|".join((*LIBRARIES, "torch"))
+    shown = session.run("python", "-m", "pip", "list", "--format=freeze", silent=True) or ""
+    session.log("versions: %s", " ".join(re.findall(rf"(?im)^(?:{names.replace('-', '[-_]')})==\S+", shown)))
+    # The options in pyproject.toml collect doctests too, which cannot have two folders with a conftest.py.
+    options = ["--override-ini", "addopts=-ra --strict-markers", "--no-header", "-p", "no:cacheprovider"]
+    session.run("python", "-m", "pytest", *options, *(session.posargs or FOLDERS))
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """The whole suite with the pinned versions."""
+    session.install("-c", "constraints.txt", "-e", ".[demo,test]")
+    session.run("python", "-m", "pytest", *session.posargs)
+
+
+@nox.session
+def lowest(session: nox.Session) -> None:
+    """Fingerprints, reference data and backbone with the lowest supported versions."""
+    ranges = pyproject_ranges()
+    versions = [f"{name}=={lower_bound(ranges[name])}" for name in LIBRARIES if name in ranges]
+    run_fingerprints(session, [torch_requirement("lowest"), *versions])
+
+
+@nox.session
+def highest(session: nox.Session) -> None:
+    """Fingerprints, reference data and backbone with the highest supported versions that are published."""
+    ranges = pyproject_ranges()
+    versions = [f"{name}{ranges[name]}" for name in LIBRARIES if name in ranges]
+    session.env["PIP_UPGRADE"] = "1"
+    run_fingerprints(session, [torch_requirement("highest"), *versions])
