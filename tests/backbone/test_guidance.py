@@ -81,10 +81,35 @@ def test_scale_one_leaves_the_unconditional_half_out(flows: Counting, contexts: 
     torch.testing.assert_close(found, mixed(flows, x, timesteps, conditional, 0.6), atol=1e-12, rtol=0)
 
 
-def test_guided_steps_are_one_call_of_twice_the_batch(flows: Counting, contexts: Any) -> None:
+@pytest.mark.parametrize("latent", LATENTS)
+def test_guided_steps_are_one_call_that_doubles_at_the_first_context(
+    flows: Counting, contexts: Any, latent: str
+) -> None:
+    widths: list[int] = []
+    for holder in flows._diffuser(latent).data_blocks:
+        holder[0].register_forward_hook(lambda _, __, output: widths.append(len(output)))
     model = guided_model(flows, *contexts, 0.6, 2.0)
-    model(random(*LATENTS["text"]), torch.tensor([7, 700]))
-    assert flows.batches == [4]
+    model(random(*LATENTS[latent]), torch.tensor([7, 700]))
+    assert flows.batches == [2]
+    first = next(i for i, step in enumerate(flows.plan.steps) if step.action == "context")
+    before = sum(step.action == "data" for step in flows.plan.steps[:first])
+    assert before == 2
+    assert widths == [2] * before + [4] * (len(flows.plan.data) - before)
+
+
+@pytest.mark.parametrize("latent", LATENTS)
+def test_prepared_unconditional_contexts_and_one_timestep_for_all_rows(
+    flows: Counting, contexts: Any, latent: str
+) -> None:
+    conditional, unconditional = contexts
+    prepared = {kind: flows.prepare(kind, rows) for kind, rows in unconditional.items()}
+    x = random(*LATENTS[latent])
+    expected = guided_model(flows, conditional, unconditional, 0.6, 3.0)(x, torch.tensor([7, 7]))
+    found = guided_model(flows, conditional, prepared, 0.6, 3.0)(x, torch.tensor([7]).expand(2))
+    torch.testing.assert_close(found, expected, atol=1e-12, rtol=0)
+    both = flows.prepare("image", conditional["image"]).beside(prepared["image"])
+    rows = {len(keys) for pairs in both.keys_values for keys, _ in pairs}
+    assert rows == {1, 2}, "the shared row was copied for every scan"
 
 
 @pytest.mark.parametrize(("weight", "kinds"), [(0.0, {"text"}), (1.0, {"image"}), (0.5, {"image", "text"})])

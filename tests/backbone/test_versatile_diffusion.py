@@ -39,19 +39,14 @@ def encoded(tiny: VersatileDiffusion, captions: tuple[str, ...]) -> Encoded:
     )
 
 
-def like(backbone: VersatileDiffusion, batch_size: int = 64, **changes: Any) -> VersatileDiffusion:
+def like(backbone: VersatileDiffusion, batch_size: int | None = None, **changes: Any) -> VersatileDiffusion:
     """The same networks under another configuration or batch size."""
     return VersatileDiffusion(
         dataclasses.replace(backbone.config, **changes),
-        backbone.flows,
-        backbone.autokl,
-        backbone.optimus,
-        backbone.clip,
-        backbone.bert_pieces,
-        backbone.gpt2_tokens,
-        backbone.clip_tokens,
+        backbone.parts,
+        backbone.tokenizers,
         backbone.fingerprint,
-        "cpu",
+        backbone.dtype,
         batch_size,
     )
 

@@ -67,9 +67,9 @@ def test_help_has_a_paragraph_and_an_example_that_parses(words: str, capsys: pyt
 @pytest.mark.parametrize("name", SECTIONS)
 def test_options_of_a_stage_are_named_as_its_settings(name: str) -> None:
     settings = SECTIONS[name].__dataclass_fields__
-    options = {parameter.name for parameter in commands()[name].params}
+    options = {parameter.name for parameter in commands()["import" if name == "own" else name].params}
     assert {setting for setting in settings if setting != "section"} <= options
-    assert options - set(settings) <= {"run", "threads", "device"}
+    assert options - set(settings) <= {"run", "threads", "device", "dtype", "offload", "region"}
 
 
 def test_the_line_in_the_list_of_commands_fits_the_command(capsys: pytest.CaptureFixture[str]) -> None:
@@ -278,7 +278,7 @@ def test_quality_shows_every_number(monkeypatch: pytest.MonkeyPatch, capsys: pyt
         asked.append((*arguments, options))
         return Quality(scenes=3, **numbers), None, None, [("a red car", "a car")]
 
-    monkeypatch.setattr("unibrain.backbone.load_backbone", lambda name, device: (name, device), raising=False)
+    monkeypatch.setattr("unibrain.backbone.load_backbone", lambda name, device, **_: (name, device), raising=False)
     monkeypatch.setattr("unibrain.training.quality.measure_quality", measured)
     assert main(["backbone", "quality", "--scenes", "3", "--device", "cpu", "--split", "test"]) == 0
     shown = capsys.readouterr().out

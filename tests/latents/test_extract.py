@@ -108,3 +108,43 @@ def test_refuses_what_is_not_finite(stimuli):
     backbone.picture_contexts = lambda pictures: np.full((len(pictures), 3, 4), np.nan)
     with pytest.raises(InputError, match="five pictures: latent c_image of image id 9"):
         extract(backbone, stimuli, [9, 7])
+
+
+def test_a_drawn_caption_depends_on_seed_and_image_alone(stimuli):
+    ids = [9, 7, 1, 4, 3]
+    many = extract(Backbone(), stimuli, ids, caption="random", caption_context="random", caption_seed=4)
+    for row, identity in enumerate(ids):
+        alone = extract(Backbone(), stimuli, [identity], caption="random", caption_context="random", caption_seed=4)
+        np.testing.assert_array_equal(alone.z_text[0], many.z_text[row])
+        texts = [text for text in CAPTIONS[identity] if text]
+        place = next(i for i, text in enumerate(texts) if np.array_equal(vector(text, 6), many.z_text[row]))
+        # Where both are drawn, it is the same caption.
+        np.testing.assert_array_equal(many.c_text[row], vector(texts[place], 8).reshape(2, 4))
+    seeds = [extract(Backbone(), stimuli, [7], caption="random", caption_seed=seed).z_text[0] for seed in range(12)]
+    assert {tuple(row) for row in seeds} == {tuple(vector(text, 6)) for text in CAPTIONS[7]}
+
+
+def test_uses_of_captions_are_chosen_one_by_one(stimuli):
+    mean = extract(Backbone(), stimuli, [7])
+    first = extract(Backbone(), stimuli, [7], caption_context="first")
+    drawn = extract(Backbone(), stimuli, [7], caption="first", caption_context="random", caption_seed=1)
+    np.testing.assert_allclose(mean.c_text[0], np.mean([vector(t, 8).reshape(2, 4) for t in CAPTIONS[7]], axis=0))
+    np.testing.assert_array_equal(first.c_text[0], vector(CAPTIONS[7][0], 8).reshape(2, 4))
+    np.testing.assert_array_equal(drawn.z_text[0], vector(CAPTIONS[7][0], 6))
+    with pytest.raises(InputError, match="caption is 'mean', expected 'first' or 'random'"):
+        extract(Backbone(), stimuli, [7], caption="mean")
+    with pytest.raises(InputError, match="caption_context is 'all', expected 'mean', 'first' or 'random'"):
+        extract(Backbone(), stimuli, [7], caption_context="all")
+    with pytest.raises(InputError, match="caption_seed is -1"):
+        extract(Backbone(), stimuli, [7], caption_seed=-1)
+
+
+def test_without_captions_text_latents_are_placeholders(stimuli):
+    silent = Stimuli(stimuli.stimulus_ids, {}, stimuli.read_pictures, "five pictures", has_captions=False)
+    backbone = Backbone()
+    latents = extract(backbone, silent, [9, 7], 1)
+    assert latents.z_text.shape == (2, 1)
+    assert latents.c_text.shape == (2, 1, 4)
+    assert not latents.z_text.any()
+    assert not backbone.encoded
+    np.testing.assert_array_equal(latents.c_image, extract(Backbone(), stimuli, [9, 7]).c_image)

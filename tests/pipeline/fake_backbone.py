@@ -13,6 +13,7 @@ WORDS = ("a", "red", "car", "dog", "on", "the", "beach", "tree", "face", "house"
 
 class FakeBackbone:
     name = "fake"
+    precision = "fp32"
     image_settings = SamplingSettings(image_weight=0.6, steps=10)
     text_settings = SamplingSettings(image_weight=0.9, steps=10)
 
@@ -20,6 +21,9 @@ class FakeBackbone:
         self.fingerprint = hashlib.sha256(weights.encode()).hexdigest()
         self.calls: list[str] = []
         self.stop_at_caption = stop_at_caption
+
+    def scans_at_once(self, kind: str) -> int:
+        return 32
 
     def _words(self, captions: list[str], width: int) -> NDArray[np.float32]:
         rows = np.zeros((len(captions), width), dtype=np.float32)

@@ -12,6 +12,7 @@ FLOORS = (
     {"doctor"},
     {"report"},
     {"training"},
+    {"audit"},
     {"evaluation"},
     {"reconstruction"},
     {"regression"},

@@ -36,7 +36,7 @@ def test_what_is_left_out_has_its_default(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("[fitt]\n", r"unknown section \[fitt\] \(did you mean \"fit\"\?\), expected some of simulate, prepare"),
+        ("[fitt]\n", r"unknown section \[fitt\] \(did you mean \"fit\"\?\), expected some of simulate, own, prepare"),
         (
             "[fit]\nalhpa = 1\n",
             r"\[fit\] holds the unknown key alhpa \(did you mean \"alpha\"\?\), expected one of alpha",

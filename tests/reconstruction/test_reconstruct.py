@@ -19,8 +19,12 @@ class Backbone:
 
     name = "stand-in"
     fingerprint = "0" * 64
+    precision = "fp32"
     image_settings = SamplingSettings(image_weight=0.6)
     text_settings = SamplingSettings(image_weight=0.9)
+
+    def scans_at_once(self, kind):
+        return 32
 
     def __init__(self, fail_after=None):
         self.pictures, self.captions, self.batches = [], [], []

@@ -69,7 +69,7 @@ def test_cross_validation_chooses_what_refitting_chooses(data):
                 error += np.sum((model.predict(X[rows]) - flat(latents, name)[rows]) ** 2)
             errors.append(error)
         assert decoder.alpha_[name] == grid[int(np.argmin(errors))]
-        assert decoder.alpha_curve_[name].alphas == grid
+        np.testing.assert_array_equal(decoder.alpha_choice_[name].alphas, grid)
 
 
 def test_finds_more_penalty_for_more_noise():
@@ -88,6 +88,11 @@ def test_scikit_learn_conventions(data):
         "sampled_targets": 512,
         "seed": 0,
         "verbose": False,
+        "alpha_per": "latent",
+        "projection": "sample",
+        "bands": None,
+        "memory": 2.0,
+        "device": "cpu",
     }
     with pytest.raises(NotFittedError):
         decoder.predict(X_new)
@@ -201,7 +206,11 @@ def test_saved_decoder_predicts_the_very_same(tmp_path, dtype):
     decoder.save(tmp_path / "decoder.safetensors")
     loaded = BrainDecoder.load(tmp_path / "decoder.safetensors")
     assert loaded.get_params() == decoder.get_params()
-    assert (loaded.alpha_, loaded.alpha_curve_) == (decoder.alpha_, decoder.alpha_curve_)
+    assert loaded.alpha_ == decoder.alpha_
+    for name, choice in decoder.alpha_choice_.items():
+        assert loaded.alpha_choice_[name].settings() == choice.settings()
+        for part, array in choice.arrays().items():
+            np.testing.assert_array_equal(loaded.alpha_choice_[name].arrays()[part], array)
     assert loaded.n_features_in_ == X.shape[1]
     np.testing.assert_array_equal(loaded.latents_.stimulus_ids, latents.stimulus_ids)
     expected, found = decoder.predict(X_new), loaded.predict(X_new)
@@ -258,7 +267,7 @@ def rewrite_header(path, change):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda metadata: metadata.update(version="99"), "format version 99, expected 1"),
+        (lambda metadata: metadata.update(version="99"), "format version 99, expected 2"),
         (lambda metadata: metadata.update(format="weights"), "another kind"),
         (lambda metadata: metadata.update(settings=metadata["settings"].replace("3.0", "4.0")), "corrupted"),
         (lambda metadata: metadata.pop("sha256"), "corrupted"),
@@ -289,7 +298,12 @@ def test_refuses_missing_file(tmp_path):
         ({"alpha": {**ALPHA, "c_text": 0.0}}, "alpha holds 0"),
         ({"alphas": ()}, "alphas is empty"),
         ({"alphas": (1.0, -1.0)}, "alphas holds -1"),
-        ({"rescale": "test"}, "rescale is 'test'"),
+        ({"rescale": "best"}, "rescale is 'best'"),
+        ({"alpha_per": "voxel"}, "alpha_per is 'voxel'"),
+        ({"memory": 0.0}, "memory is 0 GB"),
+        ({"memory": 1e-6, "alpha": 1.0}, "memory is 1e-06 GB, expected at least"),
+        ({"device": "gpu"}, "device is 'gpu'"),
+        ({"alpha": {**ALPHA, "c_text": [1.0, 2.0]}}, r"alpha of c_text has shape \(2,\), expected one number or 20"),
         ({"folds": 1}, "folds is 1"),
         ({"folds": 41}, "41 folds for 40 training images"),
     ],

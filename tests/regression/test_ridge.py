@@ -7,14 +7,11 @@ from hypothesis import strategies as st
 from sklearn.linear_model import Ridge
 
 from unibrain.errors import InputError
-from unibrain.regression.ridge import (
-    apply_operator,
-    centred_kernel,
-    column_blocks,
-    cross_kernel,
-    factorise,
-    prediction_operator,
-)
+from unibrain.regression.backend import NumpyBackend, TorchBackend, choose_backend
+from unibrain.regression.kernels import centred_kernel, column_blocks, cross_kernel
+from unibrain.regression.ridge import CholeskyFactor, Factorisation, factorise, factorise_once
+from unibrain.regression.stream import Operators, apply_operator, products
+from unibrain.regression.targets import Targets
 
 
 def make(n, p, t, dtype=np.float64, m=7, seed=0):
@@ -24,11 +21,11 @@ def make(n, p, t, dtype=np.float64, m=7, seed=0):
     return X.astype(dtype), Y.astype(dtype), X_new.astype(dtype)
 
 
-def predict(X, Y, X_new, alpha, gain=None, block_bytes=2**26):
+def predict(X, Y, X_new, alpha, gain=None, memory=2e9, once=False):
     kernel, mean = centred_kernel(X)
-    factorisation = factorise(kernel)
-    operator = factorisation.operator(factorisation.project(cross_kernel(X_new, X, mean)), alpha)
-    return apply_operator(operator, Y, gain, block_bytes)
+    solver = factorise_once(kernel, alpha) if once else factorise(kernel)
+    (operator,) = solver.operators(cross_kernel(X_new, X, mean), [alpha]).values()
+    return apply_operator(operator, Y, gain, memory)
 
 
 def relative(found, expected):
@@ -38,9 +35,10 @@ def relative(found, expected):
 @pytest.mark.parametrize(("dtype", "tolerance"), [(np.float32, 1e-4), (np.float64, 1e-10)])
 @pytest.mark.parametrize(("n", "p", "t"), [(30, 200, 11), (200, 30, 11), (40, 40, 1), (2, 5, 3), (50, 1, 2)])
 @pytest.mark.parametrize("alpha", [0.1, 30.0, 1e5])
-def test_equals_scikit_learn(n, p, t, alpha, dtype, tolerance):
+@pytest.mark.parametrize("once", [False, True], ids=["eigenvectors", "cholesky"])
+def test_equals_scikit_learn(n, p, t, alpha, dtype, tolerance, once):
     X, Y, X_new = make(n, p, t, dtype)
-    found = predict(X, Y, X_new, alpha)
+    found = predict(X, Y, X_new, alpha, once=once)
     expected = Ridge(alpha).fit(X.astype(np.float64), Y.astype(np.float64)).predict(X_new.astype(np.float64))
     assert found.dtype == dtype
     assert relative(found, expected.reshape(found.shape)) < tolerance
@@ -63,11 +61,12 @@ def test_equals_himalaya():
     m=st.integers(1, 4),
     log_alpha=st.floats(-1, 6),
     seed=st.integers(0, 10_000),
+    once=st.booleans(),
 )
-def test_equals_scikit_learn_for_any_shape(n, p, t, m, log_alpha, seed):
+def test_equals_scikit_learn_for_any_shape(n, p, t, m, log_alpha, seed, once):
     X, Y, X_new = make(n, p, t, m=m, seed=seed)
     expected = Ridge(10**log_alpha, solver="svd").fit(X, Y).predict(X_new).reshape(m, t)
-    assert relative(predict(X, Y, X_new, 10**log_alpha), expected) < 1e-10
+    assert relative(predict(X, Y, X_new, 10**log_alpha, once=once), expected) < 1e-10
 
 
 def test_constant_columns():
@@ -90,7 +89,7 @@ def test_memory_map_in_blocks_equals_array_at_once(tmp_path):
     X, Y, X_new = make(30, 50, 23, np.float32)
     np.save(tmp_path / "targets.npy", Y)
     mapped = np.load(tmp_path / "targets.npy", mmap_mode="r")
-    np.testing.assert_allclose(predict(X, mapped, X_new, 5.0, block_bytes=1000), predict(X, Y, X_new, 5.0), rtol=1e-5)
+    np.testing.assert_allclose(predict(X, mapped, X_new, 5.0, memory=40_000), predict(X, Y, X_new, 5.0), rtol=1e-5)
 
 
 def test_gain_multiplies_the_deviation_from_the_training_mean():
@@ -103,7 +102,7 @@ def test_kernel_over_several_blocks_of_voxels(monkeypatch):
     X, _, X_new = make(20, 500, 1)
     # The defaults hold all 500 voxels at once; ten at a time must add up to the same kernels.
     monkeypatch.setattr(
-        "unibrain.regression.ridge.column_blocks", lambda rows, p: column_blocks(rows, p, 8 * rows * 10)
+        "unibrain.regression.kernels.column_blocks", lambda rows, p: column_blocks(rows, p, 8 * rows * 10)
     )
     kernel, mean = centred_kernel(X)
     centred = X - X.mean(axis=0)
@@ -131,6 +130,84 @@ def test_one_alpha_equals_the_eigendecomposition(alpha):
     X, _, X_new = make(40, 25, 1)
     kernel, mean = centred_kernel(X)
     cross = cross_kernel(X_new, X, mean)
-    factorisation = factorise(kernel)
-    found = prediction_operator(kernel, cross, alpha)
-    assert relative(found, factorisation.operator(factorisation.project(cross), alpha)) < 1e-9
+    eigen, once = factorise(kernel), factorise_once(kernel.copy(), alpha)
+    assert isinstance(once, CholeskyFactor)
+    assert relative(once.operators(cross, [alpha])[alpha], eigen.operators(cross, [alpha])[alpha]) < 1e-9
+    rows = np.array([3, 17, 39])
+    expected = np.linalg.inv(kernel + alpha * np.eye(40))[rows]
+    for solver in (eigen, once):
+        assert relative(solver.inverse_rows(rows, alpha), expected) < 1e-9
+
+
+def test_a_penalty_too_small_for_a_cholesky_factor_is_decomposed():
+    kernel, _ = centred_kernel(make(40, 25, 1)[0])
+    assert isinstance(factorise_once(kernel, 1e-13), Factorisation)
+
+
+def test_one_factor_refuses_another_alpha():
+    kernel, _ = centred_kernel(make(10, 5, 1)[0])
+    with pytest.raises(InputError, match="alpha is 3, expected 2"):
+        factorise_once(kernel, 2.0).inverse_rows(np.arange(2), 3.0)
+
+
+@pytest.mark.parametrize("layout", ["runs", "scattered"])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(np.float32, 1e-4), (np.float64, 1e-10)])
+def test_an_alpha_per_target_equals_himalaya_and_scikit_learn(layout, dtype, tolerance):
+    X, Y, X_new = make(60, 90, 12, dtype)
+    alpha = np.repeat([0.5, 20.0, 4e3], 4)
+    if layout == "scattered":
+        alpha = np.random.default_rng(0).permutation(alpha)
+    kernel, mean = centred_kernel(X)
+    by_alpha = factorise(kernel).operators(cross_kernel(X_new, X, mean), np.unique(alpha))
+    operators = Operators(by_alpha, alpha, np.dtype(dtype), NumpyBackend())
+    found = np.empty((len(X_new), 12))
+    for block, centred, target_mean, _ in products(operators, Targets(Y, "y", np.arange(60)), 2e9):
+        found[:, block] = centred + target_mean
+    wide = X.astype(float), Y.astype(float), X_new.astype(float)
+    assert relative(found, Ridge(alpha).fit(wide[0], wide[1]).predict(wide[2])) < tolerance
+    kernel_ridge = pytest.importorskip("himalaya.kernel_ridge")
+    x_mean, y_mean = wide[0].mean(axis=0), wide[1].mean(axis=0)
+    model = kernel_ridge.KernelRidge(alpha=alpha, kernel="linear", solver="eigenvalues").fit(
+        wide[0] - x_mean, wide[1] - y_mean
+    )
+    assert relative(found, model.predict(wide[2] - x_mean) + y_mean) < tolerance
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_pytorch_computes_the_same(dtype):
+    X, Y, X_new = make(50, 80, 30)
+    Y, torch = Y.astype(dtype), TorchBackend("cpu")
+    kernel, mean = centred_kernel(X)
+    again, again_mean = centred_kernel(X, backend=torch)
+    np.testing.assert_allclose(again, kernel, rtol=1e-12, atol=1e-10)
+    np.testing.assert_array_equal(again_mean, mean)
+    cross = cross_kernel(X_new, X, mean)
+    np.testing.assert_allclose(cross_kernel(X_new, X, mean, backend=torch), cross, rtol=1e-12, atol=1e-10)
+    expected = factorise(kernel).operators(cross, [7.0])
+    for solver in (factorise(kernel, torch), factorise_once(kernel.copy(), 7.0, torch)):
+        assert relative(solver.operators(cross, [7.0])[7.0], expected[7.0]) < 1e-10
+    targets = Targets(Y, "y", np.arange(50))
+    one, other = (
+        next(products(Operators(expected, np.array([7.0]), targets.compute, backend), targets, 2e9))[1]
+        for backend in (NumpyBackend(), torch)
+    )
+    np.testing.assert_allclose(other, one, atol=1e-12 if dtype == np.float64 else 1e-5)
+
+
+@pytest.mark.parametrize(
+    ("device", "message"), [("gpu", "device is 'gpu'"), ("cuda:x", "device is"), ("cuda:77", "CUDA devices")]
+)
+def test_refuses_devices_that_are_not_there(device, message):
+    with pytest.raises(InputError, match=message):
+        choose_backend(device)
+
+
+def test_weighted_kernel_is_that_of_scaled_scans():
+    X, _, X_new = make(20, 30, 1)
+    weights = np.random.default_rng(0).uniform(0, 3, 30)
+    kernel, mean = centred_kernel(X, weights)
+    scaled, scaled_mean = centred_kernel(X * np.sqrt(weights))
+    np.testing.assert_allclose(kernel, scaled, atol=1e-10)
+    found = cross_kernel(X_new, X, mean, weights)
+    expected = cross_kernel(X_new * np.sqrt(weights), X * np.sqrt(weights), scaled_mean)
+    np.testing.assert_allclose(found, expected, atol=1e-10)

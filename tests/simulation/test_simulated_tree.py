@@ -29,6 +29,7 @@ SETTINGS = SimulationSettings(
     picture_size=32,
     subjects=(1, 3),
     beta_formats=("hdf5", "nifti"),
+    curated_captions=True,
 )
 TRIALS = 70
 
@@ -304,3 +305,17 @@ def test_full_disk_leaves_nothing_half_written(tmp_path: Path, monkeypatch: pyte
 def test_settings_out_of_range(wrong: dict[str, object]) -> None:
     with pytest.raises(InputError, match=f"simulation's {next(iter(wrong))} is"):
         replace(SETTINGS, **wrong)
+
+
+def test_curated_captions_are_read_back_and_some_are_empty(tree: NsdLayout) -> None:
+    array = np.load(tree.captions("train2017").with_name("COCO_73k_annots_curated.npy"), allow_pickle=False)
+    assert array.shape == (SETTINGS.images, 5)
+    assert array.dtype.kind == "U"
+    ids = read_nsd(tree.root, 1).stimulus_ids
+    curated, coco = (read_nsd_stimuli(tree.root, ids, source) for source in ("curated", "coco"))
+    counts = []
+    for few, many in zip(curated.captions(ids), coco.captions(ids), strict=True):
+        assert few == many[: len(few)]
+        counts.append(len(few))
+    assert set(counts) == {4, 5}
+    assert set(map(len, coco.captions(ids))) == {5, 6}

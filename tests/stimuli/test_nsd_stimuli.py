@@ -133,3 +133,44 @@ def test_captions_of_another_structure(root: Path) -> None:
     captions_file(root).write_text('{"images": []}')
     with pytest.raises(InputError, match=r"captions_train2017\.json"):
         read_nsd_stimuli(root, IDS)
+
+
+CURATED = np.array([[f"curated {n} of {i}" for n in range(4)] + [""] for i in range(10)])
+
+
+def curated_file(root: Path) -> Path:
+    return captions_file(root).with_name("COCO_73k_annots_curated.npy")
+
+
+def test_the_curated_array_goes_by_73k_id(root: Path) -> None:
+    np.save(curated_file(root), CURATED)
+    for split in ("train2017", "val2017"):
+        captions_file(root, split).unlink()
+    stimuli = read_nsd_stimuli(root, IDS, "curated")
+    assert stimuli.captions([7]) == [tuple(f"curated {n} of 7" for n in range(4))]
+    np.save(root / "elsewhere.npy", np.char.add(CURATED, " !"))
+    other = read_nsd_stimuli(root, IDS, "curated", root / "elsewhere.npy")
+    assert other.captions([2])[0][1] == "curated 1 of 2 !"
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (CURATED.astype(object), r"annots_curated\.npy: found pickled Python objects, expected plain text"),
+        (CURATED[:5], r"found 5 images, expected one with the 0-based id 7"),
+        (CURATED[:, 0], r"of shape \(10,\), expected text of shape \(images, captions\)"),
+        (np.zeros((10, 5)), r"found float64 of shape \(10, 5\), expected text"),
+        (np.where(np.arange(10)[:, None] == 5, " ", CURATED), r"found no caption for image id 5"),
+        (None, r"annots_curated\.npy: found no such file, expected the curated captions"),
+    ],
+)
+def test_a_curated_array_that_is_none(root: Path, content: np.ndarray | None, sentence: str) -> None:
+    if content is not None:
+        np.save(curated_file(root), content, allow_pickle=True)
+    with pytest.raises(InputError, match=sentence):
+        read_nsd_stimuli(root, IDS, "curated")
+
+
+def test_captions_come_from_one_of_two_places(root: Path) -> None:
+    with pytest.raises(InputError, match="captions_from is 'nsd', expected one of coco, curated"):
+        read_nsd_stimuli(root, IDS, "nsd")  # type: ignore[arg-type]

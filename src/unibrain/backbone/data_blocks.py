@@ -8,14 +8,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from unibrain.backbone.plan import DataBlock
+from unibrain.backbone.products import Conv2d, GroupNorm, Linear, PointwiseConv
 
 __all__ = ["make_image_block", "make_text_block"]
 
 NORM_GROUPS = 32
 
 
-def _norm(channels: int) -> nn.GroupNorm:
-    return nn.GroupNorm(NORM_GROUPS, channels, eps=1e-5)
+def _norm(channels: int) -> GroupNorm:
+    return GroupNorm(NORM_GROUPS, channels, eps=1e-5)
 
 
 class ResidualBlock(nn.Module):
@@ -26,25 +27,29 @@ class ResidualBlock(nn.Module):
     channels_in, channels_out : int
     embedding_width : int
         Width of the time embedding.
-    kernel : {1, 3}
-        3 for image latents; 1 for flattened text latents, where a convolution is a linear map.
     """
 
-    def __init__(self, channels_in: int, channels_out: int, embedding_width: int, kernel: int) -> None:
+    def __init__(self, channels_in: int, channels_out: int, embedding_width: int) -> None:
         super().__init__()
-        pad = kernel // 2
-        self.in_layers = nn.Sequential(
-            _norm(channels_in), nn.SiLU(), nn.Conv2d(channels_in, channels_out, kernel, padding=pad)
-        )
-        self.emb_layers = nn.Sequential(nn.SiLU(), nn.Linear(embedding_width, channels_out))
+        self.in_layers = nn.Sequential(_norm(channels_in), nn.SiLU(), self._mix(channels_in, channels_out))
+        self.emb_layers = nn.Sequential(nn.SiLU(), Linear(embedding_width, channels_out))
         # Index 2 is a dropout of zero in the published model; it holds the place so that the keys fit.
         self.out_layers = nn.Sequential(
-            _norm(channels_out), nn.SiLU(), nn.Identity(), nn.Conv2d(channels_out, channels_out, kernel, padding=pad)
+            _norm(channels_out), nn.SiLU(), nn.Identity(), self._mix(channels_out, channels_out)
         )
-        self.skip_connection = nn.Identity() if channels_in == channels_out else nn.Conv2d(channels_in, channels_out, 1)
+        same = channels_in == channels_out
+        self.skip_connection = nn.Identity() if same else self._widen(channels_in, channels_out)
+
+    @staticmethod
+    def _mix(channels_in: int, channels_out: int) -> nn.Module:
+        return Conv2d(channels_in, channels_out, 3, padding=1)
+
+    @staticmethod
+    def _widen(channels_in: int, channels_out: int) -> nn.Module:
+        return Conv2d(channels_in, channels_out, 1)
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
-        """Map [B, channels_in, H, W] and [B, embedding_width] to [B, channels_out, H, W]."""
+        """Map [B, channels_in, H, W] and [B or 1, embedding_width] to [B, channels_out, H, W]."""
         h = self.in_layers(x) + self.emb_layers(embedding)[:, :, None, None]
         return self.skip_connection(x) + self.out_layers(h)  # type: ignore[no-any-return]
 
@@ -54,7 +59,7 @@ class Downsample(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.op = nn.Conv2d(channels, channels, 3, stride=2, padding=1)
+        self.op = Conv2d(channels, channels, 3, stride=2, padding=1)
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         """Map [B, C, H, W] to [B, C, H/2, W/2]."""
@@ -66,14 +71,14 @@ class Upsample(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+        self.conv = Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         """Map [B, C, H, W] to [B, C, 2H, 2W]."""
         return self.conv(functional.interpolate(x, scale_factor=2.0, mode="nearest"))  # type: ignore[no-any-return]
 
 
-class PlainConv(nn.Conv2d):
+class PlainConv(Conv2d):
     """A convolution that ignores the time embedding."""
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:  # type: ignore[override]
@@ -85,7 +90,7 @@ class ImageHead(nn.Sequential):
     """GroupNorm, SiLU, convolution to the latent's channels."""
 
     def __init__(self, channels: int, image_channels: int) -> None:
-        super().__init__(_norm(channels), nn.SiLU(), nn.Conv2d(channels, image_channels, 3, padding=1))
+        super().__init__(_norm(channels), nn.SiLU(), Conv2d(channels, image_channels, 3, padding=1))
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:  # type: ignore[override]
         """Map [B, C, H, W] to [B, image_channels, H, W]."""
@@ -96,15 +101,23 @@ class FlatResidualBlock(ResidualBlock):
     """A residual block on the flattened text state; feature c of row s becomes channel ``c * second_dim + s``."""
 
     def __init__(self, channels_in: int, channels_out: int, embedding_width: int, second_dim: int) -> None:
-        super().__init__(channels_in * second_dim, channels_out * second_dim, embedding_width, kernel=1)
+        super().__init__(channels_in * second_dim, channels_out * second_dim, embedding_width)
         self.second_dim = second_dim
+
+    @staticmethod
+    def _mix(channels_in: int, channels_out: int) -> nn.Module:
+        return PointwiseConv(channels_in, channels_out)
+
+    _widen = _mix
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         """Map [B, channels_in, second_dim, 1] to [B, channels_out, second_dim, 1]."""
-        return super().forward(x.flatten(1)[:, :, None, None], embedding).view(len(x), -1, self.second_dim, 1)
+        flat = x.flatten(1)
+        h = self.in_layers(flat) + self.emb_layers(embedding)
+        return (self.skip_connection(flat) + self.out_layers(h)).view(len(x), -1, self.second_dim, 1)  # type: ignore[no-any-return]
 
 
-class FlatLinear(nn.Linear):
+class FlatLinear(Linear):
     """A linear map into the text state, or within it.
 
     Parameters
@@ -128,7 +141,7 @@ class TextHead(nn.Sequential):
     """GroupNorm over the unflattened state, SiLU, linear map to the text latent."""
 
     def __init__(self, channels: int, text_width: int, second_dim: int) -> None:
-        super().__init__(_norm(channels), nn.SiLU(), nn.Linear(channels * second_dim, text_width))
+        super().__init__(_norm(channels), nn.SiLU(), Linear(channels * second_dim, text_width))
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:  # type: ignore[override]
         """Map [B, C, second_dim, 1] to [B, text_width]."""
@@ -156,7 +169,7 @@ def make_image_block(block: DataBlock, image_channels: int, embedding_width: int
         case "stem":
             return PlainConv(image_channels, block.channels_out, 3, padding=1)
         case "residual":
-            return ResidualBlock(block.channels_in, block.channels_out, embedding_width, kernel=3)
+            return ResidualBlock(block.channels_in, block.channels_out, embedding_width)
         case "down":
             return Downsample(block.channels_out)
         case "up":

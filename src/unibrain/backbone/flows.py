@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from unibrain.backbone.config import FlowsConfig
-from unibrain.backbone.context_blocks import ContextBlock, KeyValue
+from unibrain.backbone.context_blocks import ContextBlock, KeyValues, repeated
 from unibrain.backbone.data_blocks import make_image_block, make_text_block
 from unibrain.backbone.plan import Plan, make_plan
+from unibrain.backbone.products import Linear
 from unibrain.backbone.time_embedding import sinusoid
 
 __all__ = ["ContextKind", "FourFlows", "PreparedContext"]
@@ -30,15 +31,24 @@ class PreparedContext:
     ----------
     kind : {"image", "text"}
         Which context blocks read it.
-    keys_values : tuple of KeyValue
-        One pair per context position.
+    keys_values : tuple of KeyValues
+        One entry per context position. An entry has one pair of keys and values, or two: then the first half of the
+        batch reads the first, and the second half the second.
     weight : float
         Its share in the mix; the shares of all contexts are divided by their sum.
     """
 
     kind: ContextKind
-    keys_values: tuple[KeyValue, ...]
+    keys_values: tuple[KeyValues, ...]
     weight: float = 1.0
+
+    def beside(self, other: "PreparedContext") -> "PreparedContext":
+        """Read `other` in the first half of a batch of twice the size, and this context in the second.
+
+        Nothing is copied: a context that all rows share keeps its one row.
+        """
+        pairs = zip(other.keys_values, self.keys_values, strict=True)
+        return PreparedContext(self.kind, tuple((*first, *second) for first, second in pairs), self.weight)
 
 
 class _Diffuser(nn.Module):
@@ -61,6 +71,8 @@ class FourFlows(nn.Module):
     Parameters
     ----------
     config : FlowsConfig
+    latents : sequence of {"image", "text"}
+        Which latents it can denoise; the data blocks of the others are left out.
 
     Notes
     -----
@@ -68,22 +80,16 @@ class FourFlows(nn.Module):
     context and the outputs are mixed by weight.
     """
 
-    def __init__(self, config: FlowsConfig) -> None:
+    def __init__(self, config: FlowsConfig, latents: Sequence[ContextKind] = ("image", "text")) -> None:
         super().__init__()
         self.config = config
         self.plan = make_plan(config)
         width = 4 * config.model_channels
-        self.image = _Diffuser(
-            [make_image_block(block, config.image_channels, width) for block in self.plan.data], self.plan, config
-        )
-        self.image.time_embed = nn.Sequential(
-            nn.Linear(config.model_channels, width), nn.SiLU(), nn.Linear(width, width)
-        )
-        self.text = _Diffuser(
-            [make_text_block(block, config.text_width, width, config.second_dim) for block in self.plan.data],
-            self.plan,
-            config,
-        )
+        image = [make_image_block(block, config.image_channels, width) for block in self.plan.data]
+        self.image = _Diffuser(image if "image" in latents else [], self.plan, config)
+        self.image.time_embed = nn.Sequential(Linear(config.model_channels, width), nn.SiLU(), Linear(width, width))
+        text = [make_text_block(block, config.text_width, width, config.second_dim) for block in self.plan.data]
+        self.text = _Diffuser(text if "text" in latents else [], self.plan, config)
 
     def _diffuser(self, kind: ContextKind) -> _Diffuser:
         return self.image if kind == "image" else self.text
@@ -110,7 +116,7 @@ class FourFlows(nn.Module):
         """
         positions = range(len(self.plan.context_channels))
         return PreparedContext(
-            kind, tuple(self._context_block(kind, index).keys_values(context) for index in positions), weight
+            kind, tuple((self._context_block(kind, index).keys_values(context),) for index in positions), weight
         )
 
     def embed_time(self, timesteps: Tensor, dtype: torch.dtype) -> Tensor:
@@ -130,9 +136,11 @@ class FourFlows(nn.Module):
         ----------
         x : Tensor
             Image latents (B, channels, H, W) or text latents (B, text_width).
-        timesteps : Tensor of shape (B,), int64
+        timesteps : Tensor of shape (B,) or (1,), int64
+            One for all rows, or one each.
         contexts : sequence of PreparedContext
-            One or more.
+            One or more. If they are read by halves (`PreparedContext.beside`), `x` is one half: both start from the
+            same rows, and what comes before the first context is computed once.
         choices : sequence of int, optional
             Mixing by layer: for each context position the number of the only context that is read there. By default
             all are read, and mixed by weight.
@@ -140,31 +148,40 @@ class FourFlows(nn.Module):
         Returns
         -------
         Tensor
-            Of the shape of `x`.
+            Of the shape of `x`; of twice its rows if the contexts are read by halves.
         """
         data = self._diffuser("image" if x.ndim == 4 else "text").data_blocks
         embedding = self.embed_time(timesteps, x.dtype)
         total = sum(context.weight for context in contexts)
+        copies = len(contexts[0].keys_values[0]) if contexts[0].keys_values else 1
         saved: list[Tensor] = []
         h = x
         for step in self.plan.steps:
             if step.action == "save":
                 saved.append(h)
             elif step.action == "join":
-                h = torch.cat([h, saved.pop()], dim=1)
+                skip = saved.pop()
+                h = torch.cat([h, skip if len(skip) == len(h) else repeated(skip, len(h) // len(skip))], dim=1)
             elif step.action == "data":
                 h = data[step.index][0](h, embedding)  # type: ignore[index]
-            elif choices is not None:
-                h = self._read(h, contexts[choices[step.index]], step.index)
             else:
-                mixed = torch.zeros_like(h) if len(contexts) > 1 else None
-                for context in contexts:
-                    if mixed is None:
-                        h = self._read(h, context, step.index)
-                    elif context.weight:
-                        mixed = mixed + (context.weight / total) * self._read(h, context, step.index)
-                h = h if mixed is None else mixed
-        return h
+                read = contexts if choices is None else [contexts[choices[step.index]]]
+                h = self._mix(h, read, step.index, total, copies)
+                if copies > 1:
+                    embedding = embedding if len(embedding) == 1 else repeated(embedding, copies)
+                    copies = 1
+        return repeated(h, copies)
 
-    def _read(self, h: Tensor, context: PreparedContext, index: int) -> Tensor:
-        return self._context_block(context.kind, index)(h, context.keys_values[index])  # type: ignore[no-any-return]
+    def _mix(self, h: Tensor, contexts: Sequence[PreparedContext], index: int, total: float, copies: int) -> Tensor:
+        if len(contexts) == 1:
+            return self._read(h, contexts[0], index, copies)
+        outputs = (
+            (context.weight / total) * self._read(h, context, index, copies) for context in contexts if context.weight
+        )
+        mixed = next(outputs)
+        for output in outputs:
+            mixed = mixed + output
+        return mixed
+
+    def _read(self, h: Tensor, context: PreparedContext, index: int, copies: int) -> Tensor:
+        return self._context_block(context.kind, index)(h, context.keys_values[index], copies)  # type: ignore[no-any-return]

@@ -68,7 +68,7 @@ def sample_ddim(
         alpha, alpha_prev, sigma = (
             level[index].to(device=x.device, dtype=x.dtype) for level in (steps.alphas, steps.alphas_prev, steps.sigmas)
         )
-        timesteps = torch.full((len(x),), int(steps.timesteps[index]), dtype=torch.int64, device=x.device)
+        timesteps = torch.full((1,), int(steps.timesteps[index]), dtype=torch.int64, device=x.device).expand(len(x))
         output = model(x, timesteps)
         if prediction == "v_prediction":
             output = alpha.sqrt() * output + (1 - alpha).sqrt() * x

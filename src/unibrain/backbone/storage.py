@@ -1,13 +1,15 @@
 """A backbone on disk: a folder of safetensors, vocabularies and a configuration. Nothing in it can execute code."""
 
-import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from unibrain.backbone.folder_fingerprint import PARTS, VOCABULARY_FILES, folder_fingerprint
 from unibrain.errors import InputError
 from unibrain.workspace.atomic import atomic_folder
 
@@ -16,16 +18,13 @@ __all__ = [
     "VOCABULARY_FILES",
     "backbone_folder",
     "backbones_home",
+    "check_weights",
     "fill",
     "folder_fingerprint",
+    "open_part",
     "read_part",
     "write_backbone",
 ]
-
-PARTS = ("flows", "autokl", "optimus", "clip")
-"""Names of the weight files, without their suffix."""
-
-VOCABULARY_FILES = ("bert-vocab.txt", "gpt2-vocab.json", "gpt2-merges.txt", "clip-vocab.json", "clip-merges.txt")
 
 
 def backbones_home() -> Path:
@@ -66,22 +65,77 @@ def read_part(folder: Path, part: str) -> dict[str, Tensor]:
     InputError
         If the file is missing or damaged.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
+    with open_part(folder, part) as file:
+        return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - no mapping
+
+
+@contextmanager
+def open_part(folder: Path, part: str) -> Iterator[Any]:
+    """Map the weight file of one part into memory.
+
+    Parameters
+    ----------
+    folder : Path
+    part : str
+        One of `PARTS`.
+
+    Yields
+    ------
+    safetensors.safe_open
+        Tensors taken from it are views of the mapped file.
+
+    Raises
+    ------
+    InputError
+        If the file is missing or damaged.
+    """
+    from safetensors import SafetensorError, safe_open
 
     path = folder / f"{part}.safetensors"
     try:
-        return load_file(path)
+        with safe_open(path, framework="pt") as file:
+            yield file
     except FileNotFoundError:
+        without = " (it can be loaded for pictures alone)" if part == "optimus" else ""
         raise InputError(
             f"{path}: no such file, expected the backbone's {part} weights: install the package again or give another "
-            "folder"
+            f"folder{without}"
         ) from None
     except (SafetensorError, OSError, ValueError) as error:
         raise InputError(
             f"{path}: not a readable safetensors file ({error}), expected the backbone's {part} weights: get the file "
             "again"
         ) from None
+
+
+def check_weights(own: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]], where: str) -> None:
+    """Compare the keys and shapes of a network with those of a file.
+
+    Parameters
+    ----------
+    own, found : mapping of str to tuple of int
+        Key to shape.
+    where : str
+        Name of the file, for messages.
+
+    Raises
+    ------
+    InputError
+        If a key is missing or unknown, or a shape differs.
+    """
+    missing, unknown = sorted(set(own) - set(found)), sorted(set(found) - set(own))
+    if missing or unknown:
+        what = f"lacks {missing[0]}" if missing else f"holds {unknown[0]}"
+        raise InputError(
+            f"{where}: {what} ({len(missing)} keys are missing, {len(unknown)} unknown), expected the {len(own)} keys "
+            "of this configuration: take weights and config.json from the same place"
+        )
+    for key, shape in own.items():
+        if shape != found[key]:
+            raise InputError(
+                f"{where}: {key} has shape {found[key]}, expected {shape}: these are "
+                "weights of another size, take weights and config.json from the same place"
+            )
 
 
 def fill(module: nn.Module, weights: Mapping[str, Tensor], where: str) -> None:
@@ -101,19 +155,11 @@ def fill(module: nn.Module, weights: Mapping[str, Tensor], where: str) -> None:
         If a key is missing or unknown, or a shape differs.
     """
     own = module.state_dict()
-    missing, unknown = sorted(set(own) - set(weights)), sorted(set(weights) - set(own))
-    if missing or unknown:
-        found = f"lacks {missing[0]}" if missing else f"holds {unknown[0]}"
-        raise InputError(
-            f"{where}: {found} ({len(missing)} keys are missing, {len(unknown)} unknown), expected the {len(own)} keys "
-            "of this configuration: take weights and config.json from the same place"
-        )
-    for key, value in own.items():
-        if value.shape != weights[key].shape:
-            raise InputError(
-                f"{where}: {key} has shape {tuple(weights[key].shape)}, expected {tuple(value.shape)}: these are "
-                "weights of another size, take weights and config.json from the same place"
-            )
+    check_weights(
+        {key: tuple(value.shape) for key, value in own.items()},
+        {key: tuple(value.shape) for key, value in weights.items()},
+        where,
+    )
     with torch.no_grad():
         for key, value in own.items():
             value.copy_(weights[key])
@@ -155,21 +201,3 @@ def write_backbone(
             (partial / name).write_bytes((vocabularies / name).read_bytes())
         for name, content in extra.items():
             (partial / name).write_text(content, encoding="utf-8")
-
-
-def folder_fingerprint(folder: Path) -> str:
-    """SHA-256 over configuration, weights and vocabularies, by name and content.
-
-    Raises
-    ------
-    InputError
-        If one of the files is missing.
-    """
-    digest = hashlib.sha256()
-    for name in ("config.json", *(f"{part}.safetensors" for part in PARTS), *VOCABULARY_FILES):
-        path = folder / name
-        if not path.is_file():
-            raise InputError(f"{path}: no such file, expected a complete backbone folder: get it again")
-        with path.open("rb") as file:
-            digest.update(name.encode() + hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()

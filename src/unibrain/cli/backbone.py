@@ -55,7 +55,17 @@ def backbone() -> None:
 @click.option("--sheet", type=click.Path(dir_okay=False), help="PNG to write: scenes above, what was sampled below.")
 @device_option
 @threads_option
-def quality(name: str, scenes: int, seed: int, split: str, sheet: str | None, device: str, threads: int | None) -> None:
+def quality(
+    name: str,
+    scenes: int,
+    seed: int,
+    split: str,
+    sheet: str | None,
+    device: str,
+    dtype: str,
+    offload: bool,
+    threads: int | None,
+) -> None:
     """Measure a backbone on scenes that it was not trained on, and print what was found.
 
     Pictures and captions are generated from true latents, and compared with the scenes that they were taken from.
@@ -66,7 +76,8 @@ def quality(name: str, scenes: int, seed: int, split: str, sheet: str | None, de
     from unibrain.backbone import load_backbone
     from unibrain.training.quality import measure_quality
 
-    found, seen, sampled, captions = measure_quality(load_backbone(name, device), scenes, seed, split=split)
+    loaded = load_backbone(name, device, dtype=dtype, offload=offload)
+    found, seen, sampled, captions = measure_quality(loaded, scenes, seed, split=split)
     click.echo(quality_table(found))
     for true, caption in captions[:10]:
         click.echo(f"  {true}  ->  {caption}")

@@ -43,7 +43,12 @@ def run_argument(function: F) -> F:
 
 
 def device_option(function: F) -> F:
-    """Add ``--device``."""
+    """Add ``--device``, ``--dtype`` and ``--offload``."""
+    about = "Let the parts of the backbone take turns on the device, for graphics cards with little memory."
+    function = click.option("--offload", is_flag=True, help=about)(function)
+    choice = click.Choice(["auto", "fp32", "bf16", "fp16"])
+    about = "Precision of the backbone; auto takes fp32 for a small one, 16 bits for what would fill the memory."
+    function = click.option("--dtype", type=choice, default="auto", show_default=True, help=about)(function)
     choice = click.Choice(["auto", "cpu", "cuda", "mps"])
     about = "Where the backbone runs; auto takes a graphics card if there is one."
     return click.option("--device", type=choice, default="auto", show_default=True, help=about)(function)

@@ -40,6 +40,8 @@ def demo(
     difficulty: Literal["easy", "realistic"],
     batch_size: int,
     device: str,
+    dtype: str,
+    offload: bool,
     threads: int | None,
 ) -> None:
     """Decode pictures and captions from simulated scans, start to end, and write a page that shows them.
@@ -59,6 +61,6 @@ def demo(
     began = time.monotonic()
     settings = demo_settings(images, training_images, seed, difficulty, batch_size)
     limit_threads(threads)
-    run_all(RunFolder(out), settings, BackboneSource(device))
+    run_all(RunFolder(out), settings, BackboneSource(device, dtype=dtype, offload=offload))
     show_scores(out)
     click.echo(f"{time.monotonic() - began:.0f} s, at most {peak_memory_mb() / 1000:.1f} GB of memory")

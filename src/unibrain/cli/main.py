@@ -17,11 +17,13 @@ COMMANDS = {
     "run": ("unibrain.cli.run:run", "Run all stages of a settings file."),
     "simulate": ("unibrain.cli.stages:simulate", "Write a simulated subject in NSD's file layout."),
     "prepare": ("unibrain.cli.stages:prepare", "Read scans in NSD's layout into one row per image."),
+    "import": ("unibrain.cli.own:import_", "Read your own scans, pictures and table."),
     "extract": ("unibrain.cli.stages:extract", "Turn pictures and captions into the four latents."),
     "fit": ("unibrain.cli.stages:fit", "Fit the four ridge regressions from voxels to latents."),
     "reconstruct": ("unibrain.cli.stages:reconstruct", "Decode a picture and a caption for every unseen image."),
     "evaluate": ("unibrain.cli.stages:evaluate", "Score what was decoded, beside shuffled controls."),
     "report": ("unibrain.cli.stages:report", "Write the page that shows the run."),
+    "audit": ("unibrain.cli.audit:audit", "Look for missing data and for training images in the test set."),
     "export-weights": ("unibrain.cli.export_weights:export_weights", "Write ridge weights, for maps of voxels."),
     "backbone": ("unibrain.cli.backbone:backbone", "Look at the frozen generative model."),
     "weights": ("unibrain.cli.weights:weights", "Get, list and check the published weights."),
@@ -83,7 +85,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        0 if all went well, 2 for a mistake in the input (one sentence on standard error), 130 if it was stopped.
+        0 if all went well, 1 if a command that checks something found a problem, 2 for a mistake in the input (one
+        sentence on standard error), 130 if it was stopped.
     """
     try:
         with stoppable():

@@ -35,7 +35,7 @@ def show_scores(root: Path) -> None:
 )
 @device_option
 @threads_option
-def run(settings: Path, out: Path, device: str, threads: int | None) -> None:
+def run(settings: Path, out: Path, device: str, dtype: str, offload: bool, threads: int | None) -> None:
     """Run all stages of the settings file SETTINGS, one after the other, in a run folder.
 
     What is up to date is skipped, what its settings or inputs have changed is redone, and a run that was stopped
@@ -48,5 +48,5 @@ def run(settings: Path, out: Path, device: str, threads: int | None) -> None:
     from unibrain.workspace.threads import limit_threads
 
     limit_threads(threads)
-    run_all(RunFolder(out), read_settings(settings), BackboneSource(device))
+    run_all(RunFolder(out), read_settings(settings), BackboneSource(device, dtype=dtype, offload=offload))
     show_scores(out)

@@ -19,7 +19,9 @@ from unibrain.pipeline.settings import (
 __all__ = ["evaluate", "extract", "fit", "prepare", "reconstruct", "report", "simulate"]
 
 
-def _stage(name: str, run: Path, threads: int | None, chosen: dict[str, Any], device: str | None = None) -> None:
+def _stage(
+    name: str, run: Path, threads: int | None, chosen: dict[str, Any], backbone_options: dict[str, Any] | None = None
+) -> None:
     from unibrain.pipeline.backbone_source import BackboneSource
     from unibrain.pipeline.stages import kept_settings, run_one
     from unibrain.workspace.run_folder import RunFolder
@@ -28,7 +30,7 @@ def _stage(name: str, run: Path, threads: int | None, chosen: dict[str, Any], de
     limit_threads(threads)
     folder = RunFolder(run)
     settings = overridden(kept_settings(folder), name, chosen)
-    backbone = None if device is None else BackboneSource(device)
+    backbone = None if backbone_options is None else BackboneSource(**backbone_options)
     show_result(run, run_one(name, folder, settings, backbone))
 
 
@@ -63,13 +65,13 @@ def prepare(run: Path, threads: int | None, **chosen: Any) -> None:
 @settings_options(ExtractSection)
 @device_option
 @threads_option
-def extract(run: Path, device: str, threads: int | None, **chosen: Any) -> None:
+def extract(run: Path, device: str, dtype: str, offload: bool, threads: int | None, **chosen: Any) -> None:
     """Encode the pictures and captions that were seen into the four latents, RUN/latents.
 
     They are the image latent (AutoKL), the text latent (Optimus), and the CLIP tokens of pictures and of captions: what
     the regressions are trained to predict.
     """
-    _stage("extract", run, threads, chosen, device)
+    _stage("extract", run, threads, chosen, {"device": device, "dtype": dtype, "offload": offload})
 
 
 @click.command(epilog="Example: unibrain fit my-run --alpha 60000")
@@ -90,12 +92,12 @@ def fit(run: Path, threads: int | None, **chosen: Any) -> None:
 @settings_options(ReconstructSection)
 @device_option
 @threads_option
-def reconstruct(run: Path, device: str, threads: int | None, **chosen: Any) -> None:
+def reconstruct(run: Path, device: str, dtype: str, offload: bool, threads: int | None, **chosen: Any) -> None:
     """Decode a picture and a caption for every unseen image: RUN/decoded, and the predicted latents in RUN/predicted.
 
     A run that is stopped continues at the picture where it was. The result does not depend on the batch size.
     """
-    _stage("reconstruct", run, threads, chosen, device)
+    _stage("reconstruct", run, threads, chosen, {"device": device, "dtype": dtype, "offload": offload})
 
 
 @click.command(epilog="Example: unibrain evaluate my-run")
@@ -103,12 +105,12 @@ def reconstruct(run: Path, device: str, threads: int | None, **chosen: Any) -> N
 @settings_options(EvaluateSection)
 @device_option
 @threads_option
-def evaluate(run: Path, device: str, threads: int | None, **chosen: Any) -> None:
+def evaluate(run: Path, device: str, dtype: str, offload: bool, threads: int | None, **chosen: Any) -> None:
     """Score decoded pictures and captions against what was seen, RUN/scores.json.
 
     Every score stands beside that of a control: the same decoded items shuffled against the images.
     """
-    _stage("evaluate", run, threads, chosen, device)
+    _stage("evaluate", run, threads, chosen, {"device": device, "dtype": dtype, "offload": offload})
 
 
 @click.command(epilog="Example: unibrain report my-run")

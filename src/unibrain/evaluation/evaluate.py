@@ -85,7 +85,7 @@ def evaluate(
     Scores
         ``pixcorr``, ``ssim``, ``two_way_picture``, ``meteor``, ``rouge1``, ``rougeL``, ``two_way_caption``. The control
         of each is the mean over up to ten shuffles in which no item stays with its image. A score that cannot be
-        computed here has no value and a note that says what to do.
+        computed here has no value and a note that says what to do; without captions, those of captions have none.
 
     Raises
     ------
@@ -99,7 +99,8 @@ def evaluate(
         )
     shuffles = min(_SHUFFLES, max(1, _SHUFFLED_PAIRS // n))
     orders = derangements(n, shuffles, seed) if n > 1 else np.empty((0, n), np.int64)
-    jobs = chain(_picture_jobs(decoded, stimuli), _caption_jobs(decoded, stimuli, backbone))
+    captions = _caption_jobs(decoded, stimuli, backbone) if stimuli.has_captions else _no_captions()
+    jobs = chain(_picture_jobs(decoded, stimuli), captions)
     scores = tuple(_score(job, n, orders) for job in track(jobs, "scores", total=_METRICS, unit="metric"))
     identities = tuple(int(identity) for identity in decoded.stimulus_ids)
     return Scores(scores, identities, tuple(latent_accuracy), simulated)
@@ -133,6 +134,17 @@ def _picture_jobs(decoded: Decoded, stimuli: Stimuli) -> Iterator[_Job]:
     if network_is_installed():
         measure, note = _identification(lambda: (picture_features(seen), picture_features(decoded.pictures)), len(seen))
     yield _Job("two_way_picture", "Two-way identification (EfficientNet-lite0)", "picture", measure, note)
+
+
+def _no_captions() -> Iterator[_Job]:
+    note = "no captions were given with the pictures: add them to score captions"
+    for name, title in (
+        ("meteor", "METEOR"),
+        ("rouge1", "ROUGE-1"),
+        ("rougeL", "ROUGE-L"),
+        ("two_way_caption", "Two-way identification (CLIP)"),
+    ):
+        yield _Job(name, title, "caption", None, note)
 
 
 def _caption_jobs(decoded: Decoded, stimuli: Stimuli, backbone: CaptionEmbedder) -> Iterator[_Job]:

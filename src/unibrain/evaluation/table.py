@@ -41,8 +41,11 @@ def format_table(scores: Scores) -> str:
         for score in group:
             mark = ""
             if score.note:
-                notes.append(f"[{len(notes) + 1}] {score.note}")
-                mark = f" [{len(notes)}]"
+                known = [note.partition(" ")[2] for note in notes]
+                if score.note not in known:
+                    notes.append(f"[{len(notes) + 1}] {score.note}")
+                    known.append(score.note)
+                mark = f" [{known.index(score.note) + 1}]"
             lines.append(
                 f"{labels[score.name]:<{width}}{_cell(score.value, 8)}{_cell(score.control, 9)}{score.images:>8}{mark}"
             )

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from unibrain.errors import InputError
 
-__all__ = ["LATENT_NAMES", "LATENT_TITLES", "Latents"]
+__all__ = ["LATENT_NAMES", "LATENT_TITLES", "Latents", "rows_of"]
 
 LATENT_NAMES = ("z_image", "z_text", "c_image", "c_text")
 """Image latent (AutoKL), text latent (Optimus), CLIP-Image tokens, CLIP-Text tokens."""
@@ -73,18 +73,43 @@ class Latents:
         return Latents(self.stimulus_ids[rows], *(array[rows] for _, array in self.items()))
 
     def select(self, stimulus_ids: NDArray[np.int64]) -> "Latents":
-        """The rows of `stimulus_ids`, in that order.
+        """The rows of `stimulus_ids`, in that order, an id as often as it is named.
 
         Raises
         ------
         InputError
             If one of them is not there.
         """
-        position = {int(identity): row for row, identity in enumerate(self.stimulus_ids)}
-        absent = [int(i) for i in stimulus_ids if int(i) not in position]
-        if absent:
-            raise InputError(
-                f"no latents for image id {absent[0]} ({len(absent)} of {len(stimulus_ids)} are missing), "
-                "expected all: extract the latents of this subject's images"
-            )
-        return self.rows(np.array([position[int(i)] for i in stimulus_ids], dtype=np.int64))
+        return self.rows(rows_of(self.stimulus_ids, stimulus_ids))
+
+
+def rows_of(known: NDArray[np.int64], wanted: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Row of each wanted image.
+
+    Parameters
+    ----------
+    known : ndarray of shape (n,), int64
+        Image of each row; of an image with several rows, the first counts.
+    wanted : ndarray of shape (m,), int64
+        Ids, in any order; one may occur several times.
+
+    Returns
+    -------
+    ndarray of shape (m,), int64
+
+    Raises
+    ------
+    InputError
+        If one of them is not there.
+    """
+    wanted = np.asarray(wanted, dtype=np.int64).reshape(-1)
+    images, first = np.unique(known, return_index=True)
+    place = np.minimum(np.searchsorted(images, wanted), max(len(images) - 1, 0))
+    found = images[place] == wanted if len(images) else np.zeros(len(wanted), dtype=bool)
+    if not found.all():
+        absent = wanted[~found]
+        raise InputError(
+            f"no latents for image id {absent[0]} ({len(absent)} of {len(wanted)} are missing), "
+            "expected all: extract the latents of this subject's images"
+        )
+    return first[place].astype(np.int64)

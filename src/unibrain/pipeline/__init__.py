@@ -1,5 +1,6 @@
 """The stages of a run, each a function over a run folder: what the command line calls, and what Python may call."""
 
+from unibrain.pipeline.auditing import audit, audit_tree
 from unibrain.pipeline.backbone_source import BackboneSource
 from unibrain.pipeline.decoding_stages import extract, fit, reconstruct
 from unibrain.pipeline.demo import demo_settings
@@ -10,6 +11,7 @@ from unibrain.pipeline.settings import (
     EvaluateSection,
     ExtractSection,
     FitSection,
+    OwnSection,
     PrepareSection,
     ReconstructSection,
     ReportSection,
@@ -27,12 +29,15 @@ __all__ = [
     "EvaluateSection",
     "ExtractSection",
     "FitSection",
+    "OwnSection",
     "PrepareSection",
     "ReconstructSection",
     "ReportSection",
     "RunFolder",
     "Settings",
     "SimulateSection",
+    "audit",
+    "audit_tree",
     "demo_settings",
     "evaluate",
     "extract",

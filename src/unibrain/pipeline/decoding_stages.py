@@ -5,11 +5,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from unibrain.errors import InputError
-from unibrain.pipeline.backbone_source import BackboneSource
+from unibrain.pipeline.backbone_source import DECODING, EXTRACTING, BackboneSource
+from unibrain.pipeline.caption_side import pictures_alone, used_latents, with_captions
 from unibrain.pipeline.options import as_plain
 from unibrain.pipeline.settings import Settings
 from unibrain.pipeline.sources import read_stimuli, stimulus_files, training_view
-from unibrain.workspace.atomic import atomic_folder
+from unibrain.workspace.atomic import atomic_folder, write_bytes
 from unibrain.workspace.run_folder import RunFolder
 from unibrain.workspace.stage import Stage, StageResult, run_stage
 
@@ -42,22 +43,28 @@ def extract(run: RunFolder, settings: Settings, backbone: BackboneSource | None 
     inputs, outside = stimulus_files(run, settings)
 
     def work() -> None:
+        import numpy as np
+
         from unibrain import latents
         from unibrain.scans import load_subject
 
         subject = load_subject(run.artefact("subject"))
-        network = backbone.load(section.backbone)
-        found = latents.extract(
-            network,
-            read_stimuli(run, settings, subject),
-            subject.stimulus_ids,
+        stimuli = read_stimuli(run, settings, subject)
+        latents.extract_to(
+            run.artefact("latents"),
+            backbone.load(section.backbone, _needed(EXTRACTING, stimuli.has_captions)),
+            stimuli,
+            np.unique(subject.stimulus_ids),  # of single trials, each image once
             section.batch_size,
+            caption=section.caption,
             caption_context=section.caption_context,
+            caption_seed=section.caption_seed,
+            storage=section.storage,
+            precision=section.precision,
+            unfinished=run.cache("extract"),
         )
-        choices = {"caption_context": section.caption_context}
-        latents.save_latents(run.artefact("latents"), found, network.name, network.fingerprint, choices)
 
-    facts = {"backbone": backbone.fingerprint(section.backbone)}
+    facts = backbone.facts(section.backbone)
     chosen = as_plain(section, only_result=True)
     return run_stage(run, Stage("extract", chosen, ("subject", *inputs), ("latents",), work, outside, facts))
 
@@ -82,24 +89,41 @@ def fit(run: RunFolder, settings: Settings) -> StageResult:
     section = settings.fit
 
     def work() -> None:
-        from unibrain.latents import load_latents
+        from unibrain.latents import open_latents
         from unibrain.regression import BrainDecoder
+        from unibrain.regression.alpha_plot import alpha_figure
         from unibrain.scans import load_subject
 
         train = training_view(load_subject(run.artefact("subject")), settings).train
-        targets = load_latents(run.artefact("latents")).select(train.stimulus_ids)
+        targets = open_latents(run.artefact("latents")).select(train.stimulus_ids)
         decoder = BrainDecoder(
-            section.alpha, folds=section.folds, rescale=section.rescale, seed=section.seed, verbose=True
+            section.alpha,
+            folds=section.folds,
+            rescale=section.rescale,
+            seed=section.seed,
+            verbose=True,
+            alpha_per=section.alpha_per,
+            bands=section.band_regions(),
+            memory=section.memory,
+            device=section.device,
         )
-        decoder.fit(train.betas, targets, train.stimulus_ids)
+        decoder.fit(train.betas, targets, train.stimulus_ids, train.regions)
         with atomic_folder(run.artefact("decoder")) as folder:
             decoder.save(folder / "decoder.safetensors")
+            choices = used_latents(decoder.alpha_choice_, with_captions(run))
+            if choices:
+                write_bytes(folder / "alpha.svg", alpha_figure(choices))
 
-    return run_stage(run, Stage("fit", as_plain(section), ("subject", "latents"), ("decoder",), work))
+    chosen = as_plain(section, only_result=True)
+    return run_stage(run, Stage("fit", chosen, ("subject", "latents"), ("decoder",), work))
+
+
+def _needed(parts: tuple[str, ...], captions: bool) -> tuple[str, ...]:
+    return tuple(part for part in parts if captions or part != "optimus")
 
 
 def sampling(
-    default: "SamplingSettings", settings: Settings, kind: Literal["pictures", "captions"]
+    default: "SamplingSettings", settings: Settings, kind: Literal["pictures", "captions"], captions: bool = True
 ) -> "SamplingSettings":
     """How one flow samples in this run.
 
@@ -109,10 +133,17 @@ def sampling(
         The backbone's own, for what the settings leave out.
     settings : Settings
     kind : {"pictures", "captions"}
+    captions : bool
+        False if the run has none: then pictures are guided by the image alone.
 
     Returns
     -------
     SamplingSettings
+
+    Raises
+    ------
+    InputError
+        If there are no captions and the settings ask for some weight of theirs.
     """
     section = settings.reconstruct
     chosen: dict[str, Any] = {
@@ -122,7 +153,8 @@ def sampling(
         "steps": section.steps,
         "eta": section.eta,
     }
-    return replace(default, **{name: value for name, value in chosen.items() if value is not None})
+    found = replace(default, **{name: value for name, value in chosen.items() if value is not None})
+    return found if captions or kind == "captions" else pictures_alone(found, chosen["image_weight"])
 
 
 def reconstruct(run: RunFolder, settings: Settings, backbone: BackboneSource | None = None) -> StageResult:
@@ -152,11 +184,12 @@ def reconstruct(run: RunFolder, settings: Settings, backbone: BackboneSource | N
         import numpy as np
 
         from unibrain import reconstruction
-        from unibrain.latents import read_manifest, save_latents
+        from unibrain.latents import load_latents, read_manifest
         from unibrain.regression import BrainDecoder
         from unibrain.scans import load_subject
 
-        network = backbone.load(settings.extract.backbone)
+        captions = with_captions(run)
+        network = backbone.load(settings.extract.backbone, _needed(DECODING, captions))
         manifest = read_manifest(run.artefact("latents"))
         if manifest["fingerprint"] != network.fingerprint:
             raise InputError(
@@ -172,21 +205,30 @@ def reconstruct(run: RunFolder, settings: Settings, backbone: BackboneSource | N
                 f"{run.artefact('decoder')}: image id {seen[0]} ({len(seen)} in all) is to be decoded and was in "
                 f"training, expected unseen images: run `unibrain fit {run.root}`"
             )
-        predicted = decoder.predict(test.betas, test.stimulus_ids)
+        decoder.predict_to(
+            run.artefact("predicted"),
+            test.betas,
+            test.stimulus_ids,
+            network.name,
+            network.fingerprint,
+            storage="npy",
+            unfinished=run.cache("predict"),
+        )
+        predicted = load_latents(run.artefact("predicted"), verify=False)
         decoded = reconstruction.reconstruct(
             network,
             predicted,
-            sampling(network.image_settings, settings, "pictures"),
+            sampling(network.image_settings, settings, "pictures", captions),
             sampling(network.text_settings, settings, "captions"),
             section.seed,
             section.batch_size,
             run.cache("reconstruct"),
+            captions,
         )
-        save_latents(run.artefact("predicted"), predicted, network.name, network.fingerprint)
         reconstruction.save_decoded(run.artefact("decoded"), decoded)
         shutil.rmtree(run.cache("reconstruct"), ignore_errors=True)
 
-    facts = {"backbone": backbone.fingerprint(settings.extract.backbone)}
+    facts = backbone.facts(settings.extract.backbone)
     chosen = as_plain(section, only_result=True)
     inputs = ("subject", "latents", "decoder")
     return run_stage(run, Stage("reconstruct", chosen, inputs, ("predicted", "decoded"), work, facts=facts))

@@ -4,7 +4,7 @@ import difflib
 import math
 import re
 import types
-from dataclasses import Field, dataclass, field, fields
+from dataclasses import Field, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
@@ -43,6 +43,8 @@ class Option:
         False for what only changes speed, such as a batch size: no stage is redone for it.
     path : bool
         True for a path: relative ones are taken from the folder of the settings file.
+    named_paths : bool
+        True, with `path`, for ``NAME=PATH`` pairs separated by semicolons.
     names : tuple of str
         Words that are names and no paths.
     pattern : str
@@ -60,6 +62,7 @@ class Option:
     names: tuple[str, ...] = ()
     pattern: str = ""
     example: str = ""
+    named_paths: bool = False
 
 
 def option(
@@ -74,9 +77,10 @@ def option(
     names: tuple[str, ...] = (),
     pattern: str = "",
     example: str = "",
+    named_paths: bool = False,
 ) -> T:
     """Make a dataclass field that carries an `Option` (its parameters are those of `Option`)."""
-    about = Option(help, low, high, above, changes_result, path, names, pattern, example)
+    about = Option(help, low, high, above, changes_result, path, names, pattern, example, named_paths)
     return field(default=default, metadata={"option": about})
 
 
@@ -154,6 +158,10 @@ def resolved(about: Option, value: str, folder: Path) -> str:
     """Make a path absolute, taken from `folder`; leave other text as it is."""
     if not about.path or value in about.names:
         return value
+    if about.named_paths:
+        one = replace(about, named_paths=False)
+        pairs = (pair.partition("=") for pair in value.split(";"))
+        return ";".join(f"{name}={resolved(one, path, folder)}" for name, _, path in pairs)
     return str((folder.resolve() / Path(value).expanduser()).resolve())
 
 

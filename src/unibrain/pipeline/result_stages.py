@@ -5,17 +5,20 @@ import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from unibrain.pipeline.backbone_source import BackboneSource
+from unibrain.pipeline.backbone_source import SCORING, BackboneSource
+from unibrain.pipeline.caption_side import NO_CAPTIONS, TEXT_LATENTS, used_latents, with_captions
 from unibrain.pipeline.decoding_stages import sampling
 from unibrain.pipeline.options import as_plain
 from unibrain.pipeline.settings import SECTIONS, Settings
-from unibrain.pipeline.sources import read_stimuli, stimulus_files, training_view
+from unibrain.pipeline.sources import caption_source, read_stimuli, stimulus_files, training_view
 from unibrain.workspace.provenance import peak_memory_mb
 from unibrain.workspace.run_folder import RunFolder
 from unibrain.workspace.stage import Stage, StageResult, read_record, run_stage
 
 if TYPE_CHECKING:
     from unibrain.backbone import VersatileDiffusion
+    from unibrain.scans.subject import Subject
+    from unibrain.stimuli.stimuli import Stimuli
 
 __all__ = ["evaluate", "report"]
 
@@ -30,11 +33,12 @@ def _records(run: RunFolder, names: tuple[str, ...]) -> dict[str, dict[str, Any]
     return {name: record["provenance"] for name, record in found.items() if record is not None}
 
 
-def _settings(settings: Settings, network: "VersatileDiffusion") -> dict[str, dict[str, Any]]:
+def _settings(settings: Settings, network: "VersatileDiffusion", captions: bool) -> dict[str, dict[str, Any]]:
     """Settings of the run, with what the backbone chose for itself."""
     plain = {name: as_plain(getattr(settings, name)) for name in SECTIONS if getattr(settings, name) is not None}
-    plain["sampling of pictures"] = asdict(sampling(network.image_settings, settings, "pictures"))
-    plain["sampling of captions"] = asdict(sampling(network.text_settings, settings, "captions"))
+    plain["sampling of pictures"] = asdict(sampling(network.image_settings, settings, "pictures", captions))
+    if captions:
+        plain["sampling of captions"] = asdict(sampling(network.text_settings, settings, "captions"))
     return plain
 
 
@@ -47,6 +51,22 @@ def _versions(stages: dict[str, dict[str, Any]]) -> dict[str, str]:
     about = list(stages.values())[-1] if stages else {}
     ours: dict[str, str] = {name: about[name] for name in ("unibrain", "python", "platform") if name in about}
     return ours | dict(about.get("libraries", {}))
+
+
+def _audit(run: RunFolder, subject: "Subject", stimuli: "Stimuli") -> dict[str, Any]:
+    """The audit of this very subject for the page, with the pictures that it shows; nothing if there is none."""
+    if not run.artefact("audit").exists():
+        return {}
+    from unibrain.audit import load_audit
+    from unibrain.report import shown_pairs
+    from unibrain.scans import split_hash
+
+    audit = load_audit(run.artefact("audit"))
+    if (audit.subject, audit.split) != (subject.name, split_hash(subject)):
+        return {}
+    ids = sorted({identity for pair in shown_pairs(audit) for identity in (pair.test_id, pair.train_id)})
+    pictures = dict(zip(ids, stimuli.pictures(ids), strict=True)) if ids else {}
+    return {"audit": audit, "audit_pictures": pictures}
 
 
 def evaluate(run: RunFolder, settings: Settings, backbone: BackboneSource | None = None) -> StageResult:
@@ -72,27 +92,30 @@ def evaluate(run: RunFolder, settings: Settings, backbone: BackboneSource | None
     """
     section, backbone = settings.evaluate, backbone or BackboneSource()
     inputs, outside = stimulus_files(run, settings)
-    earlier = tuple(name for name in SECTIONS if name not in ("evaluate", "report", *(["simulate"] * (not inputs))))
+    skipped = ("evaluate", "report", *["simulate"] * (settings.simulate is None))
+    earlier = tuple(name for name in SECTIONS if name not in skipped)
 
     def work() -> None:
         from unibrain import evaluation
-        from unibrain.latents import load_latents
+        from unibrain.latents import open_latents
         from unibrain.reconstruction import load_decoded
         from unibrain.regression import BrainDecoder, region_accuracy
-        from unibrain.scans import load_subject
+        from unibrain.scans import load_subject, split_hash
 
         began = time.monotonic()
         subject = load_subject(run.artefact("subject"))
         decoder = BrainDecoder.load(run.artefact("decoder") / "decoder.safetensors")
-        latents = load_latents(run.artefact("latents"))
-        network = backbone.load(settings.extract.backbone)
+        latents = open_latents(run.artefact("latents"))
+        network = backbone.load(settings.extract.backbone, SCORING)
+        captions = with_captions(run)
+        accuracy = region_accuracy(training_view(subject, settings), latents, decoder.alpha_, settings.fit.memory)
         scores = evaluation.evaluate(
             load_decoded(run.artefact("decoded")),
             read_stimuli(run, settings, subject),
             network,
             simulated=subject.simulated,
             seed=section.seed,
-            latent_accuracy=region_accuracy(training_view(subject, settings), latents, decoder.alpha_),
+            latent_accuracy=tuple(entry for entry in accuracy if captions or entry[0] not in TEXT_LATENTS),
         )
         stages = _records(run, earlier)
         seconds = sum(float(about["seconds"]) for about in stages.values()) + time.monotonic() - began
@@ -103,16 +126,18 @@ def evaluate(run: RunFolder, settings: Settings, backbone: BackboneSource | None
             seconds=round(seconds, 1),
             peak_memory_gb=round(peak / 1000, 3),
             provenance={
-                "settings": _settings(settings, network),
+                "settings": _settings(settings, network, captions),
                 "backbone": {"name": network.name, "fingerprint": network.fingerprint},
-                "alpha": dict(decoder.alpha_),
+                "split": {"sha256": split_hash(subject), "preparation": dict(subject.preparation)},
+                "alpha": used_latents(decoder.alpha_, captions),
                 "stages": stages,
             },
         )
 
     names = ("subject", "latents", "decoder", "decoded", *inputs)
-    facts = {"backbone": backbone.fingerprint(settings.extract.backbone)}
-    return run_stage(run, Stage("evaluate", as_plain(section), names, ("scores",), work, outside, facts))
+    facts = backbone.facts(settings.extract.backbone)
+    chosen = as_plain(section) | caption_source(settings)
+    return run_stage(run, Stage("evaluate", chosen, names, ("scores",), work, outside, facts))
 
 
 def report(run: RunFolder, settings: Settings) -> StageResult:
@@ -139,6 +164,7 @@ def report(run: RunFolder, settings: Settings) -> StageResult:
         from unibrain import report as page
         from unibrain.evaluation.store import load_scores
         from unibrain.reconstruction import load_decoded
+        from unibrain.regression.rescale import TEST_WARNING
         from unibrain.scans import load_subject
 
         subject, decoded = load_subject(run.artefact("subject")), load_decoded(run.artefact("decoded"))
@@ -146,6 +172,7 @@ def report(run: RunFolder, settings: Settings) -> StageResult:
         about = json.loads(run.artefact("scores").read_text(encoding="utf-8"))
         backbone, stages = about["provenance"]["backbone"], about["provenance"]["stages"]
         weights = {f"weights of the backbone {backbone['name']}": backbone["fingerprint"][:12]}
+        weights["split into training and test images"] = about["provenance"]["split"]["sha256"][:12]
         content = page.ReportContent(
             title=section.title,
             subject=subject.name,
@@ -158,9 +185,16 @@ def report(run: RunFolder, settings: Settings) -> StageResult:
             versions=_versions(stages) | weights,
             seconds=_seconds(run),
             peak_memory_gb=about["peak_memory_gb"],
-            limits=(_SHUFFLED,) if settings.fit.shuffle_scans else (),
+            limits=(
+                *[NO_CAPTIONS] * (not stimuli.has_captions),
+                *[_SHUFFLED] * settings.fit.shuffle_scans,
+                *[TEST_WARNING] * (settings.fit.rescale == "test"),
+            ),
+            **_audit(run, subject, stimuli),
         )
         page.write_report(run.artefact("report"), content)
 
-    names = ("scores", "decoded", "subject", *inputs)
-    return run_stage(run, Stage("report", as_plain(section), names, ("report",), work, outside))
+    # The audit is nobody's duty: the page shows it if there is one.
+    names = ("scores", "decoded", "subject", *["audit"] * run.artefact("audit").exists(), *inputs)
+    chosen = as_plain(section) | caption_source(settings)
+    return run_stage(run, Stage("report", chosen, names, ("report",), work, outside))

@@ -1,12 +1,16 @@
 """The stages that lead to a prepared subject: `simulate` and `prepare`."""
 
 import shutil
+from pathlib import Path
 
 from unibrain.errors import InputError
+from unibrain.pipeline.caption_side import NO_CAPTIONS
 from unibrain.pipeline.options import as_plain
+from unibrain.pipeline.own_section import OwnSection
 from unibrain.pipeline.settings import Settings
 from unibrain.pipeline.sources import nsd_root, scan_files
 from unibrain.workspace.atomic import atomic_folder
+from unibrain.workspace.progress import say
 from unibrain.workspace.run_folder import RunFolder
 from unibrain.workspace.stage import Stage, StageResult, run_stage
 
@@ -55,7 +59,9 @@ def prepare(run: RunFolder, settings: Settings) -> StageResult:
     ----------
     run : RunFolder
     settings : Settings
-        Scans come from the run's own ``nsd`` if ``simulate`` is there, and else from the ``root`` of ``prepare``.
+        Scans come from the run's own ``nsd`` if ``simulate`` is there, from a laboratory's own files if ``own`` is
+        there (then their pictures and captions become the artefact ``stimuli``), and else from the ``root`` of
+        ``prepare``.
 
     Returns
     -------
@@ -66,6 +72,8 @@ def prepare(run: RunFolder, settings: Settings) -> StageResult:
     InputError
         If no scans are named, or a file of theirs is missing or wrong.
     """
+    if settings.own is not None:
+        return _prepare_own(run, settings.own)
     section, root = settings.prepare, nsd_root(run, settings)
     inputs, outside = scan_files(run, settings)
 
@@ -89,3 +97,55 @@ def prepare(run: RunFolder, settings: Settings) -> StageResult:
         shutil.rmtree(run.cache("prepare"), ignore_errors=True)
 
     return run_stage(run, Stage("prepare", as_plain(section), inputs, ("subject", "split"), work, outside))
+
+
+def _prepare_own(run: RunFolder, section: OwnSection) -> StageResult:
+    from unibrain.scans.own.files import split_dataset
+
+    for key in ("scans", "pictures", "table"):
+        if getattr(section, key) is None:
+            raise InputError(
+                f"{run.settings} names no {key} in [own], expected scans, pictures and table: "
+                f"run `unibrain import {run.root} --{key} PATH`"
+            )
+    scans, dataset = split_dataset(str(section.scans))
+    pictures, table_path = Path(str(section.pictures)), Path(str(section.table))
+    mask = None if section.mask is None else Path(section.mask)
+    regions = section.region_files()
+    outside = {"the scans": scans, "the folder of the pictures": pictures, "the table": table_path}
+    outside |= {} if mask is None else {"the mask": mask}
+    outside |= {f"the mask of region {name}": path for name, path in regions.items()}
+
+    def work() -> None:
+        from unibrain.scans import save_subject, write_split
+        from unibrain.scans.own import read_own, read_table
+        from unibrain.stimuli import write_own_stimuli
+
+        table = read_table(table_path, section.scan_base, section.test_share, section.split_seed)
+        size = write_own_stimuli(
+            run.artefact("stimuli"), pictures, table.pictures, table.captions, section.picture_size, section.crop
+        )
+        subject = read_own(
+            table,
+            scans,
+            mask,
+            regions,
+            dataset=dataset,
+            name=section.name,
+            average=section.average,
+            zscore=section.zscore,
+            simulated=section.simulated,
+        )
+        save_subject(run.artefact("subject"), subject)
+        write_split(run.artefact("split"), subject)
+        say(
+            f"{len(table.scans)} of {table.rows} scans, {subject.betas.shape[1]} voxels, {len(table.pictures)} "
+            f"pictures of {size} x {size} pixels; split: {table.split}"
+        )
+        if table.ignored:
+            say(f"columns of {table_path.name} that were not read: {', '.join(table.ignored)}")
+        if not table.has_captions:
+            say(NO_CAPTIONS)
+
+    outputs = ("subject", "split", "stimuli")
+    return run_stage(run, Stage("prepare", {"own": as_plain(section)}, (), outputs, work, outside))

@@ -4,13 +4,15 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from unibrain.errors import InputError
-from unibrain.pipeline.options import Section, option
+from unibrain.pipeline.options import Section, as_plain, option
+from unibrain.pipeline.own_section import OwnSection
 
 __all__ = [
     "SECTIONS",
     "EvaluateSection",
     "ExtractSection",
     "FitSection",
+    "OwnSection",
     "PrepareSection",
     "ReconstructSection",
     "ReportSection",
@@ -19,7 +21,9 @@ __all__ = [
 ]
 
 _NAME = r"[A-Za-z0-9][A-Za-z0-9_.+-]*"
-_SESSIONS = "numbers and ranges such as 1-37 or 1,2,5-8"
+_REGION = r"[A-Za-z0-9][A-Za-z0-9_.+:-]*"
+_BAND = r"[A-Za-z0-9][A-Za-z0-9_.-]*=[A-Za-z0-9][A-Za-z0-9_.:-]*(\+[A-Za-z0-9][A-Za-z0-9_.:-]*)*"
+_SESSIONS = "numbers and ranges such as 1-37 or 1,2,5-8, or present"
 _SEED = 2**32 - 1
 
 
@@ -38,7 +42,7 @@ class SimulateSection(Section):
 
 @dataclass(frozen=True)
 class PrepareSection(Section):
-    """Settings of `unibrain.pipeline.prepare`: scans in NSD's layout to one row per image."""
+    """Settings of `unibrain.pipeline.prepare`: scans in NSD's layout to one row per image (or training trial)."""
 
     section: ClassVar[str] = "prepare"
 
@@ -48,18 +52,47 @@ class PrepareSection(Section):
     subject: int = option(1, "Number of the subject.", low=1, high=8)
     sessions: str | None = option(
         None,
-        "Sessions to read; left out: all that were run.",
-        pattern=r"\d+(-\d+)?(,\d+(-\d+)?)*",
+        "Sessions to read, or present for those whose betas are there; left out: the protocol's, or all that were run.",
+        pattern=r"present|\d+(-\d+)?(,\d+(-\d+)?)*",
         example=_SESSIONS,
     )
-    mask: str = option("nsdgeneral", "Label volume whose voxels above 0 are read, or brainmask.", pattern=_NAME)
+    protocol: Literal["unibrain", "nsd-40", "single-trial", "session-zscore"] | None = option(
+        None,
+        "Published protocol: sessions 1-37 (unibrain) or 1-40 (nsd-40) averaged, training on single trials, or "
+        "z-scores per session; left out: all sessions averaged.",
+    )
+    average: Literal["all", "test"] | None = option(
+        None, "Average the repeats of all images, or of test images only; left out: the protocol's choice."
+    )
+    zscore: Literal["train", "session", "none"] | None = option(
+        None,
+        "Z-score by training statistics over all sessions, or of each session, or not; left out: the protocol's.",
+    )
+    mask: str = option(
+        "nsdgeneral",
+        "Voxels to read: a label volume, region or label, brainmask, or a union such as V1+V2+faces; lh. or rh. before "
+        "a name takes one hemisphere.",
+        pattern=_REGION,
+        example="a name such as nsdgeneral, V1+V2 or streams:ventral",
+    )
+    regions: str = option(
+        "default",
+        "Regions to keep, separated by commas: default, all, or names as in mask.",
+        pattern=rf"{_REGION}(, ?{_REGION})*",
+        example="names such as default,lh,streams:ventral",
+    )
+    noise_ceiling: Literal["file", "recompute"] = option(
+        "file", "Noise ceiling from NSD's ncsnr, or computed from the sessions that are read."
+    )
     beta_version: str = option("betas_fithrf_GLMdenoise_RR", "NSD's folder of betas.", pattern=_NAME)
     file_format: Literal["auto", "nifti", "hdf5"] = option("auto", "Which copy of the betas to read.")
 
-    def session_numbers(self) -> tuple[int, ...] | None:
-        """`sessions` as ascending numbers; None for all."""
+    def session_numbers(self) -> tuple[int, ...] | Literal["present"] | None:
+        """`sessions` as ascending numbers; ``"present"``, or None for all."""
         if self.sessions is None:
             return None
+        if self.sessions == "present":
+            return "present"
         numbers: set[int] = set()
         for part in self.sessions.split(","):
             first, _, last = part.partition("-")
@@ -77,14 +110,28 @@ class ExtractSection(Section):
 
     backbone: str = option(
         "small",
-        "Which backbone: small comes with the package; or the folder of another.",
+        "Which backbone: small comes with the package, official is the converted one; or the folder of another.",
         path=True,
-        names=("small",),
+        names=("small", "official"),
     )
-    caption_context: Literal["mean", "first"] = option(
-        "mean", "CLIP-Text tokens of all captions of an image averaged, or of its first."
+    captions_from: Literal["coco", "curated"] = option(
+        "coco", "Captions of NSD's images: COCO's own files, or the array curated for NSD."
     )
+    captions_file: str | None = option(
+        None, "That array; left out: COCO_73k_annots_curated.npy beside COCO's files.", path=True
+    )
+    caption: Literal["first", "random"] = option(
+        "first", "Caption that the text latent encodes: the first of an image, or one drawn by caption_seed."
+    )
+    caption_context: Literal["mean", "first", "random"] = option(
+        "mean", "CLIP-Text tokens of all captions of an image averaged, of its first, or of one drawn by caption_seed."
+    )
+    caption_seed: int = option(0, "Seed of drawn captions.", low=0, high=_SEED)
     batch_size: int = option(64, "Images at a time.", low=1, changes_result=False)
+    storage: Literal["auto", "npy", "zarr"] = option(
+        "auto", "How latents are stored: npy, or chunked zarr; auto takes zarr from 1 GB on."
+    )
+    precision: Literal["float32", "float16"] = option("float32", "Precision of the stored latents.")
 
 
 @dataclass(frozen=True)
@@ -98,15 +145,42 @@ class FitSection(Section):
         "Ridge penalty of all latents, or cv to choose one for each by cross-validation.",
         above=0,
     )
-    folds: int = option(5, "Folds of the cross-validation, inside the training images.", low=2)
-    rescale: Literal["train", "train_per_dimension", "none"] = option(
+    alpha_per: Literal["latent", "token", "target"] = option(
+        "latent", "What gets a penalty of its own where cv chooses."
+    )
+    folds: int | Literal["loo"] = option(
+        5, "Folds of the cross-validation, inside the training images; or loo: one image left out at a time.", low=2
+    )
+    bands: str | None = option(
+        None,
+        "Banded ridge: groups of regions that each get a penalty of their own; left out: one penalty for all voxels.",
+        pattern=rf"{_BAND}(,{_BAND})*",
+        example="bands such as early=V1+V2+V3,faces=faces",
+    )
+    rescale: Literal["train", "train_per_dimension", "none", "test"] = option(
         "train",
-        "How predictions get their natural size back, from training statistics.",
+        "How predictions get their natural size back: from training statistics, not, or from the test set (compare).",
     )
     shuffle_scans: bool = option(
         False, "Shuffle the training scans against their images: a control, everything then decodes at chance."
     )
     seed: int = option(0, "Seed of the folds and of that shuffle.", low=0, high=_SEED)
+    memory: float = option(
+        2.0, "Gigabytes for streaming the latents, beside the kernel of the scans.", above=0, changes_result=False
+    )
+    device: str = option(
+        "cpu",
+        "Where the regressions are computed.",
+        pattern=r"cpu|cuda(:\d+)?",
+        example="cpu, cuda or cuda:1",
+        changes_result=False,
+    )
+
+    def band_regions(self) -> dict[str, tuple[str, ...]] | None:
+        """`bands` as band name to regions; None without bands."""
+        if self.bands is None:
+            return None
+        return {name: tuple(regions.split("+")) for name, regions in (b.split("=") for b in self.bands.split(","))}
 
 
 @dataclass(frozen=True)
@@ -138,7 +212,9 @@ class ReconstructSection(Section):
         high=1,
     )
     seed: int = option(0, "Seed of the noise, one stream per scan.", low=0, high=_SEED)
-    batch_size: int = option(32, "Scans at a time.", low=1, changes_result=False)
+    batch_size: int | None = option(
+        None, "Scans at a time; left out: as many as fit into memory.", low=1, changes_result=False
+    )
 
 
 @dataclass(frozen=True)
@@ -167,15 +243,19 @@ class Settings:
     ----------
     simulate : SimulateSection or None
         None if the scans are real.
+    own : OwnSection or None
+        None if the scans are not a laboratory's own.
     prepare, extract, fit, reconstruct, evaluate, report : Section
 
     Raises
     ------
     InputError
-        If there are both a simulated subject and a folder of real scans.
+        If scans come from two places: a simulated subject, NSD's folder, own files; or if there are own scans and
+        settings that choose among NSD's.
     """
 
     simulate: SimulateSection | None = None
+    own: OwnSection | None = None
     prepare: PrepareSection = field(default_factory=PrepareSection)
     extract: ExtractSection = field(default_factory=ExtractSection)
     fit: FitSection = field(default_factory=FitSection)
@@ -189,12 +269,24 @@ class Settings:
                 f"there are a section [simulate] and root = {self.prepare.root!r} in [prepare], expected one of them: "
                 "remove [simulate] to read real scans, or root to simulate them"
             )
+        if self.own is None:
+            return
+        if self.simulate is not None:
+            raise InputError("there are sections [simulate] and [own], expected one of them: remove one")
+        usual = as_plain(PrepareSection())
+        for key, value in as_plain(self.prepare).items():
+            if value != usual[key]:
+                raise InputError(
+                    f"there are a section [own] and {key} = {value!r} in [prepare], which is about NSD's files: remove "
+                    f"{key}, or [own]"
+                )
 
 
 SECTIONS: dict[str, type[Section]] = {
     kind.section: kind
     for kind in (
         SimulateSection,
+        OwnSection,
         PrepareSection,
         ExtractSection,
         FitSection,

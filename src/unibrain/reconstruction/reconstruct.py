@@ -63,8 +63,9 @@ def reconstruct(
     image_settings: "SamplingSettings | None" = None,
     text_settings: "SamplingSettings | None" = None,
     seed: int = 0,
-    batch_size: int = 32,
+    batch_size: int | None = None,
     cache: str | os.PathLike[str] | None = None,
+    captions: bool = True,
 ) -> Decoded:
     """Decode a picture and a caption for every scan.
 
@@ -78,11 +79,15 @@ def reconstruct(
         How the two flows sample; the backbone's recommended settings if not given.
     seed : int
         Seed of the noise; every scan's own seed is derived from it (see `scan_seeds`).
-    batch_size : int
-        Scans decoded at once, at least 1. It does not change the result beyond rounding.
+    batch_size : int, optional
+        Scans decoded at once, at least 1; what fits into memory if not given. It does not change the result beyond
+        rounding.
     cache : path-like, optional
         A folder where each picture and caption is kept as soon as it is decoded. Run again with the same latents,
         backbone, settings and seed, and only what is not there is decoded; other items are left alone.
+    captions : bool
+        False decodes pictures only, for latents that were learnt without captions: every caption is then empty, and
+        `image_settings` must give the image all the weight.
 
     Returns
     -------
@@ -93,7 +98,7 @@ def reconstruct(
     InputError
         If there is no scan, a latent is not finite, or a number is out of range.
     """
-    if batch_size < 1:
+    if batch_size is not None and batch_size < 1:
         raise InputError(f"batch_size is {batch_size}, expected at least 1: choose another")
     if len(latents) == 0:
         raise InputError(
@@ -107,6 +112,11 @@ def reconstruct(
                 "fit and predict again"
             )
     image_settings = backbone.image_settings if image_settings is None else image_settings
+    if not captions and image_settings.image_weight != 1:
+        raise InputError(
+            f"image_weight is {image_settings.image_weight} and the latents have no captions behind them, expected 1: "
+            "give the image all the weight"
+        )
     text_settings = backbone.text_settings if text_settings is None else text_settings
     folder = None if cache is None else Path(cache)
 
@@ -114,7 +124,7 @@ def reconstruct(
         part = latents.rows(rows)
         return list(backbone.sample_pictures(part.z_image, part.c_image, part.c_text, image_settings, seeds))
 
-    def captions(rows: NDArray[np.int64], seeds: NDArray[np.int64]) -> list[str]:
+    def sentences(rows: NDArray[np.int64], seeds: NDArray[np.int64]) -> list[str]:
         part = latents.rows(rows)
         return backbone.sample_captions(part.z_text, part.c_image, part.c_text, text_settings, seeds)
 
@@ -126,10 +136,13 @@ def reconstruct(
         store: Callable[[Path, str, T], None],
     ) -> list[T]:
         seeds = scan_seeds(seed, latents.stimulus_ids, kind)
-        keys = item_keys(kind, latents, settings, backbone.fingerprint, seeds) if folder is not None else []
+        # Items of another precision are other items.
+        weights = backbone.fingerprint + ("" if backbone.precision == "fp32" else f" {backbone.precision}")
+        keys = item_keys(kind, latents, settings, weights, seeds) if folder is not None else []
         done = {row: item for row, key in enumerate(keys) if folder and (item := load(folder, key)) is not None}
         left = np.array([row for row in range(len(latents)) if row not in done], dtype=np.int64)
-        items = _by_item(lambda rows: sample(rows, seeds[rows]), left, batch_size)
+        size = batch_size or backbone.scans_at_once("pictures" if kind == "picture" else "captions")
+        items = _by_item(lambda rows: sample(rows, seeds[rows]), left, size)
         for row, item in track(items, f"decode {kind}s", total=len(left), unit=kind):
             if folder is not None:
                 store(folder, keys[row], item)
@@ -137,7 +150,9 @@ def reconstruct(
         return [done[row] for row in range(len(latents))]
 
     decoded_pictures = decode("picture", image_settings, pictures, load_picture, store_picture)
-    decoded_captions = decode("caption", text_settings, captions, load_caption, store_caption)
+    decoded_captions = [""] * len(latents)
+    if captions:
+        decoded_captions = decode("caption", text_settings, sentences, load_caption, store_caption)
     return Decoded(np.array(latents.stimulus_ids), np.stack(decoded_pictures), tuple(decoded_captions))
 
 

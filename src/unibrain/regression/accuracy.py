@@ -1,19 +1,19 @@
 """How well latents are predicted: correlation across images, per latent and per region."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from unibrain.errors import InputError
 from unibrain.latents.latents import LATENT_NAMES, Latents
-from unibrain.regression.ridge import (
-    apply_operator,
-    centred_kernel,
-    column_blocks,
-    cross_kernel,
-    prediction_operator,
-)
+from unibrain.latents.stored import StoredLatents
+from unibrain.regression.backend import NumpyBackend
+from unibrain.regression.kernels import centred_kernel, column_blocks, cross_kernel
+from unibrain.regression.ridge import factorise_once
+from unibrain.regression.stream import Operators, products
+from unibrain.regression.targets import Targets, targets_of
 from unibrain.workspace.progress import track
 
 if TYPE_CHECKING:
@@ -61,21 +61,14 @@ def latent_accuracy(predicted: Latents, true: Latents) -> dict[str, float]:
         total, count = 0.0, 0
         for block in column_blocks(*flat_true.shape):
             p, t = (np.asarray(flat[:, block], dtype=np.float64) for flat in (flat_predicted, flat_true))
-            varies = np.ptp(t, axis=0) > 0
-            # Compared by range and not by variance: the mean of equal numbers may be off by a rounding error.
-            both = varies & (np.ptp(p, axis=0) > 0)
-            p, t = p[:, both] - p[:, both].mean(axis=0), t[:, both] - t[:, both].mean(axis=0)
-            # Scaled first: squares of very small deviations would underflow.
-            p, t = p / np.abs(p).max(axis=0, initial=0), t / np.abs(t).max(axis=0, initial=0)
-            norm = np.linalg.norm(p, axis=0) * np.linalg.norm(t, axis=0)
-            total += float(np.sum(np.einsum("ij,ij->j", p, t) / norm))
-            count += int(varies.sum())
+            summed, varying = _summed_correlation(p, t)
+            total, count = total + summed, count + varying
         accuracy[name] = total / count if count else 0.0
     return accuracy
 
 
 def region_accuracy(
-    subject: "Subject", latents: Latents, alphas: Mapping[str, float]
+    subject: "Subject", latents: Latents | StoredLatents, alphas: Mapping[str, float], memory: float = 2.0
 ) -> tuple[tuple[str, str, float], ...]:
     """Prediction accuracy of each latent from the voxels of each region alone.
 
@@ -83,11 +76,14 @@ def region_accuracy(
     ----------
     subject : Subject
         With training images and at least two test images.
-    latents : Latents
-        Of all its images (and perhaps more).
+    latents : Latents or StoredLatents
+        Of all its images (and perhaps more). Read once for all regions, in blocks.
     alphas : mapping of str to float
         Penalty of each latent for all voxels. A region gets its share of it by number of voxels, because the scale of
         the kernel of z-scored voxels grows with their number.
+
+    memory : float
+        Gigabytes (10**9 bytes) that may be used for it beside one kernel.
 
     Returns
     -------
@@ -101,26 +97,69 @@ def region_accuracy(
         If latents of an image are missing, or there are too few images.
     """
     train, test = subject.train, subject.test
-    train_latents, test_latents = latents.select(train.stimulus_ids), latents.select(test.stimulus_ids)
+    if len(test.stimulus_ids) < 2:
+        raise InputError(
+            f"{len(test.stimulus_ids)} test images, expected at least two to correlate across images: decode more scans"
+        )
+    known, truth = (targets_of(latents.select(part.stimulus_ids)) for part in (train, test))
     masks = {"all": np.ones(subject.betas.shape[1], dtype=bool)}
     masks.update({region: mask for region, mask in subject.regions.items() if mask.any()})
-    accuracy = []
-    for region, mask in track(masks.items(), "accuracy per region", unit="region"):
-        kernel, mean = centred_kernel(train.betas[:, mask])
-        cross = cross_kernel(test.betas[:, mask], train.betas[:, mask], mean)
+    # Operators of several regions are one matrix, so that one product of the targets serves them all.
+    each = 8 * len(train.stimulus_ids) * len(test.stimulus_ids) * len(LATENT_NAMES)
+    most = max(1, int(memory * 1e9 / 2 / each))
+    names = list(masks)
+    accuracy: dict[tuple[str, str], float] = {}
+    for first in track(range(0, len(names), most), "accuracy per region", unit="group of regions"):
+        group = names[first : first + most]
+        by_latent = _operators(subject, [masks[name] for name in group], alphas)
+        for latent in LATENT_NAMES:
+            found = _correlations(by_latent.pop(latent), known[latent], truth[latent], len(group), memory)
+            accuracy.update({(latent, name): r for name, r in zip(group, found, strict=True)})
+    return tuple((latent, name, accuracy[latent, name]) for name in names for latent in LATENT_NAMES)
+
+
+def _operators(
+    subject: "Subject", masks: Sequence[NDArray[np.bool_]], alphas: Mapping[str, float]
+) -> dict[str, NDArray[np.float64]]:
+    """Operators of some regions below each other, for each latent."""
+    train, test = ~subject.is_test, subject.is_test
+    parts: dict[str, list[NDArray[np.float64]]] = {name: [] for name in LATENT_NAMES}
+    for mask in masks:
+        scans = subject.betas[:, mask]
+        kernel, mean = centred_kernel(scans[train])
+        cross = cross_kernel(scans[test], scans[train], mean)
         # Latents often share an alpha, and then what precedes the targets is the same.
-        operators = {
-            alpha: prediction_operator(kernel, cross, alpha * float(mask.mean()))
-            for alpha in {float(alphas[name]) for name in LATENT_NAMES}
-        }
-        predicted = Latents(
-            test.stimulus_ids,
-            **{
-                name: apply_operator(operators[float(alphas[name])], latent.reshape(len(latent), -1)).reshape(
-                    len(test.stimulus_ids), *latent.shape[1:]
-                )
-                for name, latent in train_latents.items()
-            },
-        )
-        accuracy += [(name, region, r) for name, r in latent_accuracy(predicted, test_latents).items()]
-    return tuple(accuracy)
+        found: dict[float, NDArray[np.float64]] = {}
+        for name in LATENT_NAMES:
+            alpha = float(alphas[name]) * float(mask.mean())
+            if alpha not in found:
+                found |= factorise_once(kernel.copy(), alpha).operators(cross, [alpha])
+            parts[name].append(found[alpha])
+    return {name: np.concatenate(operators) for name, operators in parts.items()}
+
+
+def _correlations(
+    operator: NDArray[np.float64], known: Targets, truth: Targets, regions: int, memory: float
+) -> list[float]:
+    operators = Operators({1.0: operator}, np.ones(1), known.compute, NumpyBackend())
+    totals, count = np.zeros(regions), 0
+    for block, centred, _, _ in products(operators, known, memory * 1e9):
+        true = np.asarray(truth[:, block], dtype=np.float64)
+        for region, predicted in enumerate(np.split(centred, regions)):
+            total, varying = _summed_correlation(predicted.astype(np.float64), true)
+            totals[region] += total
+        count += varying
+    return [float(total / count) if count else 0.0 for total in totals]
+
+
+def _summed_correlation(predicted: NDArray[np.float64], true: NDArray[np.float64]) -> tuple[float, int]:
+    """Sum over columns of the correlation across rows, and how many columns of `true` vary."""
+    varies = np.ptp(true, axis=0) > 0
+    # Compared by range and not by variance: the mean of equal numbers may be off by a rounding error.
+    both = varies & (np.ptp(predicted, axis=0) > 0)
+    p, t = predicted[:, both], true[:, both]
+    p, t = p - p.mean(axis=0), t - t.mean(axis=0)
+    # Scaled first: squares of very small deviations would underflow.
+    p, t = p / np.abs(p).max(axis=0, initial=0), t / np.abs(t).max(axis=0, initial=0)
+    norm = np.linalg.norm(p, axis=0) * np.linalg.norm(t, axis=0)
+    return float(np.sum(np.einsum("ij,ij->j", p, t) / norm)), int(varies.sum())

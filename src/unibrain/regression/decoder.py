@@ -1,85 +1,94 @@
 """`BrainDecoder`: four ridge regressions from voxels to latents, scikit-learn style."""
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Literal, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
-from unibrain.errors import InputError
 from unibrain.latents.latents import LATENT_NAMES, Latents
-from unibrain.regression.checks import as_scans, check_pairs, check_parameters, flat
-from unibrain.regression.crossvalidation import (
-    AlphaCurve,
-    alpha_curves,
-    leave_out_moments,
-    leave_out_operator,
-    split_folds,
-)
-from unibrain.regression.rescale import Rescaling, gains
-from unibrain.regression.ridge import (
-    Factorisation,
-    apply_operator,
-    centred_kernel,
-    cross_kernel,
-    factorise,
-)
+from unibrain.latents.stored import StoredLatents
+from unibrain.latents.writer import Storage
+from unibrain.regression.alpha_choice import AlphaChoice
+from unibrain.regression.backend import choose_backend
+from unibrain.regression.banded import BandChoice
+from unibrain.regression.checks import as_scans, check_new_scans, check_pairs, check_parameters
+from unibrain.regression.fitting import fit_systems
+from unibrain.regression.gain_fit import fit_gain
+from unibrain.regression.predict import predict_blocks, predict_to
+from unibrain.regression.rescale import Rescaling
+from unibrain.regression.sketches import Per, Projection
+from unibrain.regression.splits import Scheme
 from unibrain.regression.store import load_decoder, save_decoder
-from unibrain.workspace.progress import track
+from unibrain.regression.systems import System
+from unibrain.regression.targets import shapes_of, targets_of
 
 __all__ = ["DEFAULT_ALPHAS", "BrainDecoder"]
 
 DEFAULT_ALPHAS = tuple(float(alpha) for alpha in np.logspace(1, 7, 13))
 """From 10 to 10 million, two per decade: voxels are z-scored, so the kernel's diagonal is near the number of voxels."""
 
-T = TypeVar("T")
-
 
 class BrainDecoder(BaseEstimator):  # type: ignore[misc]
     """Ridge regression from voxels to the four latents, in the dual form.
 
-    All latents share one kernel and one factorisation. Each has its own penalty. Nothing but training statistics
-    enters a prediction, so one scan alone can be decoded, and gives the same result as in company.
+    All latents share one kernel and one factorisation (with `bands`, each has its own). Targets may stay on disk: they
+    are read in blocks, once per fit and once per prediction. Nothing but training statistics enters a prediction
+    (unless `rescale` is ``"test"``), so one scan alone can be decoded, and gives the same result as in company.
 
     Parameters
     ----------
-    alpha : "cv", float or mapping of str to float
-        Penalty on the squared weights: chosen per latent by cross-validation inside the training set, one number for
-        all latents, or one number per latent name.
+    alpha : "cv", float or mapping of str to float or array
+        Penalty on the squared weights: chosen by cross-validation inside the training set, one number for all latents,
+        or one number, or one per target, for each latent name.
     alphas : sequence of float
         The grid that ``"cv"`` chooses from.
-    folds : int
-        Number of folds of the choice of alpha. Images are dealt to folds by `seed`.
-    rescale : {"train", "train_per_dimension", "none"}
+    folds : int or "loo"
+        Number of folds of the choice of alpha, or leaving out one image at a time. Images are dealt to folds by `seed`;
+        repeats of an image stay together.
+    rescale : {"train", "train_per_dimension", "none", "test"}
         How predictions, which ridge draws towards the training mean, get their natural size back; see
         `unibrain.regression.rescale`.
     sampled_targets : int
         The choice of alpha looks at this many dimensions of each latent, drawn by `seed`.
     seed : int
-        Seed of the folds and of the sampled dimensions.
+        Seed of the folds, of the sampled dimensions, and of the images that are left out to measure the gain.
     verbose : bool
         Show progress bars.
+    alpha_per : {"latent", "token", "target"}
+        What gets an alpha of its own where ``"cv"`` chooses.
+    projection : {"sample", "random"}
+        Whether the choice of alpha looks at drawn dimensions, or at random projections of all.
+    bands : mapping of str to sequence of str, optional
+        Banded ridge: name of a band to the regions that it is made of; each band gets its own penalty, for each latent.
+        A voxel in two of them belongs to the first; voxels in none are a band ``"other"``.
+    memory : float
+        Gigabytes (10**9 bytes) that may be used beside the kernel while targets are streamed.
+    device : str
+        Where products are computed: ``"cpu"``, or ``"cuda"``.
 
     Attributes
     ----------
-    alpha_ : dict of str to float
-        Penalty of each latent.
-    alpha_curve_ : dict of str to AlphaCurve
+    alphas_ : dict of str to ndarray of shape (1,) or (targets,), float64
+        Penalties of each latent.
+    alpha_choice_ : dict of str to AlphaChoice
         What each latent's choice was made from; empty if `alpha` was given.
-    gain_ : dict of str to ndarray of shape (dimensions,), float32
-        Factor on each dimension's centred prediction.
+    band_choice_ : BandChoice or None
+        With `bands`: the penalties of each latent's bands, what they were chosen from, and what each band carries.
+    gain_ : dict of str to ndarray of shape (targets,), float32
+        Factor on each dimension's centred prediction (for ``rescale="test"``, the deviation of the targets).
     n_features_in_ : int
         Number of voxels.
     betas_ : ndarray of shape (n, voxels)
         The training scans.
     betas_mean_ : ndarray of shape (voxels,), float64
         Their mean.
-    factorisation_ : Factorisation
-        Eigendecomposition of their centred kernel.
-    latents_ : Latents
+    systems_ : tuple of System
+        Factorised kernels.
+    latents_ : Latents or StoredLatents
         The training targets.
 
     Examples
@@ -93,15 +102,30 @@ class BrainDecoder(BaseEstimator):  # type: ignore[misc]
     (1, 3, 8)
     """
 
+    alphas_: dict[str, NDArray[np.float64]]
+    alpha_choice_: dict[str, AlphaChoice]
+    band_choice_: BandChoice | None
+    gain_: dict[str, NDArray[np.float32]]
+    n_features_in_: int
+    betas_: NDArray[Any]
+    betas_mean_: NDArray[np.float64]
+    systems_: tuple[System, ...]
+    latents_: Latents | StoredLatents
+
     def __init__(
         self,
-        alpha: Literal["cv"] | float | Mapping[str, float] = "cv",
+        alpha: Literal["cv"] | float | Mapping[str, Any] = "cv",
         alphas: Sequence[float] = DEFAULT_ALPHAS,
-        folds: int = 5,
+        folds: Scheme = 5,
         rescale: Rescaling = "train",
         sampled_targets: int = 512,
         seed: int = 0,
         verbose: bool = False,
+        alpha_per: Per = "latent",
+        projection: Projection = "sample",
+        bands: Mapping[str, Sequence[str]] | None = None,
+        memory: float = 2.0,
+        device: str = "cpu",
     ) -> None:
         self.alpha = alpha
         self.alphas = alphas
@@ -110,18 +134,39 @@ class BrainDecoder(BaseEstimator):  # type: ignore[misc]
         self.sampled_targets = sampled_targets
         self.seed = seed
         self.verbose = verbose
+        self.alpha_per = alpha_per
+        self.projection = projection
+        self.bands = bands
+        self.memory = memory
+        self.device = device
 
-    def fit(self, X: ArrayLike, latents: Latents, stimulus_ids: ArrayLike | None = None) -> "BrainDecoder":
+    @property
+    def alpha_(self) -> dict[str, float]:
+        """Penalty of each latent; where its targets have different ones, their geometric mean."""
+        return {
+            name: float(values[0]) if len(np.unique(values)) == 1 else float(np.exp(np.log(values).mean()))
+            for name, values in self.alphas_.items()
+        }
+
+    def fit(
+        self,
+        X: ArrayLike,
+        latents: Latents | StoredLatents,
+        stimulus_ids: ArrayLike | None = None,
+        regions: Mapping[str, NDArray[np.bool_]] | None = None,
+    ) -> "BrainDecoder":
         """Fit all four regressions.
 
         Parameters
         ----------
         X : array-like of shape (n, voxels)
-            Training scans, one row per image. Kept, not copied.
-        latents : Latents
-            Latents of the same n images, in the same order. Kept, not copied; may be memory maps.
+            Training scans, one row per image or trial. Kept, not copied.
+        latents : Latents or StoredLatents
+            Latents of the same n images, in the same order. Kept, not copied; stored ones stay on disk.
         stimulus_ids : array-like of shape (n,), optional
             Image of each scan; if given, it must equal ``latents.stimulus_ids``.
+        regions : mapping of str to ndarray of shape (voxels,), bool, optional
+            Region name to its voxels; needed for `bands`.
 
         Returns
         -------
@@ -134,26 +179,29 @@ class BrainDecoder(BaseEstimator):  # type: ignore[misc]
             If scans and latents do not belong together, hold NaN or infinite values, or are fewer than two; if a
             parameter is out of range; if there are more folds than images.
         """
-        given = check_parameters(self.alpha, self.alphas, self.rescale)
+        given = check_parameters(self.alpha, self.alphas, self.rescale, self.alpha_per, self.memory)
+        backend = choose_backend(self.device)
         betas = as_scans(X, "training scans")
         check_pairs(betas, latents, stimulus_ids)
-
-        kernel, mean = centred_kernel(betas)
-        factorisation = factorise(kernel)
-        curves: dict[str, AlphaCurve] = {}
-        if given is None:
-            targets = {name: flat(latent) for name, latent in latents.items()}
-            held_out = split_folds(latents.stimulus_ids, self.folds, self.seed)
-            curves = alpha_curves(
-                factorisation, held_out, targets, self.alphas, self.sampled_targets, self.seed, self.verbose
-            )
-        alpha = {name: curve.best for name, curve in curves.items()} if given is None else given
-        gain = self._gains(factorisation, latents, alpha)
-
-        self.alpha_, self.alpha_curve_, self.gain_ = alpha, curves, gain
+        fitted = fit_systems(self, betas, latents, given, regions, backend)
+        gain, targets, shapes = {}, targets_of(latents), shapes_of(latents)
+        for system in fitted.systems:
+            for name in system.latents:
+                gain[name] = fit_gain(
+                    targets[name],
+                    shapes[name],
+                    system.solver,
+                    latents.stimulus_ids,
+                    fitted.alphas[name],
+                    self.rescale,
+                    self.seed,
+                    self.memory * 1e9,
+                    backend,
+                )
+        self.alphas_, self.alpha_choice_, self.band_choice_ = fitted.alphas, fitted.choices, fitted.bands
+        self.systems_, self.gain_ = fitted.systems, {name: gain[name] for name in LATENT_NAMES}
         self.n_features_in_ = betas.shape[1]
-        self.betas_, self.betas_mean_, self.latents_ = betas, mean, latents
-        self.factorisation_: Factorisation = factorisation
+        self.betas_, self.betas_mean_, self.latents_ = betas, fitted.mean, latents
         return self
 
     def predict(self, X: ArrayLike, stimulus_ids: ArrayLike | None = None) -> Latents:
@@ -179,59 +227,72 @@ class BrainDecoder(BaseEstimator):  # type: ignore[misc]
         sklearn.exceptions.NotFittedError
             Before `fit`.
         """
-        check_is_fitted(self)
-        scans = as_scans(np.atleast_2d(np.asarray(X)), "scans")
-        if scans.shape[1] != self.n_features_in_:
-            raise InputError(
-                f"the scans have {scans.shape[1]} voxels, expected {self.n_features_in_} as in training: "
-                "decode with the decoder that was fitted to this subject and mask"
-            )
-        ids = np.arange(len(scans)) if stimulus_ids is None else np.asarray(stimulus_ids, dtype=np.int64).reshape(-1)
-        if len(ids) != len(scans):
-            raise InputError(f"{len(ids)} stimulus ids for {len(scans)} scans, expected one per scan: pass their ids")
+        check_is_fitted(self, "systems_")
+        scans, ids = check_new_scans(X, self.n_features_in_, stimulus_ids)
+        shapes, found = shapes_of(self.latents_), {}
+        for name, block, values in predict_blocks(self, scans):
+            if name not in found:
+                width = int(np.prod(shapes[name]))
+                found[name] = np.empty((len(scans), width), dtype=values.dtype)
+            found[name][:, block] = values
+        return Latents(ids, *(found[name].reshape(len(scans), *shapes[name]) for name in LATENT_NAMES))
 
-        projected = self.factorisation_.project(cross_kernel(scans, self.betas_, self.betas_mean_))
-        operators = {alpha: self.factorisation_.operator(projected, alpha) for alpha in set(self.alpha_.values())}
-        predictions = []
-        for name in self._track(LATENT_NAMES, "predict latents", "latent"):
-            targets = self.latents_[name]
-            columns = apply_operator(operators[self.alpha_[name]], flat(targets), self.gain_[name])
-            predictions.append(columns.reshape(len(scans), *targets.shape[1:]))
-        return Latents(ids, *predictions)
+    def predict_to(
+        self,
+        folder: str | os.PathLike[str],
+        X: ArrayLike,
+        stimulus_ids: ArrayLike | None = None,
+        backbone: str = "",
+        fingerprint: str = "",
+        storage: Storage = "auto",
+        unfinished: str | os.PathLike[str] | None = None,
+    ) -> None:
+        """Predict as `predict` does, straight into a folder of latents, block by block.
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the fitted decoder to one file (see `unibrain.regression.store.save_decoder`)."""
-        check_is_fitted(self)
-        save_decoder(path, self.get_params(), vars(self))
+        Run again after a stop, it continues at the block.
 
-    @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> "BrainDecoder":
-        """Read a decoder that `save` wrote; it predicts the very same numbers.
+        Parameters
+        ----------
+        folder : path-like
+            Where the predictions go; open them with `unibrain.latents.load_latents`.
+        X, stimulus_ids
+            See `predict`.
+        backbone, fingerprint : str
+            Of the training targets, for the record.
+        storage, unfinished
+            See `unibrain.latents.writer.LatentWriter`.
 
         Raises
         ------
         InputError
-            If the file is missing, truncated, changed, or no decoder.
+            As `predict` does, and if the disk is full (what was predicted is kept).
         """
-        parameters, fitted = load_decoder(path)
+        check_is_fitted(self, "systems_")
+        scans, ids = check_new_scans(X, self.n_features_in_, stimulus_ids)
+        predict_to(self, folder, scans, ids, backbone, fingerprint, storage, unfinished)
+
+    def save(self, path: str | os.PathLike[str], embed_targets: bool | None = None) -> None:
+        """Write the fitted decoder to one file (see `unibrain.regression.store.save_decoder`)."""
+        check_is_fitted(self, "systems_")
+        save_decoder(path, self.get_params(), vars(self), embed_targets)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], targets: str | os.PathLike[str] | None = None) -> "BrainDecoder":
+        """Read a decoder that `save` wrote; it predicts the very same numbers.
+
+        Parameters
+        ----------
+        path : path-like
+        targets : path-like, optional
+            Folder of the latents that it was fitted to, if they were moved.
+
+        Raises
+        ------
+        InputError
+            If the file is missing, truncated, changed, or no decoder; if the training targets that it refers to are
+            missing or changed.
+        """
+        parameters, fitted = load_decoder(path, targets)
         decoder = cls(**parameters)
         decoder.__dict__.update(fitted)
         return decoder
-
-    def _gains(
-        self, factorisation: Factorisation, latents: Latents, alpha: Mapping[str, float]
-    ) -> dict[str, NDArray[np.float32]]:
-        if self.rescale == "none":
-            return {name: np.ones(flat(latent).shape[1], dtype=np.float32) for name, latent in latents.items()}
-        gain: dict[str, NDArray[np.float32]] = {}
-        operators: dict[float, NDArray[np.float64]] = {}
-        for name in self._track(LATENT_NAMES, "rescale latents", "latent"):
-            if alpha[name] not in operators:
-                # One at a time: at NSD's size each is 600 MB.
-                operators = {alpha[name]: leave_out_operator(factorisation, latents.stimulus_ids, alpha[name])}
-            moments = leave_out_moments(operators[alpha[name]], flat(latents[name]))
-            gain[name] = gains(*moments, latents[name].shape[1:], self.rescale)
-        return gain
-
-    def _track(self, items: Iterable[T], description: str, unit: str) -> Iterable[T]:
-        return track(items, description, unit=unit) if self.verbose else items

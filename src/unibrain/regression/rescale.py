@@ -6,20 +6,23 @@ before it is decoded.
 
 The gain is measured on predictions of training images *that were left out*, one at a time. In-sample predictions are
 overfitted: their deviation is close to the targets', and the gain would come out near one. The deviation of the
-test-set predictions (common in published code) is transductive: the prediction for one scan would depend on the other
-scans that happen to be decoded with it, and a single scan could not be decoded at all.
+test-set predictions (common in published code) is transductive: the prediction for one scan depends on the other
+scans that happen to be decoded with it, and a single scan cannot be decoded at all. It is here under its own name,
+``"test"``, to compare with such code, and the report of a run says that it was used.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["MAX_GAIN", "RESCALINGS", "Rescaling", "gains"]
+from unibrain.errors import InputError
 
-Rescaling = Literal["train", "train_per_dimension", "none"]
+__all__ = ["MAX_GAIN", "RESCALINGS", "TEST_WARNING", "Rescaling", "gains", "rescaled"]
 
-RESCALINGS: tuple[Rescaling, ...] = ("train", "train_per_dimension", "none")
+Rescaling = Literal["train", "train_per_dimension", "none", "test"]
+
+RESCALINGS: tuple[Rescaling, ...] = ("train", "train_per_dimension", "none", "test")
 """Names of the choices, the default first; see `gains`."""
 
 MAX_GAIN = 5.0
@@ -60,3 +63,47 @@ def gains(
     with np.errstate(divide="ignore", invalid="ignore"):
         gain = np.minimum(np.sqrt(true / predicted), MAX_GAIN)
     return np.where(true > 0, gain, 1.0).astype(np.float32)
+
+
+TEST_WARNING = (
+    "Predictions were rescaled with statistics of the test set (rescale = test): each depends on the other scans that "
+    "were decoded with it, so these numbers are no evidence of how well a single new scan is decoded."
+)
+"""What the report of such a run says."""
+
+
+def rescaled(centred: NDArray[Any], mean: NDArray[Any], gain: NDArray[np.float32], rescale: Rescaling) -> NDArray[Any]:
+    """Give centred predictions of some targets their natural size, and add the mean.
+
+    Parameters
+    ----------
+    centred : ndarray of shape (m, t)
+        Predicted deviations from the training mean; overwritten.
+    mean : ndarray of shape (t,)
+        Training mean.
+    gain : ndarray of shape (t,), float32
+        Gain of each target; for ``"test"`` the deviation of the training targets.
+    rescale : Rescaling
+
+    Returns
+    -------
+    ndarray of shape (m, t)
+
+    Raises
+    ------
+    InputError
+        If there is one scan only, and test-set statistics are asked for.
+    """
+    factor = gain.astype(centred.dtype)
+    if rescale == "test":
+        if len(centred) < 2:
+            raise InputError(
+                f"{len(centred)} scans are to be decoded with rescale = test, expected at least two, whose spread it "
+                "uses: choose rescale = train"
+            )
+        centred -= centred.mean(axis=0)
+        spread = centred.std(axis=0)
+        factor = np.divide(factor, spread, out=np.zeros_like(factor), where=spread > 0)
+    centred *= factor
+    centred += mean
+    return centred

@@ -11,102 +11,37 @@ kernel is symmetric) and keeps small penalties exact. Products with the targets,
 the targets' own precision.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from unibrain.errors import InputError
+from unibrain.regression.backend import Backend, NumpyBackend
+from unibrain.regression.kernels import centred_kernel, column_blocks, cross_kernel
 
 __all__ = [
+    "CholeskyFactor",
     "Factorisation",
-    "apply_operator",
+    "Solver",
     "centred_kernel",
     "column_blocks",
     "cross_kernel",
     "factorise",
-    "prediction_operator",
+    "factorise_once",
 ]
 
-BLOCK_BYTES = 2**26
-"""Largest block of columns that is held in float64 at once: 64 MiB."""
 
+class Solver(Protocol):
+    """What stands for ``(K + alpha I)^-1``, for one alpha or for any."""
 
-def column_blocks(rows: int, columns: int, block_bytes: int = BLOCK_BYTES) -> Iterator[slice]:
-    """Cut the columns of a matrix into blocks that fit into `block_bytes` as float64.
+    def operators(self, cross: NDArray[np.float64], alphas: Iterable[float]) -> dict[float, NDArray[np.float64]]:
+        """Operators ``cross (K + alpha I)^-1`` of shape (m, n), by alpha."""
 
-    Parameters
-    ----------
-    rows, columns : int
-        Shape of the matrix.
-    block_bytes : int
-        Bytes that a block may take. A block has at least one column.
-
-    Yields
-    ------
-    slice
-        Consecutive column ranges that cover all columns.
-
-    Examples
-    --------
-    >>> list(column_blocks(rows=10, columns=5, block_bytes=160))
-    [slice(0, 2, None), slice(2, 4, None), slice(4, 5, None)]
-    """
-    width = max(1, block_bytes // (8 * max(1, rows)))
-    for start in range(0, columns, width):
-        yield slice(start, min(start + width, columns))
-
-
-def centred_kernel(X: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Linear kernel of the centred rows, and their mean.
-
-    Parameters
-    ----------
-    X : ndarray of shape (n, p)
-        Training scans, any float type; may be a memory map.
-
-    Returns
-    -------
-    kernel : ndarray of shape (n, n), float64
-        ``(X - mean) @ (X - mean).T``.
-    mean : ndarray of shape (p,), float64
-        Mean over rows.
-    """
-    n, p = X.shape
-    kernel = np.zeros((n, n))
-    mean = np.empty(p)
-    for block in column_blocks(n, p):
-        columns = np.ascontiguousarray(X[:, block], dtype=np.float64)
-        mean[block] = columns.mean(axis=0)
-        columns = columns - mean[block]
-        kernel += columns @ columns.T
-    return kernel, mean
-
-
-def cross_kernel(X_new: NDArray[Any], X: NDArray[Any], mean: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Linear kernel between new rows and training rows, both centred with the training mean.
-
-    Parameters
-    ----------
-    X_new : ndarray of shape (m, p)
-        New scans.
-    X : ndarray of shape (n, p)
-        Training scans.
-    mean : ndarray of shape (p,), float64
-        From `centred_kernel`.
-
-    Returns
-    -------
-    ndarray of shape (m, n), float64
-    """
-    kernel = np.zeros((len(X_new), len(X)))
-    for block in column_blocks(len(X_new) + len(X), X.shape[1]):
-        new = np.ascontiguousarray(X_new[:, block], dtype=np.float64) - mean[block]
-        train = np.ascontiguousarray(X[:, block], dtype=np.float64) - mean[block]
-        kernel += new @ train.T
-    return kernel
+    def inverse_rows(self, rows: NDArray[np.int64], alpha: float) -> NDArray[np.float64]:
+        """Rows of ``(K + alpha I)^-1``, of shape (len(rows), n)."""
 
 
 @dataclass(frozen=True)
@@ -157,84 +92,98 @@ class Factorisation:
         operator: NDArray[np.float64] = (projected / (self.eigenvalues + alpha)) @ self.eigenvectors.T
         return operator
 
+    def operators(self, cross: NDArray[np.float64], alphas: Iterable[float]) -> dict[float, NDArray[np.float64]]:
+        """Operators of several penalties; see `Solver`."""
+        projected = self.project(cross)
+        return {alpha: self.operator(projected, alpha) for alpha in alphas}
 
-def factorise(kernel: NDArray[np.float64]) -> Factorisation:
+    def inverse_rows(self, rows: NDArray[np.int64], alpha: float) -> NDArray[np.float64]:
+        """Rows of ``(K + alpha I)^-1``; see `Solver`."""
+        found: NDArray[np.float64] = (self.eigenvectors[rows] / (self.eigenvalues + alpha)) @ self.eigenvectors.T
+        return found
+
+
+@dataclass(frozen=True)
+class CholeskyFactor:
+    """Cholesky factor of ``K + alpha I``: the cheap way where one alpha, known beforehand, serves all targets.
+
+    Attributes
+    ----------
+    alpha : float
+        The penalty.
+    factor : ndarray of shape (n, n), float64
+        Lower triangular.
+    """
+
+    alpha: float
+    factor: NDArray[np.float64]
+
+    def _solve(self, right: NDArray[np.float64], alpha: float) -> NDArray[np.float64]:
+        from scipy.linalg import cho_solve
+
+        if alpha != self.alpha:
+            raise InputError(f"alpha is {alpha:g}, expected {self.alpha:g} as in the fit: fit again with that alpha")
+        found: NDArray[np.float64] = cho_solve((self.factor, True), right, check_finite=False)
+        return found
+
+    def operators(self, cross: NDArray[np.float64], alphas: Iterable[float]) -> dict[float, NDArray[np.float64]]:
+        """The operator of its one penalty; see `Solver`."""
+        return {alpha: self._solve(cross.T, alpha).T for alpha in alphas}
+
+    def inverse_rows(self, rows: NDArray[np.int64], alpha: float) -> NDArray[np.float64]:
+        """Rows of ``(K + alpha I)^-1``; see `Solver`."""
+        unit = np.zeros((len(self.factor), len(rows)))
+        unit[rows, np.arange(len(rows))] = 1
+        return self._solve(unit, alpha).T
+
+
+def factorise(kernel: NDArray[np.float64], backend: Backend | None = None) -> Factorisation:
     """Eigendecomposition of a symmetric positive semi-definite kernel.
 
     Parameters
     ----------
     kernel : ndarray of shape (n, n), float64
+    backend : Backend, optional
+        Where it is computed; LAPACK if not given.
 
     Returns
     -------
     Factorisation
     """
-    from scipy.linalg import eigh
-
-    eigenvalues, eigenvectors = eigh(kernel, check_finite=False, driver="evd")
+    eigenvalues, eigenvectors = (backend or NumpyBackend()).eigh(kernel)
     # A centred kernel has rank below n: its zero eigenvalues come back as rounding errors of either sign.
     # C order, as after saving and loading: BLAS rounds differently for another layout.
     return Factorisation(np.maximum(eigenvalues, 0.0), np.ascontiguousarray(eigenvectors))
 
 
-def prediction_operator(kernel: NDArray[np.float64], cross: NDArray[np.float64], alpha: float) -> NDArray[np.float64]:
-    """Prediction operator for one alpha, from a Cholesky factor: the cheap way where no other alpha is asked for.
+def factorise_once(
+    kernel: NDArray[np.float64], alpha: float, backend: Backend | None = None
+) -> "CholeskyFactor | Factorisation":
+    """Factorise for one penalty alone.
 
     Parameters
     ----------
     kernel : ndarray of shape (n, n), float64
-        From `centred_kernel`.
-    cross : ndarray of shape (m, n), float64
-        From `cross_kernel`.
+        Overwritten.
     alpha : float
-        Penalty, above 0.
+        Penalty above 0.
+    backend : Backend, optional
+        Where it is computed; LAPACK if not given.
 
     Returns
     -------
-    ndarray of shape (m, n), float64
-        Equal to `Factorisation.operator` up to rounding.
+    CholeskyFactor or Factorisation
+        The latter where the penalty is so small beside the kernel that rounding leaves no Cholesky factor.
+
+    Raises
+    ------
+    InputError
+        If `alpha` is not above 0.
     """
-    from scipy.linalg import cho_factor, cho_solve
-
-    penalised = kernel.copy()
-    penalised[np.diag_indices_from(penalised)] += alpha
-    factor = cho_factor(penalised, lower=True, overwrite_a=True, check_finite=False)
-    operator: NDArray[np.float64] = cho_solve(factor, cross.T, check_finite=False).T
-    return operator
-
-
-def apply_operator(
-    operator: NDArray[np.float64],
-    targets: NDArray[Any],
-    gain: NDArray[Any] | None = None,
-    block_bytes: int = BLOCK_BYTES,
-) -> NDArray[Any]:
-    """Predict all targets, reading them once, in blocks of columns.
-
-    Parameters
-    ----------
-    operator : ndarray of shape (m, n), float64
-        From `Factorisation.operator`.
-    targets : ndarray of shape (n, t)
-        Training targets, not centred, any float type; may be a memory map.
-    gain : ndarray of shape (t,), optional
-        Factor on the centred prediction of each target.
-    block_bytes : int
-        Bytes that a block of targets may take in float64.
-
-    Returns
-    -------
-    ndarray of shape (m, t)
-        Predictions, in the targets' precision (float32 for float16 targets).
-    """
-    dtype = np.result_type(targets.dtype, np.float32)
-    weights = operator.astype(dtype)
-    predictions = np.empty((len(operator), targets.shape[1]), dtype=dtype)
-    for block in column_blocks(len(targets), targets.shape[1], block_bytes):
-        columns = np.ascontiguousarray(targets[:, block], dtype=dtype)
-        mean = columns.mean(axis=0, dtype=np.float64)
-        centred = weights @ (columns - mean.astype(dtype))
-        if gain is not None:
-            centred *= np.asarray(gain[block], dtype=dtype)
-        predictions[:, block] = centred + mean.astype(dtype)
-    return predictions
+    if not (np.isfinite(alpha) and alpha > 0):
+        raise InputError(f"alpha is {alpha}, expected a finite penalty above 0: choose another alpha")
+    backend = backend or NumpyBackend()
+    if alpha < 1e-11 * np.trace(kernel):
+        return factorise(kernel, backend)
+    kernel[np.diag_indices_from(kernel)] += alpha
+    return CholeskyFactor(alpha, np.ascontiguousarray(backend.cholesky(kernel)))

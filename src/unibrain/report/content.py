@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +10,11 @@ from numpy.typing import NDArray
 from unibrain.errors import InputError
 from unibrain.evaluation.scores import Scores
 from unibrain.reconstruction.decoded import Decoded
+
+if TYPE_CHECKING:
+    from unibrain.audit import Audit
+    from unibrain.regression.alpha_choice import AlphaChoice
+    from unibrain.regression.banded import BandChoice
 
 __all__ = ["ReportContent"]
 
@@ -31,7 +36,7 @@ class ReportContent:
     decoded : Decoded
         n decoded pictures and captions.
     captions : tuple of n tuples of str
-        The true captions of each image.
+        The true captions of each image; all of them empty if no captions were given.
     scores : Scores
         Scores of the same images in the same order.
     settings : mapping
@@ -44,6 +49,14 @@ class ReportContent:
         Peak memory of the run in gigabytes; None if it was not measured.
     limits : tuple of str
         What the reader of this very run should know, shown before the limits that hold for every run.
+    alpha_choices : mapping of str to AlphaChoice
+        How the penalties of each latent were chosen; empty if they were given.
+    bands : BandChoice or None
+        How the penalties of the bands were chosen, and what each band carries; None for ridge without bands.
+    audit : Audit or None
+        What is known of these scans and images; None if nobody looked.
+    audit_pictures : mapping of int to ndarray of shape (height, width, 3), uint8
+        By stimulus id, the pictures of `unibrain.report.shown_pairs`.
     """
 
     title: str
@@ -58,6 +71,10 @@ class ReportContent:
     seconds: Mapping[str, float] = field(default_factory=dict)
     peak_memory_gb: float | None = None
     limits: tuple[str, ...] = ()
+    alpha_choices: Mapping[str, "AlphaChoice"] = field(default_factory=dict)
+    bands: "BandChoice | None" = None
+    audit: "Audit | None" = None
+    audit_pictures: Mapping[int, NDArray[np.uint8]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         n = len(self.decoded.stimulus_ids)
@@ -70,9 +87,10 @@ class ReportContent:
                 f"the seen pictures are {self.seen.dtype} of shape {self.seen.shape}, expected uint8 of shape "
                 f"({n}, height, width, 3), one per decoded image: give those of the decoded stimulus ids"
             )
-        if len(self.captions) != n or not all(self.captions):
+        if len(self.captions) != n or (any(self.captions) and not all(self.captions)):
             raise InputError(
-                f"there are true captions for {len(self.captions)} images, expected at least one for each of {n}"
+                f"there are true captions for {len(self.captions)} images, expected at least one for each of "
+                f"{n}, or none at all"
             )
         if tuple(map(int, self.decoded.stimulus_ids)) != self.scores.stimulus_ids:
             raise InputError(
@@ -83,3 +101,8 @@ class ReportContent:
                 f"the scores say simulated={self.scores.simulated}, the report simulated={self.simulated}: "
                 "evaluate the scans of this subject again"
             )
+
+    @property
+    def has_captions(self) -> bool:
+        """Whether captions were given with the pictures; without them none were decoded."""
+        return any(self.captions)

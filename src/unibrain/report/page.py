@@ -7,8 +7,10 @@ from typing import Any
 
 from unibrain.evaluation.scores import Score, Scores
 from unibrain.latents.latents import LATENT_NAMES, LATENT_TITLES
+from unibrain.report.audit_view import audit_view
 from unibrain.report.content import ReportContent
 from unibrain.report.explanations import EXPLANATIONS, Explanation, limits_of
+from unibrain.report.penalties import band_table, penalty_chart
 from unibrain.report.pictures import data_uri
 from unibrain.report.ranking import fair_sample, overall_rank
 from unibrain.workspace.atomic import write_text
@@ -58,6 +60,9 @@ def render_report(content: ReportContent) -> str:
         tiles=[_row(score) for score in content.scores.scores if score.name.startswith("two_way") and score.value],
         sortable=[_row(score) for score in content.scores.scores if score.per_image],
         accuracy=_accuracy(content.scores),
+        penalties=penalty_chart(content.alpha_choices),
+        bands=band_table(content.bands),
+        audit=audit_view(content.audit, content.audit_pictures),
         latent_titles=LATENT_TITLES,
         settings=list(_sections(content.settings)),
         total_seconds=sum(content.seconds.values()),

@@ -41,6 +41,8 @@ class SimulationSettings:
         Which of NSD's eight subjects are scanned.
     beta_formats : tuple of {"hdf5", "nifti"}
         Formats the betas are written in. NSD has both; one is enough to read, and HDF5 is the quicker one.
+    curated_captions : bool
+        Write the array of curated captions as well, beside COCO's files: a row for every image of all eight subjects.
 
     Raises
     ------
@@ -58,6 +60,7 @@ class SimulationSettings:
     subjects: tuple[int, ...] = (1,)
     beta_formats: tuple[str, ...] = ("hdf5",)
     all_repeats: bool = False
+    curated_captions: bool = False
 
     def __post_init__(self) -> None:
         _expect("difficulty", self.difficulty, self.difficulty in DIFFICULTIES, f"one of {', '.join(DIFFICULTIES)}")

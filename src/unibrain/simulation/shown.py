@@ -9,12 +9,14 @@ from numpy.typing import NDArray
 from unibrain.simulation.experiment import Experiment
 from unibrain.simulation.settings import SimulationSettings
 from unibrain.stimuli.scenes import Scene, Split, describe, render, sample_scene
-from unibrain.workspace.atomic import write_json
+from unibrain.workspace.atomic import atomic_path, write_json
 from unibrain.workspace.progress import track
 
-__all__ = ["draw_coco", "draw_scenes", "write_captions", "write_pictures"]
+__all__ = ["draw_coco", "draw_scenes", "write_captions", "write_curated_captions", "write_pictures"]
 
 _SIX_CAPTIONS_EVERY = 10
+_CURATED = 5
+_FOUR_CURATED_EVERY = 7
 _VALIDATION_EVERY = 5
 
 
@@ -131,6 +133,31 @@ def write_captions(
             ]
         info = {"description": "Simulated: captions of composed scenes in COCO's file format"}
         write_json(path, {"info": info, "images": images, "annotations": annotations})
+
+
+def write_curated_captions(path: Path, scenes: dict[int, Scene], images: int) -> None:
+    """Write five captions of each image as the array that published decoders use.
+
+    As there, some are empty: the last one of every seventh image, and all of the images that nobody sees.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+    scenes : dict of int to Scene
+        By 0-based 73k id.
+    images : int
+        Rows of the array.
+    """
+    texts = {stimulus_id: list(describe(scene)[:_CURATED]) for stimulus_id, scene in scenes.items()}
+    for number, captions in enumerate(texts.values()):
+        if number % _FOUR_CURATED_EVERY == 0:
+            captions[-1] = ""
+    longest = max((len(text) for captions in texts.values() for text in captions), default=1)
+    array = np.zeros((images, _CURATED), dtype=f"<U{longest}")
+    for stimulus_id, captions in texts.items():
+        array[stimulus_id, : len(captions)] = captions
+    with atomic_path(path) as temporary:
+        np.save(temporary, array, allow_pickle=False)
 
 
 def _one_more(captions: Iterable[str]) -> str:

@@ -14,10 +14,11 @@ from unibrain.simulation.anatomy import Anatomy, build_anatomy
 from unibrain.simulation.experiment import Experiment, draw_experiment
 from unibrain.simulation.noise import TrialNoise
 from unibrain.simulation.settings import SimulationSettings
-from unibrain.simulation.shown import draw_coco, draw_scenes, write_captions, write_pictures
+from unibrain.simulation.shown import draw_coco, draw_scenes, write_captions, write_curated_captions, write_pictures
 from unibrain.simulation.signal import draw_tuning, signal
 from unibrain.simulation.tables import write_expdesign, write_responses, write_stim_info
 from unibrain.simulation.volumes import write_anatomy, write_betas, write_nifti
+from unibrain.stimuli.nsd import caption_files
 from unibrain.stimuli.scenes import Scene, load_catalogue
 from unibrain.workspace.atomic import atomic_folder, write_json
 from unibrain.workspace.progress import track
@@ -62,6 +63,8 @@ def simulate_nsd(root: str | os.PathLike[str], settings: SimulationSettings | No
         pictures = write_pictures(layout.stimuli, scenes, settings)
         captions = {split: layout.captions(split) for split in ("train2017", "val2017")}
         write_captions(captions, scenes, coco_ids, coco_splits)
+        if settings.curated_captions:
+            write_curated_captions(caption_files(layout, "curated"), scenes, settings.images)
         write_expdesign(layout.expdesign, experiment)
         write_stim_info(layout.stim_info, experiment, coco_ids, coco_splits)
         for subject in settings.subjects:

@@ -5,6 +5,7 @@ import os
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,18 +14,28 @@ from unibrain.errors import InputError
 from unibrain.scans.nsd.files import require_file, whole_file
 from unibrain.scans.nsd.layout import NsdLayout
 from unibrain.scans.nsd.stim_info import read_stim_info
+from unibrain.stimuli.curated import read_curated_captions
 from unibrain.stimuli.stimuli import Stimuli
 
-__all__ = ["read_nsd_stimuli"]
+__all__ = ["CAPTION_SOURCES", "caption_files", "read_nsd_stimuli"]
+
+CAPTION_SOURCES = ("coco", "curated")
+"""COCO's own files, or the array of captions curated for NSD's images."""
 
 _PICTURES = "imgBrick"
 
 
-def read_nsd_stimuli(root: str | os.PathLike[str], stimulus_ids: Sequence[int] | NDArray[np.int64]) -> Stimuli:
+def read_nsd_stimuli(
+    root: str | os.PathLike[str],
+    stimulus_ids: Sequence[int] | NDArray[np.int64],
+    captions_from: Literal["coco", "curated"] = "coco",
+    captions_file: str | os.PathLike[str] | None = None,
+) -> Stimuli:
     """Find the pictures and captions of some images of the Natural Scenes Dataset.
 
-    Captions are COCO's, matched by ``cocoId`` in the file that ``cocoSplit`` names, in the file's order; empty ones are
-    left out. They describe the COCO picture before NSD cropped it. Pictures are read when asked for.
+    Captions are COCO's (5 to 7 for an image), matched by ``cocoId`` in the file that ``cocoSplit`` names, in the file's
+    order; or up to five from the curated array, by 73k id. Empty ones are left out. COCO's describe the picture before
+    NSD cropped it. Pictures are read when asked for.
 
     Parameters
     ----------
@@ -32,6 +43,10 @@ def read_nsd_stimuli(root: str | os.PathLike[str], stimulus_ids: Sequence[int] |
         The folder that holds ``nsddata`` and ``nsddata_stimuli``.
     stimulus_ids : sequence of int
         0-based 73k ids, in any order.
+    captions_from : {"coco", "curated"}
+        See `CAPTION_SOURCES`.
+    captions_file : path-like, optional
+        The curated array, if it is not beside COCO's files (see `caption_files`).
 
     Returns
     -------
@@ -57,7 +72,27 @@ def read_nsd_stimuli(root: str | os.PathLike[str], stimulus_ids: Sequence[int] |
     def read_pictures(wanted: NDArray[np.int64]) -> NDArray[np.uint8]:
         return _read_pictures(path, wanted)
 
-    return Stimuli(ids, _read_captions(layout, ids), read_pictures, str(path.parent))
+    if captions_from not in CAPTION_SOURCES:
+        raise InputError(
+            f"captions_from is {captions_from!r}, expected one of {', '.join(CAPTION_SOURCES)}: choose one of them"
+        )
+    if captions_from == "curated":
+        captions = read_curated_captions(caption_files(layout, captions_from, captions_file), ids)
+    else:
+        captions = _read_captions(layout, ids)
+    return Stimuli(ids, captions, read_pictures, str(path.parent))
+
+
+def caption_files(
+    layout: NsdLayout,
+    captions_from: Literal["coco", "curated"] = "coco",
+    captions_file: str | os.PathLike[str] | None = None,
+) -> Path:
+    """Where captions are read from: COCO's folder of annotations, or the curated array (beside them by default)."""
+    folder = layout.captions("train2017").parent
+    if captions_from == "coco":
+        return folder
+    return folder / "COCO_73k_annots_curated.npy" if captions_file is None else Path(captions_file)
 
 
 def _picture_shape(path: Path) -> tuple[int, ...]:

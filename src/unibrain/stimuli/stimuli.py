@@ -20,19 +20,26 @@ class Stimuli:
     stimulus_ids : ndarray of shape (n,), int64
         0-based ids, unique.
     captions_by_id : mapping of int to tuple of str
-        One to seven non-empty captions for every id.
+        One to seven non-empty captions for every id; none for any if `has_captions` is False.
     read_pictures : callable
         Takes an int64 array of ids (in any order), returns uint8 RGB of shape (len(ids), height, width, 3).
     source : str
         Where they come from, for messages and the report.
+    has_captions : bool
+        False if these stimuli come without captions: then everything about captions is switched off.
     """
 
     stimulus_ids: NDArray[np.int64]
     captions_by_id: Mapping[int, tuple[str, ...]]
     read_pictures: Callable[[NDArray[np.int64]], NDArray[np.uint8]]
     source: str
+    has_captions: bool = True
 
     def __post_init__(self) -> None:
+        if not self.has_captions:
+            if any(self.captions_by_id.values()):
+                raise InputError(f"{self.source}: found captions where there are to be none: import the stimuli again")
+            return
         without = [int(i) for i in self.stimulus_ids if not any(self.captions_by_id.get(int(i), ()))]
         if without:
             raise InputError(
@@ -42,9 +49,9 @@ class Stimuli:
             )
 
     def captions(self, stimulus_ids: Sequence[int] | NDArray[np.int64]) -> list[tuple[str, ...]]:
-        """All captions of each of `stimulus_ids`, in that order."""
+        """All captions of each of `stimulus_ids`, in that order; empty tuples if there are none."""
         self._check(stimulus_ids)
-        return [self.captions_by_id[int(i)] for i in stimulus_ids]
+        return [self.captions_by_id.get(int(i), ()) for i in stimulus_ids]
 
     def pictures(self, stimulus_ids: Sequence[int] | NDArray[np.int64]) -> NDArray[np.uint8]:
         """Pictures of `stimulus_ids`, in that order: uint8 RGB of shape (n, height, width, 3)."""

@@ -61,7 +61,8 @@ class BlurredContexts:
         scores = reliability * self.scores[rows] + error.sqrt() * mixture
         kept = ((reliability.square() + error) * self.variances).sum(1, keepdim=True)
         gain = (self.variances.sum() / kept).sqrt()
-        return self.mean + (gain * scores @ self.axes).unflatten(1, self.mean.shape)
+        blurred: Tensor = self.mean + (gain * scores @ self.axes).unflatten(1, self.mean.shape)
+        return blurred
 
 
 def blurred_contexts(contexts: Tensor) -> BlurredContexts:

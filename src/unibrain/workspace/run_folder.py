@@ -15,12 +15,14 @@ ARTEFACTS = {
     "nsd": ("nsd", "simulate"),
     "subject": ("subject.npz", "prepare"),
     "split": ("split.json", "prepare"),
+    "stimuli": ("stimuli", "prepare"),
     "latents": ("latents", "extract"),
     "decoder": ("decoder", "fit"),
     "predicted": ("predicted", "reconstruct"),
     "decoded": ("decoded", "reconstruct"),
     "scores": ("scores.json", "evaluate"),
     "report": ("report.html", "report"),
+    "audit": ("audit.json", "audit"),
 }
 """Artefact to its path in the run folder and the stage that writes it."""
 

@@ -91,7 +91,12 @@ def choose_format(layout: NsdLayout, sessions: tuple[int, ...], file_format: str
 
 
 def read_session(
-    layout: NsdLayout, mask: NDArray[np.bool_], session: int, trials: int, file_format: str
+    layout: NsdLayout,
+    mask: NDArray[np.bool_],
+    session: int,
+    trials: int,
+    file_format: str,
+    check_finite: bool = True,
 ) -> NDArray[np.generic]:
     """Read one session's betas inside a mask, going through the file once.
 
@@ -106,6 +111,8 @@ def read_session(
     trials : int
         How many trials the session has according to ``responses.tsv``.
     file_format : {"nifti", "hdf5"}
+    check_finite : bool
+        False leaves NaN and infinite values to the caller.
 
     Returns
     -------
@@ -119,7 +126,7 @@ def read_session(
     """
     path = require_file(layout.betas(session, file_format), f"the betas of session {session}")
     betas = (_read_hdf5 if file_format == "hdf5" else _read_nifti)(path, mask, trials)
-    if np.issubdtype(betas.dtype, np.floating):
+    if check_finite and np.issubdtype(betas.dtype, np.floating):
         wrong = ~np.isfinite(betas).all(axis=1)
         if wrong.any():
             raise InputError(

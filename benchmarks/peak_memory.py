@@ -1,0 +1,45 @@
+"""Peak memory of loading a backbone and taking one step with it; run as a process of its own by `backbone.py`.
+
+Prints one line of JSON: bytes at the peak before anything was loaded, and at the end.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+__all__: list[str] = []
+
+
+def _peak() -> int:
+    import resource
+
+    scale = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale
+
+
+def main(folder: str, dtype: str, parts: str) -> None:
+    """Load `parts` of the backbone in `folder`, read every weight once, and report."""
+    import transformers.models.bert.modeling_bert
+    import transformers.models.clip.modeling_clip
+    import transformers.models.gpt2.modeling_gpt2  # noqa: F401
+    from diffusers import AutoencoderKL  # noqa: F401
+
+    from unibrain.backbone import load_backbone
+
+    before = _peak()
+    backbone = load_backbone(Path(folder), "cpu", dtype=dtype, parts=parts.split(","))
+    weights = 0
+    seen = set()
+    for name in backbone.parts.names:
+        for weight in backbone.parts.get(name).parameters():
+            if weight.data_ptr() in seen:
+                continue
+            seen.add(weight.data_ptr())
+            weights += weight.numel() * weight.element_size()
+            # Mapped pages count only when they are read.
+            weight.sum()
+    print(json.dumps({"before": before, "after": _peak(), "weights": weights}))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

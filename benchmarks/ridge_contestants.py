@@ -1,0 +1,246 @@
+"""The contestants of `ridge.py`; each is run as a process of its own, and prints one line of JSON."""
+
+import json
+import resource
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+ALPHA = 6e4
+GRID = tuple(float(alpha) for alpha in np.logspace(3, 6, 7))
+TOKEN = 768
+
+
+def peak_gb() -> float:
+    """Most memory that this process has held, in gigabytes: VmHWM, which counts resident pages."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e9
+
+
+def scans(folder: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Training scans, test scans, and the training rows."""
+    betas, rows = np.load(folder / "betas.npy", mmap_mode="r"), np.load(folder / "train.npy")
+    return np.array(betas[rows]), np.delete(np.asarray(betas), rows, axis=0), rows
+
+
+def timed(function: Callable[..., Any], *arguments: Any, **options: Any) -> tuple[float, Any]:
+    """Seconds, and the result."""
+    began = time.perf_counter()
+    result = function(*arguments, **options)
+    return time.perf_counter() - began, result
+
+
+def product_rate(m: int, n: int, width: int = 4096, seconds: float = 4.0) -> float:
+    """Operations per second of the product that streaming consists of, on arrays in memory."""
+    rng = np.random.default_rng(0)
+    left, right = rng.standard_normal((m, n), dtype=np.float32), rng.standard_normal((n, width), dtype=np.float32)
+    best, began = np.inf, time.perf_counter()
+    while time.perf_counter() - began < seconds:
+        best = min(best, timed(np.matmul, left, right)[0])
+    return 2 * m * n * width / best
+
+
+class Stages:
+    """Seconds spent in some functions of our modules."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    def watch(self, owner: Any, name: str, stage: str) -> None:
+        """Add the time spent in ``owner.name`` to a stage from now on."""
+        function = getattr(owner, name)
+
+        def watched(*arguments: Any, **options: Any) -> Any:
+            spent, result = timed(function, *arguments, **options)
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + spent
+            return result
+
+        setattr(owner, name, watched)
+
+
+def ours(folder: Path, memory: float, device: str) -> dict[str, Any]:
+    """Fit for one alpha, save, load, and predict all test scans onto the disk."""
+    from unibrain.latents import open_latents
+    from unibrain.regression import BrainDecoder, fitting, systems
+    from unibrain.regression import decoder as decoder_module
+
+    stages = Stages()
+    stages.watch(fitting, "centred_kernel", "kernel")
+    stages.watch(fitting, "factorise_once", "factor")
+    stages.watch(decoder_module, "fit_gain", "check targets")
+    stages.watch(systems.System, "operators", "operator")
+    train, test, rows = scans(folder)
+    rate = product_rate(len(test) + 1, len(train))
+    targets = open_latents(folder / "latents").at(rows)
+    decoder = BrainDecoder(ALPHA, rescale="none", memory=memory, device=device)
+    fit, _ = timed(decoder.fit, train, targets, rows)
+    shutil.rmtree(folder / "predicted", ignore_errors=True)
+    operator_before = stages.seconds.get("operator", 0.0)
+    predict, _ = timed(decoder.predict_to, folder / "predicted", test, storage="npy")
+    stages.seconds["operator"] = stages.seconds.get("operator", 0.0) - operator_before
+    stages.seconds["stream and write"] = predict - stages.seconds["operator"]
+    stream = multiply_all(decoder, test, stages)
+    peak = peak_gb()
+    stages.seconds["save"], _ = timed(decoder.save, folder / "decoder.safetensors")
+    size = (folder / "decoder.safetensors").stat().st_size / 1e9
+    del decoder
+
+    def one_scan() -> Any:
+        return BrainDecoder.load(folder / "decoder.safetensors").predict(test[0])
+
+    single, _ = timed(one_scan)
+    # What else the machine did meanwhile changes the rate too: the better of before and after is what it can do.
+    rate = max(rate, product_rate(len(test) + 1, len(train)))
+    t = sum(int(np.prod(shape)) for shape in targets.shapes.values())
+    return {
+        "fit": fit,
+        "predict": predict,
+        "single_scan": single,
+        "decoder_gb": size,
+        "stages": stages.seconds,
+        "gemm_gflops": rate / 1e9,
+        "gemm_fraction": 2 * (len(test) + 1) * len(train) * t / stream / rate,
+        "peak_gb": peak,
+    }
+
+
+def multiply_all(decoder: Any, test: np.ndarray, stages: Stages) -> float:
+    """Seconds of reading and multiplying all targets, without writing predictions."""
+    from unibrain.regression.predict import predict_blocks
+
+    before = stages.seconds["operator"]
+    spent, _ = timed(lambda: sum(1 for _ in predict_blocks(decoder, test)))
+    operator = stages.seconds["operator"] - before
+    stages.seconds["operator"] = before
+    stages.seconds["stream"] = spent - operator
+    return spent - operator
+
+
+def rescaled(folder: Path, memory: float, device: str) -> dict[str, Any]:
+    """The fit with gains from images left out, the default."""
+    from unibrain.latents import open_latents
+    from unibrain.regression import BrainDecoder
+
+    train, _, rows = scans(folder)
+    targets = open_latents(folder / "latents").at(rows)
+    fit, _ = timed(BrainDecoder(ALPHA, memory=memory, device=device).fit, train, targets)
+    return {"fit": fit, "peak_gb": peak_gb()}
+
+
+def ours_cv(folder: Path, memory: float, device: str) -> dict[str, Any]:
+    """The fit that chooses one alpha per latent by five folds."""
+    from unibrain.latents import open_latents
+    from unibrain.regression import BrainDecoder
+
+    train, _, rows = scans(folder)
+    targets = open_latents(folder / "latents").at(rows)
+    decoder = BrainDecoder(alphas=GRID, rescale="none", memory=memory, device=device)
+    fit, _ = timed(decoder.fit, train, targets)
+    return {"fit": fit, "peak_gb": peak_gb()}
+
+
+def recipe(folder: Path, tokens: int) -> dict[str, Any]:
+    """Refit scikit-learn's Ridge for each token in double precision, and predict the test scans."""
+    from sklearn.linear_model import Ridge
+
+    from unibrain.latents import open_latents
+
+    train, test, rows = (array.astype(np.float64) if array.ndim == 2 else array for array in scans(folder))
+    reader = open_latents(folder / "latents").at(rows).columns("c_image")
+    seconds = []
+    for token in range(min(tokens, reader.shape[1] // TOKEN)):
+        columns = reader[:, token * TOKEN : (token + 1) * TOKEN].astype(np.float64)
+
+        def one(columns: np.ndarray = columns) -> Any:
+            return Ridge(alpha=ALPHA, fit_intercept=True).fit(train, columns).predict(test)
+
+        seconds.append(timed(one)[0])
+    return {"seconds_per_token": float(np.median(seconds)), "peak_gb": peak_gb()}
+
+
+def himalaya(folder: Path, targets: list[int]) -> dict[str, Any]:
+    """KernelRidge of himalaya, from arrays in memory to predictions of the test scans."""
+    from himalaya.kernel_ridge import KernelRidge
+
+    from unibrain.latents import open_latents
+
+    train, test, rows = scans(folder)
+    mean = train.mean(axis=0)
+    reader = open_latents(folder / "latents").at(rows).columns("c_image")
+    seconds = []
+    for count in targets:
+        columns = np.asarray(reader[:, 0 : min(count, reader.shape[1])], dtype=np.float32)
+        columns = np.tile(columns, (1, -(-count // columns.shape[1])))[:, :count]
+
+        def fit_and_predict(columns: np.ndarray = columns) -> Any:
+            offset = columns.mean(axis=0)
+            model = KernelRidge(alpha=ALPHA, kernel="linear").fit(train - mean, columns - offset)
+            return model.predict(test - mean) + offset
+
+        seconds.append(timed(fit_and_predict)[0])
+    return {"seconds": seconds, "targets": targets, "peak_gb": peak_gb()}
+
+
+def himalaya_cv(folder: Path, targets: int) -> dict[str, Any]:
+    """RidgeCV of himalaya, five folds over the same penalties."""
+    from himalaya.ridge import RidgeCV
+
+    from unibrain.latents import open_latents
+
+    train, _, rows = scans(folder)
+    reader = open_latents(folder / "latents").at(rows).columns("c_image")
+    columns = np.asarray(reader[:, 0:targets], dtype=np.float32)
+    seconds, _ = timed(RidgeCV(alphas=GRID, cv=5, fit_intercept=True).fit, train, columns)
+    return {"seconds": seconds, "targets": columns.shape[1], "peak_gb": peak_gb()}
+
+
+def growth(folder: Path) -> dict[str, Any]:
+    """Kernel and stream at shares of the images, targets and voxels, each with the others fixed."""
+    from unibrain.regression.kernels import centred_kernel, cross_kernel
+    from unibrain.regression.ridge import factorise_once
+    from unibrain.regression.stream import apply_operator
+
+    train, test, _ = scans(folder)
+    n, p, m = *train.shape, len(test)
+    t = 16384 if n > 4000 else 4096
+    targets = np.random.default_rng(0).standard_normal((n, t), dtype=np.float32)
+    rate = product_rate(m + 1, n, 2048, 2.0)
+    rows = []
+    for varied in ("images", "targets", "voxels"):
+        for share in (1 / 8, 1 / 4, 1 / 2, 1):
+            size = {"images": n, "targets": t, "voxels": p} | {
+                varied: max(8, int({"images": n, "targets": t, "voxels": p}[varied] * share))
+            }
+            X = np.ascontiguousarray(train[: size["images"], : size["voxels"]])
+            new, Y = test[:, : size["voxels"]], targets[: size["images"], : size["targets"]]
+
+            def operator(X: np.ndarray = X, new: np.ndarray = new) -> Any:
+                kernel, mean = centred_kernel(X)
+                cross = cross_kernel(new, X, mean)
+                return factorise_once(kernel, ALPHA).operators(cross, [ALPHA])[ALPHA]
+
+            kernel_seconds, weights = timed(operator)
+            stream, _ = timed(apply_operator, weights, Y)
+            model = 2 * m * size["images"] * size["targets"] / rate
+            rows.append(
+                {"varied": varied, "size": size[varied], "kernel": kernel_seconds, "stream": stream, "model": model}
+            )
+    return {"rows": rows}
+
+
+CONTESTANTS: dict[str, Callable[..., dict[str, Any]]] = {
+    "ours": ours,
+    "rescaled": rescaled,
+    "ours-cv": ours_cv,
+    "recipe": recipe,
+    "himalaya": himalaya,
+    "himalaya-cv": himalaya_cv,
+    "growth": growth,
+}
+
+if __name__ == "__main__":
+    print(json.dumps(CONTESTANTS[sys.argv[1]](Path(sys.argv[2]), **json.loads(sys.argv[3]))))

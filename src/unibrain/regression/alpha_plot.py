@@ -1,0 +1,141 @@
+"""How alphas were chosen, as a figure: explained variance and correlation of images left out, against alpha."""
+
+import io
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from unibrain.errors import InputError
+from unibrain.latents.latents import LATENT_TITLES
+from unibrain.regression.alpha_choice import AlphaChoice
+
+__all__ = ["alpha_figure", "edge_warning"]
+
+_LINE, _BEST, _EDGE, _QUIET = "#3a4fc4", "#d0622b", "#a8442a", "#5d626d"
+_STYLE: dict[Any, Any] = {
+    # Text stays text: it can be read aloud, searched and copied, and the file is a tenth as large.
+    "svg.fonttype": "none",
+    # Without it, names inside the file are random, and the same figure is another file each time.
+    "svg.hashsalt": "unibrain",
+    "font.family": "sans-serif",
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": _QUIET,
+    "xtick.color": _QUIET,
+    "ytick.color": _QUIET,
+}
+
+
+def edge_warning(choice: AlphaChoice) -> str:
+    """What to know if the best alpha is at an edge of the grid; empty if it is not.
+
+    Parameters
+    ----------
+    choice : AlphaChoice
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> r2 = np.array([[0.1, 0.2, 0.3]])
+    >>> grid = np.array([1.0, 10.0, 100.0])
+    >>> edge_warning(AlphaChoice(grid, r2, r2, "latent", 4, 4, "all", 5, 9, 9, 0))
+    'best at the edge of the grid: try alphas beyond 1 to 100'
+    """
+    count = int(choice.at_edge.sum())
+    if not count:
+        return ""
+    which = f"{count:,} of {choice.groups:,} {choice.per}s at" if choice.groups > 1 else "best at"
+    return f"{which} the edge of the grid: try alphas beyond {choice.alphas[0]:g} to {choice.alphas[-1]:g}"
+
+
+def alpha_figure(choices: Mapping[str, AlphaChoice]) -> bytes:
+    """Draw the curves that alphas were chosen from.
+
+    One column per latent; explained variance above, correlation below. With several groups (tokens or targets): their
+    median, the range of the middle 80 %, and that of all. Dashed lines mark the alphas that were chosen, the darker the
+    more groups chose them. Groups that do not vary are left out.
+
+    Parameters
+    ----------
+    choices : mapping of str to AlphaChoice
+        Latent to choice, at least one.
+
+    Returns
+    -------
+    bytes
+        An SVG picture in UTF-8; the same for the same choices.
+
+    Raises
+    ------
+    InputError
+        If there is no choice to draw.
+    """
+    if not choices:
+        raise InputError(
+            "there are 0 curves of alphas to draw, expected at least one: choose alpha by cross-validation"
+        )
+    # The figure is made without pyplot: nothing of the process's state is touched, and no display is needed.
+    import matplotlib as mpl
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(3.1 * len(choices) + 0.4, 4.8), layout="constrained")
+        FigureCanvasSVG(figure)
+        axes = figure.subplots(2, len(choices), sharex="col", squeeze=False)
+        for column, (name, choice) in enumerate(choices.items()):
+            _draw(axes[0, column], choice, choice.r2)
+            _draw(axes[1, column], choice, choice.correlation)
+            warning = edge_warning(choice)
+            title = f"{LATENT_TITLES.get(name, name)}\n{_best(choice)}"
+            axes[0, column].set_title(title, fontsize=9, loc="left", color=_EDGE if warning else "black")
+            axes[1, column].set_xlabel("alpha" + (f"\n{_wrapped(warning)}" if warning else ""))
+            axes[1, column].xaxis.label.set_color(_EDGE if warning else "black")
+        axes[0, 0].set_ylabel("explained variance (R²)\nof images left out")
+        axes[1, 0].set_ylabel("correlation\nof images left out")
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Title": "Choice of alpha"})
+    return buffer.getvalue()
+
+
+def _draw(axis: Any, choice: AlphaChoice, curves: Any) -> None:
+    shown = np.asarray(curves, dtype=np.float64)[choice.varies]
+    axis.set_xscale("log")
+    axis.minorticks_off()
+    axis.axhline(0.0, color=_QUIET, linewidth=0.6)
+    if not len(shown):
+        axis.text(0.5, 0.5, "nothing varies", transform=axis.transAxes, ha="center", color=_QUIET)
+        axis.set_xlim(choice.alphas[0] / 1.5, choice.alphas[-1] * 1.5)
+        return
+    middle = np.median(shown, axis=0)
+    if len(shown) > 1:
+        axis.fill_between(choice.alphas, shown.min(axis=0), shown.max(axis=0), color=_LINE, alpha=0.12, linewidth=0)
+        axis.fill_between(choice.alphas, *np.percentile(shown, [10, 90], axis=0), color=_LINE, alpha=0.25, linewidth=0)
+    axis.plot(choice.alphas, middle, color=_LINE, marker="o", markersize=3)
+    steps, counts = np.unique(choice.best_step[choice.varies], return_counts=True)
+    for step, count in zip(steps, counts, strict=True):
+        strength = 0.15 + 0.85 * count / counts.max()
+        axis.axvline(choice.alphas[step], color=_BEST, linestyle="--", linewidth=1, alpha=strength)
+    # Tiny alphas may do arbitrarily badly: what matters is near and above the best.
+    top = float(shown.max())
+    axis.set_ylim(max(float(shown.min()), -max(top, 0.02)) - 0.02, top + max(0.02, 0.08 * top))
+
+
+def _best(choice: AlphaChoice) -> str:
+    best = choice.best[choice.varies]
+    if not len(best):
+        return "nothing varies"
+    if best.min() == best.max():
+        return f"best alpha {best[0]:.3g}"
+    return f"alpha {best.min():.3g} to {best.max():.3g}, median {np.median(best):.3g}"
+
+
+def _wrapped(text: str) -> str:
+    import textwrap
+
+    return "\n".join(textwrap.wrap(text, 36))

@@ -1,0 +1,161 @@
+"""`Targets`: one latent as a matrix of which blocks of columns are read ahead while others are multiplied."""
+
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Never
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unibrain.errors import InputError
+from unibrain.latents.latents import Latents
+from unibrain.latents.stored import StoredLatents
+from unibrain.regression.sketches import TargetReader
+
+__all__ = ["MAX_BLOCK_BYTES", "Targets", "block_width", "flat", "shapes_of", "targets_of"]
+
+MAX_BLOCK_BYTES = 2**28
+"""Largest block of targets that is read at once: 256 MiB. Larger ones multiply no faster, and start later."""
+
+
+class Targets:
+    """Targets of n images in memory or on disk.
+
+    Parameters
+    ----------
+    reader : TargetReader
+        Array, memory map or `unibrain.latents.stored.LatentColumns` of shape (n, t).
+    name : str
+        What a message calls them.
+    stimulus_ids : ndarray of shape (n,), int64
+        Image of each row.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        (n, t).
+    dtype : numpy.dtype
+        As stored.
+    compute : numpy.dtype
+        In which products are computed: float64 for float64 targets, float32 for all others.
+    """
+
+    def __init__(self, reader: TargetReader, name: str, stimulus_ids: NDArray[np.int64]) -> None:
+        self._reader, self.name, self._ids = reader, name, stimulus_ids
+        self.shape = (int(reader.shape[0]), int(reader.shape[1]))
+        self.dtype: np.dtype[Any] = np.dtype(reader.dtype)
+        self.compute: np.dtype[Any] = np.result_type(self.dtype, np.float32)
+
+    @property
+    def in_memory(self) -> bool:
+        """True if blocks are views of an array in memory that need no conversion."""
+        return type(self._reader) is np.ndarray and self.dtype == self.compute
+
+    @property
+    def chunk_columns(self) -> int:
+        """Columns that lie together on disk."""
+        return int(getattr(self._reader, "chunk_columns", 1))
+
+    def __getitem__(self, key: Any) -> NDArray[Any]:
+        """``[:, start:stop]``, as stored."""
+        return np.asarray(self._reader[key])
+
+    def _read(self, block: slice) -> NDArray[Any]:
+        return np.ascontiguousarray(self._reader[:, block], dtype=self.compute)
+
+    def blocks(self, width: int, begin: int = 0) -> Iterator[tuple[slice, NDArray[Any]]]:
+        """Blocks of columns; while one is worked on, a thread reads and converts the next.
+
+        Parameters
+        ----------
+        width : int
+            Columns of a block, at least 1.
+        begin : int
+            First column.
+
+        Yields
+        ------
+        slice, ndarray of shape (n, width or less)
+            In `compute`'s precision. Two blocks are alive at a time.
+        """
+        slices = [slice(start, min(start + width, self.shape[1])) for start in range(begin, self.shape[1], width)]
+        if self.in_memory:
+            for block in slices:
+                yield block, self[:, block]
+            return
+        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="read-ahead") as pool:
+            ahead = pool.submit(self._read, slices[0]) if slices else None
+            for number, block in enumerate(slices):
+                assert ahead is not None
+                values = ahead.result()
+                ahead = pool.submit(self._read, slices[number + 1]) if number + 1 < len(slices) else None
+                yield block, values
+
+    def refuse(self, block: slice, values: NDArray[Any]) -> Never:
+        """Raise `InputError` that names the first value that is not finite in a block of targets."""
+        wrong = np.argwhere(~np.isfinite(values))
+        row, column = (int(wrong[0][0]), int(wrong[0][1]) + block.start) if len(wrong) else (0, block.start)
+        found = "holds a NaN or infinite value" if len(wrong) else "sums up to more than its precision can hold"
+        raise InputError(
+            f"latent {self.name} of image id {self._ids[row]} {found} (row {row}, target {column}, in the block of "
+            f"targets {block.start} to {block.stop - 1}), expected finite ones: extract the latents again"
+        )
+
+
+def flat(latent: NDArray[Any]) -> NDArray[Any]:
+    """One row per image: (n, ...) to (n, dimensions), without a copy where the array is contiguous."""
+    return latent.reshape(len(latent), int(np.prod(latent.shape[1:])))
+
+
+def targets_of(latents: Latents | StoredLatents) -> dict[str, Targets]:
+    """The four latents as targets."""
+    names = shapes_of(latents)
+    if isinstance(latents, StoredLatents):
+        return {name: Targets(latents.columns(name), name, latents.stimulus_ids) for name in names}
+    return {name: Targets(flat(latents[name]), name, latents.stimulus_ids) for name in names}
+
+
+def shapes_of(latents: Latents | StoredLatents) -> Mapping[str, tuple[int, ...]]:
+    """Shape of one image's latent, by name."""
+    if isinstance(latents, StoredLatents):
+        return latents.shapes
+    return {name: array.shape[1:] for name, array in latents.items()}
+
+
+def block_width(targets: Targets, rows: int, memory: float, taken: float = 0.0) -> int:
+    """Columns of a block, so that all that streaming holds fits into `memory`.
+
+    Parameters
+    ----------
+    targets : Targets
+        Of shape (n, t).
+    rows : int
+        Rows of the operator that multiplies them.
+    memory : float
+        Bytes.
+    taken : float
+        Bytes of it that are taken already (operators).
+
+    Returns
+    -------
+    int
+        At least 1 and at most t; a multiple of `Targets.chunk_columns` where at least one chunk fits.
+
+    Raises
+    ------
+    InputError
+        If not even one column fits.
+    """
+    n, t = targets.shape
+    item = targets.compute.itemsize
+    # The block that is multiplied, the one that is read, what it is gathered or converted from, and the products.
+    read = 0 if targets.in_memory else n * (2 * item + 2 * targets.dtype.itemsize)
+    column = read + 3 * rows * item
+    width = int(min((memory - taken) / column, MAX_BLOCK_BYTES / (n * item), t))
+    if memory - taken < column:
+        raise InputError(
+            f"memory is {memory / 1e9:g} GB, expected at least {(taken + column) / 1e9:.2g} GB for {n} training images "
+            f"and {rows} rows: raise memory, or predict fewer scans at a time"
+        )
+    width, chunk = max(1, width), targets.chunk_columns
+    return width // chunk * chunk if width >= chunk else width

@@ -1,0 +1,158 @@
+"""Opening a laboratory's own files, with a sentence for what is missing, damaged or something else."""
+
+import csv
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unibrain.errors import InputError
+
+__all__ = ["kind_of", "open_npy", "readable", "require", "split_dataset", "text_rows"]
+
+_KINDS = {
+    ".npy": "npy",
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".h5": "hdf5",
+    ".hdf5": "hdf5",
+    ".mat": "hdf5",
+    ".nii": "nifti",
+    ".nii.gz": "nifti",
+}
+
+
+def kind_of(path: Path, allowed: tuple[str, ...], what: str) -> str:
+    """Format of a file, by its name.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+    allowed : tuple of str
+        Some of ``"npy"``, ``"csv"``, ``"tsv"``, ``"hdf5"``, ``"nifti"``.
+    what : str
+        What the file is, for the message.
+
+    Raises
+    ------
+    InputError
+        If it is none of those.
+    """
+    name = path.name.lower()
+    kind = next((kind for suffix, kind in _KINDS.items() if name.endswith(suffix)), None)
+    if kind not in allowed:
+        endings = ", ".join(suffix for suffix, known in _KINDS.items() if known in allowed)
+        raise InputError(
+            f"{path}: found another kind of file, expected {what} whose name ends in {endings}: save it as one of them"
+        )
+    return str(kind)
+
+
+def require(path: Path, what: str) -> Path:
+    """Return `path` if it is a file; raise `InputError` if not."""
+    if not path.is_file():
+        raise InputError(f"{path}: found no such file, expected {what}: check the path")
+    return path
+
+
+def split_dataset(text: str) -> tuple[Path, str | None]:
+    """Take ``FILE:DATASET`` apart; a name that is a file as it stands has no dataset.
+
+    Examples
+    --------
+    >>> split_dataset("betas.h5:run/betas")[1]
+    'run/betas'
+    >>> split_dataset("betas.npy")[1] is None
+    True
+    """
+    path = Path(text)
+    before, colon, dataset = text.rpartition(":")
+    if path.exists() or not colon or not before.lower().endswith((".h5", ".hdf5", ".mat")):
+        return path, None
+    return Path(before), dataset
+
+
+@contextmanager
+def readable(path: Path, kind: str) -> Iterator[None]:
+    """Turn whatever a reading library raises on a damaged file into one sentence: keep the block to its calls."""
+    try:
+        yield
+    except (InputError, MemoryError):
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split())[:160] or type(error).__name__
+        raise InputError(
+            f"{path}: found a file that cannot be read ({reason}), expected a whole {kind} file: export it again"
+        ) from error
+
+
+def open_npy(path: Path, what: str) -> NDArray[Any]:
+    """Open an ``.npy`` file of numbers as a read-only memory map.
+
+    Raises
+    ------
+    InputError
+        If it is missing, damaged, holds Python objects (reading these would run code out of the file), or no real
+        numbers.
+    """
+    require(path, what)
+    with readable(path, "npy"), path.open("rb") as file:
+        version = np.lib.format.read_magic(file)
+        header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        _, _, dtype = header(file)
+    if dtype.hasobject:
+        raise InputError(
+            f"{path}: found pickled Python objects (GLMsingle's own .npy files are such), expected a plain array of "
+            f"numbers: save it in Python with np.save('betasmd.npy', np.load('{path.name}', "
+            "allow_pickle=True).item()['betasmd'])"
+        )
+    if dtype.kind not in "fiub":
+        raise InputError(f"{path}: found values of type {dtype}, expected real numbers: save it as float32")
+    with readable(path, "npy"):
+        array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+    return array
+
+
+def text_rows(path: Path, kind: str, what: str) -> Iterator[tuple[int, list[str]]]:
+    """Rows of a csv or tsv file that are not blank.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        UTF-8, with or without a byte order mark. A csv whose first line has semicolons and no comma is separated by
+        semicolons.
+    kind : {"csv", "tsv"}
+    what : str
+        What the file is, for messages.
+
+    Yields
+    ------
+    line : int
+        Its number in the file, from 1.
+    cells : list of str
+        Without white space around them.
+
+    Raises
+    ------
+    InputError
+        If the file is missing or no text.
+    """
+    require(path, what)
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            first = file.readline()
+            file.seek(0)
+            semicolons = kind == "csv" and ";" in first and "," not in first
+            reader = csv.reader(file, delimiter="\t" if kind == "tsv" else ";" if semicolons else ",", strict=True)
+            for cells in reader:
+                stripped = [cell.strip() for cell in cells]
+                if any(stripped):
+                    yield reader.line_num, stripped
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(
+            f"{path}: found a file that cannot be read as text ({error}), expected {what} as {kind} in UTF-8: "
+            "export it again"
+        ) from error

@@ -1,0 +1,131 @@
+"""Products in the device's best arithmetic give what PyTorch's own layers give."""
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from unibrain.backbone import products
+from unibrain.backbone.products import (
+    Conv2d,
+    GroupNorm,
+    LayerNorm,
+    Linear,
+    PointwiseConv,
+    linear,
+    state_dtype,
+    use_fast_products,
+)
+
+
+@pytest.fixture
+def widened(monkeypatch: pytest.MonkeyPatch) -> list[torch.dtype]:
+    """Widen everything, some rows of the weights at a time, and note what is multiplied."""
+    monkeypatch.setattr(products, "WIDEN_FROM_ROWS", 1)
+    monkeypatch.setattr(products, "CHUNK", 40)
+    monkeypatch.setattr(products, "_has_matrix_units", lambda: False)
+    seen: list[torch.dtype] = []
+
+    def note(function: Any) -> Any:
+        def call(x: Any, *rest: Any, **options: Any) -> Any:
+            seen.append(x.dtype)
+            return function(x, *rest, **options)
+
+        return call
+
+    for name in ("linear", "conv2d"):
+        monkeypatch.setattr(functional, name, note(getattr(functional, name)))
+    return seen
+
+
+def close(found: torch.Tensor, exact: torch.Tensor, dtype: torch.dtype) -> None:
+    """Equal but for one rounding at the end."""
+    assert found.dtype == dtype
+    torch.testing.assert_close(found.double(), exact, rtol=torch.finfo(dtype).eps, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("shape", [(6, 8), (2, 3, 8)])
+def test_linear(widened: list[torch.dtype], dtype: torch.dtype, bias: bool, shape: tuple[int, ...]) -> None:
+    torch.manual_seed(1)
+    layer = Linear(8, 13, bias=bias).to(dtype).requires_grad_(False)
+    x = torch.randn(shape).to(dtype)
+    found = layer(x)
+    assert set(widened) == {torch.float32}
+    assert len(widened) == 3, "5, 5 and 3 rows of the weights"
+    exact = x.double() @ layer.weight.double().T + (layer.bias.double() if bias else 0)
+    close(found, exact, dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("options", [{"padding": 1}, {"padding": 1, "stride": 2}, {"padding": 0, "bias": False}])
+def test_convolution(widened: list[torch.dtype], dtype: torch.dtype, options: dict[str, Any]) -> None:
+    torch.manual_seed(2)
+    layer = Conv2d(3, 37, 3, **options).to(dtype).requires_grad_(False)
+    x = torch.randn(2, 3, 6, 8).to(dtype)
+    found = layer(x)
+    assert widened == [torch.float32] * 3, "16 channels at a time"
+    plain = nn.Conv2d(3, 37, 3, **options).double()
+    plain.load_state_dict({key: value.double() for key, value in layer.state_dict().items()})
+    close(found, plain(x.double()).detach(), dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_states_in_float32_over_narrow_weights(
+    widened: list[torch.dtype], dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(3)
+    assert state_dtype(dtype, torch.device("cpu")) == torch.float32
+    assert state_dtype(dtype, torch.device("cuda")) == dtype
+    layers = {Linear(8, 8): (6, 8), Conv2d(8, 8, 3): (2, 8, 5, 5), GroupNorm(4, 8): (2, 8, 5), LayerNorm(8): (3, 8)}
+    for rows in (1, 10**9):
+        # Once widened, once small: then the product itself is narrow.
+        monkeypatch.setattr(products, "WIDEN_FROM_ROWS", rows)
+        for layer, shape in layers.items():
+            narrow = layer.to(dtype).requires_grad_(False)
+            x = torch.randn(shape)
+            found, exact = narrow(x), copy.deepcopy(narrow).double()(x.double())
+            tolerance = 2e-5 if rows == 1 or "Norm" in type(layer).__name__ else 0.05
+            assert found.dtype == torch.float32
+            torch.testing.assert_close(found.double(), exact, rtol=tolerance, atol=tolerance)
+    monkeypatch.setattr(products, "_has_matrix_units", lambda: True)
+    assert state_dtype(dtype, torch.device("cpu")) == dtype
+
+
+def test_a_1x1_convolution_is_a_linear_map() -> None:
+    torch.manual_seed(4)
+    layer = PointwiseConv(6, 5).requires_grad_(False)
+    assert layer.weight.shape == (5, 6, 1, 1)
+    x = torch.randn(2, 6, 3, 4)
+    found = layer(x.flatten(2).transpose(1, 2)).transpose(1, 2).unflatten(2, (3, 4))
+    torch.testing.assert_close(found, functional.conv2d(x, layer.weight, layer.bias), atol=1e-6, rtol=0)
+
+
+def test_small_products_and_float32_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(products, "_has_matrix_units", lambda: False)
+    seen: list[torch.dtype] = []
+    real = functional.linear
+    monkeypatch.setattr(functional, "linear", lambda x, *rest: seen.append(x.dtype) or real(x, *rest))
+    weight = torch.ones(3, 4)
+    linear(torch.ones(products.WIDEN_FROM_ROWS - 1, 4, dtype=torch.bfloat16), weight.bfloat16())
+    linear(torch.ones(products.WIDEN_FROM_ROWS, 4, dtype=torch.bfloat16), weight.bfloat16())
+    linear(torch.ones(products.WIDEN_FROM_ROWS, 4), weight)
+    assert seen == [torch.bfloat16, torch.float32, torch.float32]
+    monkeypatch.setattr(products, "_has_matrix_units", lambda: True)
+    linear(torch.ones(products.WIDEN_FROM_ROWS, 4, dtype=torch.bfloat16), weight.bfloat16())
+    assert seen[-1] == torch.bfloat16, "with matrix units, 16 bits are faster"
+
+
+def test_layers_of_a_library_are_taken_over_and_others_not() -> None:
+    class Special(nn.Linear):
+        pass
+
+    module = nn.Sequential(nn.Linear(2, 2), nn.Conv2d(2, 2, 1), Special(2, 2), nn.LayerNorm(2))
+    keys = list(module.state_dict())
+    use_fast_products(module)
+    assert [type(layer) for layer in module] == [Linear, Conv2d, Special, nn.LayerNorm]
+    assert list(module.state_dict()) == keys

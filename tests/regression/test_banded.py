@@ -1,0 +1,278 @@
+"""Banded ridge against himalaya, and against scikit-learn's Ridge on scaled voxels."""
+
+import json
+
+import numpy as np
+import pytest
+from himalaya.kernel_ridge import WeightedKernelRidge, solve_multiple_kernel_ridge_random_search
+from himalaya.ridge import GroupRidgeCV
+from himalaya.scoring import r2_score_split
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.linear_model import Ridge
+from sklearn.model_selection import PredefinedSplit
+
+from unibrain.errors import InputError
+from unibrain.regression.alpha_choice import choose_alphas
+from unibrain.regression.banded import BandChoice, choose_bands, dirichlet_weights
+from unibrain.regression.bands import (
+    band_kernels,
+    band_operators,
+    combine_kernels,
+    voxel_scale,
+)
+from unibrain.regression.ridge import centred_kernel, cross_kernel, factorise
+from unibrain.regression.shares import left_out_band_predictions, split_r2
+from unibrain.regression.splits import split_images
+
+ALPHAS = np.logspace(-1, 4, 6)
+WEIGHTS = np.array([[0.2, 1.3, 1.5], [2.5, 0.5, 0.0], [0.01, 0.09, 2.9], [1.2, 0.6, 1.2]])
+SIZES = {"early": 12, "ventral": 20, "other": 48}
+
+
+def masks(sizes=SIZES):
+    band_of = np.repeat(np.arange(len(sizes)), list(sizes.values()))
+    order = np.random.default_rng(0).permutation(len(band_of))
+    return {band: band_of[order] == number for number, band in enumerate(sizes)}
+
+
+@pytest.fixture(scope="module")
+def problem():
+    """Scans in which ``early`` carries the first latent, ``ventral`` the second, and ``other`` is noise."""
+    rng = np.random.default_rng(1)
+    bands = masks()
+    X = rng.standard_normal((80, 80)) + 1
+    early, ventral = X[:, bands["early"]], X[:, bands["ventral"]]
+    first = early @ rng.standard_normal((12, 6)) + 2 * rng.standard_normal((80, 6)) + 3
+    second = ventral @ rng.standard_normal((20, 4)) + 2 * rng.standard_normal((80, 4)) - 5
+    return X, bands, {"z_image": first, "c_text": second}, {"z_image": (6,), "c_text": (2, 2)}
+
+
+def left_out(X, Y, held_out, alpha):
+    """Out-of-fold predictions, truth, and weights of each fold's ridge, less the mean of the rows kept."""
+    predicted, true, coefficients = np.zeros_like(Y), np.zeros_like(Y), []
+    for rows in held_out:
+        train = np.setdiff1d(np.arange(len(X)), rows)
+        model = Ridge(alpha).fit(X[train], Y[train])
+        mean = Y[train].mean(axis=0)
+        predicted[rows], true[rows] = model.predict(X[rows]) - mean, Y[rows] - mean
+        coefficients.append((rows, model.coef_, X[train].mean(axis=0)))
+    return predicted, true, coefficients
+
+
+def test_curves_equal_ridge_on_scaled_voxels(problem):
+    X, bands, targets, shapes = problem
+    ids = np.arange(80) // 2
+    choice = choose_bands(band_kernels(X, bands), ids, targets, shapes, ALPHAS, candidates=WEIGHTS, scheme=4)
+    np.testing.assert_allclose(choice.candidates, np.vstack([np.ones(3), WEIGHTS / WEIGHTS.mean(axis=1)[:, None]]))
+    held_out = split_images(ids, 4)
+    for candidate, weights in enumerate(choice.candidates):
+        scaled = X * voxel_scale(bands, weights)
+        for latent, Y in enumerate(targets.values()):
+            for step, alpha in enumerate(ALPHAS):
+                predicted, true, _ = left_out(scaled, Y, held_out, alpha)
+                expected = 1 - np.sum((true - predicted) ** 2) / np.sum(true**2)
+                assert choice.r2[candidate, latent, step] == pytest.approx(expected, abs=1e-8)
+    best = choice.r2.max(axis=2)
+    np.testing.assert_array_equal(choice.chosen, np.argmax(best, axis=0))
+    np.testing.assert_array_equal(choice.best_r2, best.max(axis=0))
+    np.testing.assert_array_equal(choice.plain_r2, best[0])
+    for penalties, weights, alpha in zip(choice.penalties, choice.weights, choice.alpha, strict=True):
+        np.testing.assert_allclose(penalties[weights > 0], alpha / weights[weights > 0])
+        assert np.isinf(penalties[weights == 0]).all()
+
+
+def test_without_bands_it_is_the_choice_of_alpha(problem):
+    X, bands, targets, shapes = problem
+    banded = choose_bands(band_kernels(X, bands), np.arange(80), targets, shapes, ALPHAS, candidates=1)
+    plain = choose_alphas(factorise(centred_kernel(X)[0]), np.arange(80), targets, shapes, ALPHAS)
+    for latent, name in enumerate(targets):
+        np.testing.assert_allclose(banded.r2[0, latent], plain[name].r2[0], atol=1e-10)
+        assert banded.alpha[latent] == plain[name].best[0]
+    assert (banded.weights == 1).all()
+
+
+def test_search_equals_that_of_himalaya(problem):
+    X, bands, targets, shapes = problem
+    kernels = band_kernels(X, bands)
+    held_out = split_images(np.arange(80), 5, 3)
+    fold = np.empty(80, dtype=int)
+    for number, rows in enumerate(held_out):
+        fold[rows] = number
+    choice = choose_bands(kernels, np.arange(80), targets, shapes, ALPHAS, candidates=WEIGHTS, scheme=5, seed=3)
+    for latent, Y in enumerate(targets.values()):
+        with np.errstate(divide="ignore"):  # they take the logarithm of a weight of 0
+            _, _, scores, alphas, _ = solve_multiple_kernel_ridge_random_search(
+                np.stack(list(kernels.values())),
+                Y,
+                n_iter=choice.candidates,
+                alphas=ALPHAS,
+                cv=PredefinedSplit(fold),
+                fit_intercept=True,
+                return_weights="dual",
+                local_alpha=False,
+                return_alphas=True,
+                progress_bar=False,
+            )[:5]
+        # Their score is the mean squared error with the best alpha; folds are of equal size.
+        _, true, _ = left_out(X, Y, held_out, 1.0)
+        errors = (1 - choice.r2[:, latent].max(axis=1)) * np.sum(true**2) / Y.size
+        np.testing.assert_allclose(errors, -scores.mean(axis=1), rtol=1e-6)
+        assert int(np.argmax(scores.mean(axis=1))) == choice.chosen[latent]
+        assert np.unique(alphas).tolist() == [pytest.approx(choice.alpha[latent])]
+
+
+def test_finds_what_himalaya_s_group_ridge_finds(problem):
+    X, bands, targets, shapes = problem
+    order = np.argsort([next(i for i, mask in enumerate(bands.values()) if mask[v]) for v in range(80)], kind="stable")
+    groups = np.repeat(np.arange(3), list(SIZES.values()))
+    centred = X - X.mean(axis=0)
+    for name in targets:
+        Y = targets[name] - targets[name].mean(axis=0)
+        model = GroupRidgeCV(
+            groups=groups,
+            solver_params={"n_iter": 40, "alphas": ALPHAS, "local_alpha": False, "progress_bar": False},
+            random_state=0,
+            fit_intercept=True,
+        ).fit(centred[:, order], Y)
+        choice = choose_bands(
+            band_kernels(X, bands), np.arange(80), {name: targets[name]}, {name: shapes[name]}, ALPHAS, candidates=40
+        )
+        assert int(np.argmax(model.deltas_.mean(axis=1))) == int(np.argmax(choice.weights[0]))
+
+
+@pytest.mark.parametrize("weights", [[1.0, 1.0, 1.0], [0.3, 2.0, 0.7]])
+def test_prediction_of_new_scans_equals_himalaya_and_splits_into_bands(problem, weights):
+    X, bands, targets, _ = problem
+    X_new = np.random.default_rng(5).standard_normal((15, 80)) + 1
+    Y = targets["z_image"]
+    crosses = [cross_kernel(X_new[:, m], X[:, m], X[:, m].mean(axis=0)) for m in bands.values()]
+    kernels = band_kernels(X, bands)
+    factorisation = factorise(combine_kernels(list(kernels.values()), weights))
+    parts = [operator @ (Y - Y.mean(axis=0)) for operator in band_operators(factorisation, crosses, weights, 20.0)]
+    model = WeightedKernelRidge(
+        20.0, np.log(weights), kernels="precomputed", solver_params={"tol": 1e-12, "max_iter": 5000}
+    )
+    model.fit(np.stack(list(kernels.values())), Y - Y.mean(axis=0))
+    np.testing.assert_allclose(sum(parts), model.predict(np.stack(crosses)), atol=1e-6)
+    np.testing.assert_allclose(parts, model.predict(np.stack(crosses), split=True), atol=1e-6)
+    scale = voxel_scale(bands, weights)
+    np.testing.assert_allclose(
+        sum(parts) + Y.mean(axis=0), Ridge(20.0).fit(X * scale, Y).predict(X_new * scale), atol=1e-8
+    )
+
+
+# Which band carries what
+
+
+@pytest.mark.parametrize("scheme", ["loo", 4])
+@pytest.mark.parametrize("repeats", [1, 3])
+def test_left_out_parts_equal_refitting(problem, scheme, repeats):
+    X, bands, targets, _ = problem
+    Y, weights, alpha = targets["z_image"], np.array([0.4, 2.0, 0.6]), 30.0
+    held_out = split_images(np.random.default_rng(2).permutation(80) // repeats, scheme)
+    kernels = list(band_kernels(X, bands).values())
+    true, parts = left_out_band_predictions(kernels, weights, alpha, held_out, Y - Y.mean(axis=0))
+    scaled = X * voxel_scale(bands, weights)
+    predicted, expected_true, models = left_out(scaled, Y, held_out, alpha)
+    np.testing.assert_allclose(true, expected_true, atol=1e-10)
+    np.testing.assert_allclose(sum(parts), predicted, atol=1e-8)
+    for part, mask in zip(parts, bands.values(), strict=True):
+        expected = np.empty_like(Y)
+        for rows, coefficients, mean in models:
+            expected[rows] = (scaled[rows] - mean)[:, mask] @ coefficients[:, mask].T
+        np.testing.assert_allclose(part, expected, atol=1e-8)
+
+
+def test_split_equals_himalaya():
+    rng = np.random.default_rng(0)
+    true = rng.standard_normal((50, 7))
+    true -= true.mean(axis=0)
+    parts = 0.3 * rng.standard_normal((3, 50, 7)) + 0.2 * true
+    split = split_r2(true, list(parts), per_target=True)
+    np.testing.assert_allclose(split, r2_score_split(true, parts), atol=1e-12)
+    pooled = split_r2(true, list(parts))
+    np.testing.assert_allclose(pooled, (split * np.sum(true**2, axis=0)).sum(axis=1) / np.sum(true**2), atol=1e-12)
+    assert pooled.sum() == pytest.approx(1 - np.sum((true - parts.sum(axis=0)) ** 2) / np.sum(true**2))
+    assert split_r2(np.zeros((4, 2)), [np.zeros((4, 2))] * 3).tolist() == [0.0] * 3
+
+
+@pytest.mark.parametrize("per", ["latent", "all"])
+def test_planted_bands_carry_their_latents_and_noise_carries_nothing(problem, per):
+    X, bands, targets, shapes = problem
+    choice = choose_bands(band_kernels(X, bands), np.arange(80), targets, shapes, ALPHAS, candidates=30, per=per)
+    np.testing.assert_allclose(choice.shares.sum(axis=1), choice.best_r2, atol=1e-8)
+    early, ventral, other = choice.shares.T
+    assert min(early[0], ventral[1]) > 0.5
+    assert (np.abs(other) < 0.03).all()
+    assert (choice.best_r2 > choice.plain_r2 + 0.02).all()
+    assert len(set(choice.chosen.tolist())) == (2 if per == "latent" else 1)
+    # With weights for all latents, the band of one adds noise to the other: its share is below zero.
+    assert max(early[1], ventral[0]) < 0.03
+    if per == "latent":
+        assert min(early[1], ventral[0]) > -0.03
+        # The bands that matter are penalised least.
+        assert choice.penalties.argmin(axis=1).tolist() == [0, 1]
+
+
+def test_refining_never_does_worse(problem):
+    X, bands, targets, shapes = problem
+    arguments = band_kernels(X, bands), np.arange(80), targets, shapes, ALPHAS
+    coarse, fine = (choose_bands(*arguments, candidates=3, refine=rounds, scheme="loo") for rounds in (0, 3))
+    assert (fine.best_r2 >= coarse.best_r2).all()
+    assert (fine.best_r2 > coarse.best_r2 + 1e-3).any()
+    np.testing.assert_allclose(fine.candidates.mean(axis=1), 1)
+    np.testing.assert_array_equal(fine.candidates[:3], coarse.candidates)
+
+
+@given(st.integers(1, 30), st.integers(1, 8), st.integers(0, 10**6))
+def test_candidates_are_weights(count, bands, seed):
+    weights = dirichlet_weights(count, bands, seed)
+    assert weights.shape == (count, bands)
+    assert (weights[0] == 1).all()
+    assert (weights >= 0).all()
+    np.testing.assert_allclose(weights.mean(axis=1), 1)
+    np.testing.assert_array_equal(weights, dirichlet_weights(count, bands, seed))
+
+
+def test_single_precision_kernels_are_near(problem):
+    X, bands, targets, shapes = problem
+    kernels = band_kernels(X, bands)
+    single = {band: kernel.astype(np.float32) for band, kernel in kernels.items()}
+    exact, near = (
+        choose_bands(k, np.arange(80), targets, shapes, ALPHAS, candidates=WEIGHTS) for k in (kernels, single)
+    )
+    np.testing.assert_allclose(near.r2, exact.r2, rtol=1e-4, atol=1e-4)
+
+
+def test_choice_survives_json_and_arrays(problem):
+    X, bands, targets, shapes = problem
+    choice = choose_bands(band_kernels(X, bands), np.arange(80), targets, shapes, ALPHAS, candidates=3)
+    back = BandChoice.restore(json.loads(json.dumps(choice.settings(), allow_nan=False)), choice.arrays())
+    assert back.settings() == choice.settings()
+    assert (back.bands, back.latents) == (tuple(bands), tuple(targets))
+    for name, array in choice.arrays().items():
+        np.testing.assert_array_equal(getattr(back, name), array)
+    assert set(choice.arrays()) == {"alphas", "candidates", "r2", "chosen", "shares"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"alphas": [1.0, 0.0]}, "alphas holds 0"),
+        ({"scheme": 81}, "81 folds for 80 training images"),
+        ({"candidates": 0}, "0 candidates"),
+        ({"candidates": np.ones((3, 2))}, r"candidates have shape \(3, 2\), expected rows of 3"),
+        ({"candidates": np.array([[1.0, -1.0, 1.0]])}, "weights of at least 0"),
+        ({"candidates": np.array([[0.0, 0.0, 0.0]])}, "not all 0"),
+        ({"per": "token"}, "per is 'token'"),
+        ({"kernels": {}}, "there are 0 bands"),
+        ({"kernels": {"a": np.eye(79)}}, r"shape \(79, 79\), expected \(80, 80\)"),
+        ({"kernels": {"a": np.eye(80)}}, "band a is not centred"),
+    ],
+)
+def test_refuses_a_search(problem, changes, message):
+    X, bands, targets, shapes = problem
+    arguments = {"kernels": band_kernels(X, bands), "alphas": ALPHAS, "candidates": 2, **changes}
+    with pytest.raises(InputError, match=message):
+        choose_bands(stimulus_ids=np.arange(80), targets=targets, shapes=shapes, **arguments)

@@ -1,0 +1,164 @@
+"""Picture files of every kind, and what is kept of them."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from unibrain.errors import InputError
+from unibrain.stimuli import read_own_stimuli, write_own_stimuli
+from unibrain.stimuli.picture_files import open_square
+
+
+def halves(width: int = 40, height: int = 40) -> np.ndarray:
+    """Left half red, right half blue."""
+    picture = np.zeros((height, width, 3), dtype=np.uint8)
+    picture[:, : width // 2, 0] = 200
+    picture[:, width // 2 :, 2] = 200
+    return picture
+
+
+def test_formats_and_modes_become_rgb(tmp_path: Path) -> None:
+    image = Image.fromarray(halves())
+    for name in ("a.png", "a.bmp", "a.tif", "a.ppm"):
+        image.save(tmp_path / name)
+        np.testing.assert_array_equal(open_square(tmp_path / name, 40), halves())
+    image.save(tmp_path / "a.jpg", quality=95)
+    assert np.abs(open_square(tmp_path / "a.jpg", 40).astype(int)[:, :16] - halves()[:, :16]).max() < 12
+    image.convert("P", palette=Image.Palette.ADAPTIVE).save(tmp_path / "p.png")
+    np.testing.assert_array_equal(open_square(tmp_path / "p.png", 40), halves())
+    image.convert("L").save(tmp_path / "l.png")
+    grey = open_square(tmp_path / "l.png", 40)
+    assert (grey == np.asarray(image.convert("L"))[..., None]).all()
+
+
+def test_sixteen_bits_are_scaled_and_not_clipped(tmp_path: Path) -> None:
+    Image.fromarray(np.full((20, 20), 128 * 257, dtype=np.uint16)).save(tmp_path / "deep.png")
+    assert (open_square(tmp_path / "deep.png", 20) == 128).all()
+
+
+def test_what_is_transparent_shows_grey(tmp_path: Path) -> None:
+    rgba = np.dstack([halves(), np.full((40, 40), 255, dtype=np.uint8)])
+    rgba[:10, :, 3] = 0
+    Image.fromarray(rgba).save(tmp_path / "t.png")
+    found = open_square(tmp_path / "t.png", 40)
+    assert (found[:10] == 127).all()
+    np.testing.assert_array_equal(found[10:], halves()[10:])
+
+
+def test_the_orientation_of_a_camera_is_applied(tmp_path: Path) -> None:
+    image, exif = Image.fromarray(halves()), Image.Exif()
+    exif[0x0112] = 6  # turn by 90 degrees clockwise: left comes to the top
+    image.save(tmp_path / "turned.png", exif=exif)
+    np.testing.assert_array_equal(open_square(tmp_path / "turned.png", 40), np.rot90(halves(), -1))
+
+
+def test_oblong_pictures_are_cut_or_padded(tmp_path: Path) -> None:
+    Image.fromarray(halves(80, 40)).save(tmp_path / "wide.png")
+    np.testing.assert_array_equal(open_square(tmp_path / "wide.png", 40), halves(80, 40)[:, 20:60])
+    padded = open_square(tmp_path / "wide.png", 80, "pad")
+    assert (padded[:20] == 127).all()
+    assert (padded[60:] == 127).all()
+    np.testing.assert_array_equal(padded[20:60], halves(80, 40))
+
+
+def folder_of(tmp_path: Path) -> Path:
+    folder = tmp_path / "shown"
+    (folder / "more").mkdir(parents=True)
+    random = np.random.default_rng(0)
+    for name, shape in (("a.png", (30, 50)), ("more/b.png", (24, 24)), ("c.png", (90, 60))):
+        Image.fromarray(random.integers(0, 256, (*shape, 3), dtype=np.uint8)).save(folder / name)
+    return folder
+
+
+NAMES = ("a.png", "c.png", "more/b.png")
+
+
+def test_written_and_read_back(tmp_path: Path) -> None:
+    folder, captions = folder_of(tmp_path), (("one",), ("two", "zwei"), ("three",))
+    assert write_own_stimuli(tmp_path / "stimuli", folder, NAMES, captions) == 24
+    stimuli = read_own_stimuli(tmp_path / "stimuli", [2, 0, 2])
+    assert stimuli.stimulus_ids.tolist() == [0, 2]
+    assert stimuli.captions([2, 0]) == [("three",), ("one",)]
+    found = stimuli.pictures([2, 0])
+    np.testing.assert_array_equal(found[0], open_square(folder / "more/b.png", 24))
+    np.testing.assert_array_equal(found[1], open_square(folder / "a.png", 24))
+    assert found.dtype == np.uint8
+    assert write_own_stimuli(tmp_path / "stimuli", folder, NAMES, captions, size=16, crop="pad") == 16
+
+
+def test_without_captions(tmp_path: Path) -> None:
+    write_own_stimuli(tmp_path / "stimuli", folder_of(tmp_path), NAMES, [()] * 3)
+    stimuli = read_own_stimuli(tmp_path / "stimuli")
+    assert not stimuli.has_captions
+    assert stimuli.captions([1, 2]) == [(), ()]
+
+
+def missing(folder: Path) -> None:
+    (folder / "c.png").unlink()
+
+
+def no_picture(folder: Path) -> None:
+    (folder / "c.png").write_text("not a picture")
+
+
+def cut_short(folder: Path) -> None:
+    (folder / "c.png").write_bytes((folder / "c.png").read_bytes()[:3000])
+
+
+def several(folder: Path) -> None:
+    frames = [Image.fromarray(halves()), Image.fromarray(halves()[::-1, ::-1])]
+    frames[0].save(folder / "c.png", save_all=True, append_images=frames[1:])
+
+
+def floats(folder: Path) -> None:
+    (folder / "c.png").unlink()
+    Image.fromarray(np.ones((30, 30), dtype=np.float32)).save(folder / "c.tif")
+    (folder / "c.tif").rename(folder / "c.png")
+
+
+def twice(folder: Path) -> None:
+    (folder / "c.png").write_bytes((folder / "a.png").read_bytes())
+
+
+def leaving(folder: Path) -> None:
+    (folder / "c.png").rename(folder.parent / "c.png")
+    (folder / "c.png").symlink_to(folder.parent / "c.png")
+
+
+@pytest.mark.parametrize(
+    ("mistake", "sentence"),
+    [
+        (missing, r"c\.png: found no such file, expected a picture that the table names"),
+        (no_picture, r"c\.png: found a file that is no picture"),
+        (cut_short, r"c\.png: found a picture that cannot be read"),
+        (several, r"c\.png: found 2 pictures in one file, expected one"),
+        (floats, r"c\.png: found a picture of mode F, whose range of brightness is not known"),
+        (twice, r"c\.png: found the same picture as in a\.png"),
+        (leaving, r"c\.png: found a path that leads out of"),
+    ],
+)
+def test_every_mistake_is_one_sentence(tmp_path: Path, mistake: Callable[[Path], None], sentence: str) -> None:
+    folder = folder_of(tmp_path)
+    mistake(folder)
+    with pytest.raises(InputError, match=sentence):
+        write_own_stimuli(tmp_path / "stimuli", folder, NAMES, [()] * 3)
+    assert not (tmp_path / "stimuli").exists()
+
+
+def test_damaged_stimuli(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path)
+    write_own_stimuli(tmp_path / "stimuli", folder, NAMES, [()] * 3)
+    with pytest.raises(InputError, match="found 3 pictures, expected one with the 0-based id 3"):
+        read_own_stimuli(tmp_path / "stimuli", [3])
+    pictures = tmp_path / "stimuli" / "pictures.npy"
+    pictures.write_bytes(pictures.read_bytes()[:-1])
+    with pytest.raises(InputError, match=r"pictures\.npy: cannot be read"):
+        read_own_stimuli(tmp_path / "stimuli")
+    (tmp_path / "stimuli" / "stimuli.json").write_text("{}")
+    with pytest.raises(InputError, match=r"stimuli\.json: cannot be read"):
+        read_own_stimuli(tmp_path / "stimuli")
+    with pytest.raises(InputError, match="found no such folder"):
+        write_own_stimuli(tmp_path / "stimuli", tmp_path / "nowhere", NAMES, [()] * 3)
