@@ -165,6 +165,7 @@ def report(run: RunFolder, settings: Settings) -> StageResult:
         from unibrain.evaluation.store import load_scores
         from unibrain.reconstruction import load_decoded
         from unibrain.regression.rescale import TEST_WARNING
+        from unibrain.regression.store import load_choices
         from unibrain.scans import load_subject
 
         subject, decoded = load_subject(run.artefact("subject")), load_decoded(run.artefact("decoded"))
@@ -173,6 +174,7 @@ def report(run: RunFolder, settings: Settings) -> StageResult:
         backbone, stages = about["provenance"]["backbone"], about["provenance"]["stages"]
         weights = {f"weights of the backbone {backbone['name']}": backbone["fingerprint"][:12]}
         weights["split into training and test images"] = about["provenance"]["split"]["sha256"][:12]
+        alpha_choices, band_choice = load_choices(run.artefact("decoder") / "decoder.safetensors")
         content = page.ReportContent(
             title=section.title,
             subject=subject.name,
@@ -190,11 +192,13 @@ def report(run: RunFolder, settings: Settings) -> StageResult:
                 *[_SHUFFLED] * settings.fit.shuffle_scans,
                 *[TEST_WARNING] * (settings.fit.rescale == "test"),
             ),
+            alpha_choices=used_latents(alpha_choices, stimuli.has_captions),
+            bands=band_choice,
             **_audit(run, subject, stimuli),
         )
         page.write_report(run.artefact("report"), content)
 
     # The audit is nobody's duty: the page shows it if there is one.
-    names = ("scores", "decoded", "subject", *["audit"] * run.artefact("audit").exists(), *inputs)
+    names = ("scores", "decoded", "decoder", "subject", *["audit"] * run.artefact("audit").exists(), *inputs)
     chosen = as_plain(section) | caption_source(settings)
     return run_stage(run, Stage("report", chosen, names, ("report",), work, outside))

@@ -25,6 +25,7 @@ from unibrain.regression.splits import Scheme
 from unibrain.regression.store import load_decoder, save_decoder
 from unibrain.regression.systems import System
 from unibrain.regression.targets import shapes_of, targets_of
+from unibrain.workspace.progress import track
 
 __all__ = ["DEFAULT_ALPHAS", "BrainDecoder"]
 
@@ -185,19 +186,19 @@ class BrainDecoder(BaseEstimator):  # type: ignore[misc]
         check_pairs(betas, latents, stimulus_ids)
         fitted = fit_systems(self, betas, latents, given, regions, backend)
         gain, targets, shapes = {}, targets_of(latents), shapes_of(latents)
-        for system in fitted.systems:
-            for name in system.latents:
-                gain[name] = fit_gain(
-                    targets[name],
-                    shapes[name],
-                    system.solver,
-                    latents.stimulus_ids,
-                    fitted.alphas[name],
-                    self.rescale,
-                    self.seed,
-                    self.memory * 1e9,
-                    backend,
-                )
+        pairs = [(name, system) for system in fitted.systems for name in system.latents]
+        for name, system in track(pairs, "rescale latents", unit="latent") if self.verbose else pairs:
+            gain[name] = fit_gain(
+                targets[name],
+                shapes[name],
+                system.solver,
+                latents.stimulus_ids,
+                fitted.alphas[name],
+                self.rescale,
+                self.seed,
+                self.memory * 1e9,
+                backend,
+            )
         self.alphas_, self.alpha_choice_, self.band_choice_ = fitted.alphas, fitted.choices, fitted.bands
         self.systems_, self.gain_ = fitted.systems, {name: gain[name] for name in LATENT_NAMES}
         self.n_features_in_ = betas.shape[1]

@@ -20,7 +20,7 @@ from unibrain.regression.systems import System, pack_lower, unpack_lower
 from unibrain.regression.target_reference import find_targets, refer_to
 from unibrain.workspace.atomic import atomic_path
 
-__all__ = ["load_decoder", "save_decoder"]
+__all__ = ["load_choices", "load_decoder", "save_decoder"]
 
 FORMAT = "unibrain-decoder"
 VERSION = 2
@@ -144,15 +144,11 @@ def load_decoder(
             latents = Latents(ids, *(tensors[f"target.{name}"] for name in LATENT_NAMES))
         else:
             latents = find_targets(settings["targets"], path, targets).at(tensors["rows"])
+        alpha_choices, band_choice = _choices(settings, tensors)
         fitted = {
             "alphas_": {name: tensors[f"alpha.{name}"] for name in LATENT_NAMES},
-            "alpha_choice_": {
-                name: AlphaChoice.restore(about, _parts(f"choice.{name}", tensors))
-                for name, about in settings["choices"].items()
-            },
-            "band_choice_": None
-            if settings["bands"] is None
-            else BandChoice.restore(settings["bands"], _parts("bands", tensors)),
+            "alpha_choice_": alpha_choices,
+            "band_choice_": band_choice,
             "gain_": {name: tensors[f"gain.{name}"] for name in LATENT_NAMES},
             "n_features_in_": tensors["betas"].shape[1],
             "betas_": tensors["betas"],
@@ -167,7 +163,41 @@ def load_decoder(
     return parameters, fitted
 
 
-def _read(path: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+def load_choices(path: str | os.PathLike[str]) -> tuple[dict[str, AlphaChoice], BandChoice | None]:
+    """Read only how the penalties of a fitted decoder were chosen.
+
+    Parameters
+    ----------
+    path : path-like
+
+    Returns
+    -------
+    alpha_choices : dict of str to AlphaChoice
+        Empty if the penalties were given.
+    band_choice : BandChoice or None
+        None without bands.
+
+    Raises
+    ------
+    InputError
+        As `load_decoder`, but for a damaged part that is not read here.
+    """
+    settings, tensors = _read(Path(path), ("choice.", "bands."))
+    return _choices(settings, tensors)
+
+
+def _choices(
+    settings: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]
+) -> tuple[dict[str, AlphaChoice], BandChoice | None]:
+    alphas = {
+        name: AlphaChoice.restore(about, _parts(f"choice.{name}", tensors))
+        for name, about in settings["choices"].items()
+    }
+    bands = settings["bands"]
+    return alphas, None if bands is None else BandChoice.restore(bands, _parts("bands", tensors))
+
+
+def _read(path: Path, prefixes: tuple[str, ...] = ()) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     from safetensors import SafetensorError, safe_open
 
     if not path.is_file():
@@ -175,7 +205,8 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     try:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            names = [name for name in file.keys() if not prefixes or name.startswith(prefixes)]  # noqa: SIM118
+            tensors = {name: file.get_tensor(name) for name in names}
     except (SafetensorError, OSError) as error:
         raise InputError(
             f"{path}: truncated or no safetensors file ({error}), expected a fitted decoder: fit it again"
@@ -187,7 +218,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     if metadata.get("version") != str(VERSION):
         raise InputError(f"{path}: decoder format version {metadata.get('version')}, expected {VERSION}: fit it again")
     text = metadata.get("settings", "")
-    if metadata.get("sha256") != _digest(text, tensors):
+    if not prefixes and metadata.get("sha256") != _digest(text, tensors):
         raise InputError(
             f"{path}: corrupted, its content does not match its checksum, expected an unchanged file: fit it again"
         )
