@@ -14,8 +14,8 @@ from sklearn.linear_model import Ridge
 from unibrain.errors import InputError
 from unibrain.latents import LATENT_NAMES, Latents
 from unibrain.regression import DEFAULT_ALPHAS, BrainDecoder
-from unibrain.regression.crossvalidation import split_folds
 from unibrain.regression.rescale import MAX_GAIN
+from unibrain.regression.splits import split_folds
 
 SHAPES = {"z_image": (2, 4, 3), "z_text": (6,), "c_image": (3, 5), "c_text": (4, 5)}
 ALPHA = {"z_image": 3.0, "z_text": 40.0, "c_image": 500.0, "c_text": 40.0}

@@ -38,7 +38,7 @@ def gains(
     ----------
     predicted, true : ndarray of shape (t,), float64
         Variance of the predictions of images left out, and of the targets
-        (`unibrain.regression.crossvalidation.leave_out_moments`).
+        (`unibrain.regression.left_out.leave_out_moments`).
     shape : tuple of int
         Shape of one image's latent; its product is t.
     rescale : {"train", "train_per_dimension", "none"}
