@@ -55,7 +55,9 @@ def torch_requirement(end: str) -> str:
 
 def run_fingerprints(session: nox.Session, requirements: list[str]) -> None:
     """Install the package beside these versions, show what came, and run the tests that depend on them."""
-    session.install(*requirements, "-e", ".[test]")
+    # Not all of the extra `test`: its stand-in for S3 would have pip try hundreds of versions.
+    tools = [f"{name}=={pinned(name)}" for name in ("pytest", "hypothesis")]
+    session.install(*requirements, *tools, "-e", ".")
     names = "|".join((*LIBRARIES, "torch"))
     shown = session.run("python", "-m", "pip", "list", "--format=freeze", silent=True) or ""
     session.log("versions: %s", " ".join(re.findall(rf"(?im)^(?:{names.replace('-', '[-_]')})==\S+", shown)))

@@ -1,4 +1,4 @@
-"""Peak memory of loading a backbone and taking one step with it; run as a process of its own by `backbone.py`.
+"""Peak memory of loading a backbone and reading all its weights; run as a process of its own by `backbone.py`.
 
 Prints one line of JSON: bytes at the peak before anything was loaded, and at the end.
 """
