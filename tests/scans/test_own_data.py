@@ -339,7 +339,10 @@ def no_scans(data: OwnData) -> None:
             transposed,
             r"found 30 scans, expected 12 as trials\.csv lists \(rows are scans: is the matrix transposed\?\)",
         ),
-        (pickled, r"found pickled Python objects \(GLMsingle's own.*np\.save\('betasmd\.npy'.*\['betasmd'\]"),
+        (
+            pickled,
+            r"found pickled Python objects \(GLMsingle's own.*\.hdf5 or \.mat file, or save its betasmd with np\.save",
+        ),
         (truncated, r"betas\.npy: found a file that cannot be read"),
         (words, r"found values of type <U1, expected real numbers"),
         (three_axes, r"found an array of shape \(4, 3, 5\), expected two axes \(scans, voxels\) or four"),

@@ -75,7 +75,7 @@ def test_an_id_in_the_other_split_does_not_count(root: Path) -> None:
 def test_only_the_split_that_is_needed_is_opened(root: Path) -> None:
     captions_file(root, "val2017").unlink()
     assert len(read_nsd_stimuli(root, IDS).captions(IDS)) == 3
-    with pytest.raises(InputError, match=r"captions_val2017\.json: found no such file.*annotations_trainval2017\.zip"):
+    with pytest.raises(InputError, match=r"captions_val2017\.json: found no such file.*unibrain nsd fetch-captions"):
         read_nsd_stimuli(root, [3])
 
 

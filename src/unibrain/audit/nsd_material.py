@@ -1,6 +1,5 @@
 """What there is to audit in a tree in NSD's layout."""
 
-import json
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import Any
@@ -15,10 +14,11 @@ from unibrain.errors import InputError
 from unibrain.scans.nsd.betas import FILE_FORMATS, read_session
 from unibrain.scans.nsd.ceiling import read_noise_ceiling
 from unibrain.scans.nsd.design import Design, read_design, read_expdesign
-from unibrain.scans.nsd.files import require_file, whole_file
+from unibrain.scans.nsd.files import whole_file
 from unibrain.scans.nsd.layout import NsdLayout
 from unibrain.scans.nsd.regions import read_mask, read_regions
 from unibrain.scans.nsd.stim_info import read_stim_info
+from unibrain.stimuli.nsd import read_annotations
 from unibrain.workspace.progress import track
 
 __all__ = ["NsdMaterial", "material_of_tree"]
@@ -96,23 +96,13 @@ class NsdMaterial:
         """COCO's captions of the images that have any."""
         coco_ids = self.coco_ids(stimulus_ids)
         splits = self._images["cocoSplit"].to_numpy()[stimulus_ids]
-        by_split = {str(split): self._annotations(str(split)) for split in np.unique(splits.astype(str))}
+        by_split = {
+            str(split): read_annotations(self.layout.captions(str(split))) for split in np.unique(splits.astype(str))
+        }
         return {
             identity: tuple(by_split[str(split)].get(coco_ids[identity], ()))
             for identity, split in zip(stimulus_ids.tolist(), splits, strict=True)
         }
-
-    def _annotations(self, split: str) -> dict[int, list[str]]:
-        path = require_file(
-            self.layout.captions(split), "COCO's captions (not part of NSD)", "run `unibrain nsd fetch-captions`"
-        )
-        captions: dict[int, list[str]] = {}
-        with whole_file(path, "COCO caption"):
-            for annotation in json.loads(path.read_text(encoding="utf-8"))["annotations"]:
-                caption = " ".join(str(annotation["caption"]).split())
-                if caption:
-                    captions.setdefault(int(annotation["image_id"]), []).append(caption)
-        return captions
 
 
 def material_of_tree(tree: NsdMaterial, regions: str = "default") -> Material:

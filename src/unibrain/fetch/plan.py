@@ -7,16 +7,13 @@ from pathlib import Path
 
 from unibrain.errors import InputError
 from unibrain.fetch.bucket import Bucket, RemoteFile
+from unibrain.scans.nsd.betas import FILE_FORMATS
 from unibrain.scans.nsd.labels import ATLAS_LABELS, STANDARD_LABELS
 from unibrain.scans.nsd.layout import NsdLayout
 from unibrain.scans.nsd.regions import REGIONS
 from unibrain.scans.numbers import as_ranges
 
-__all__ = ["FORMATS", "Choice", "Plan", "PlannedFile", "label_volumes", "make_plan"]
-
-FORMATS = ("hdf5", "nifti")
-"""Formats of the betas; NIfTI is about half the size, HDF5 is quicker to read."""
-
+__all__ = ["Choice", "Plan", "PlannedFile", "label_volumes", "make_plan"]
 
 _NIFTI = ".nii.gz"
 _VOLUME_NAME = r"(?!lh\.|rh\.)[A-Za-z0-9][A-Za-z0-9_.+-]*\.nii\.gz"
@@ -142,8 +139,10 @@ def make_plan(bucket: Bucket, choice: Choice, root: Path) -> Plan:
     InputError
         If the bucket lacks what was asked for (the sentence says what it has), or cannot be listed.
     """
-    if choice.file_format not in FORMATS:
-        raise InputError(f"--format is {choice.file_format!r}, expected {' or '.join(FORMATS)}: choose one of them")
+    if choice.file_format not in FILE_FORMATS:
+        raise InputError(
+            f"--format is {choice.file_format!r}, expected {' or '.join(FILE_FORMATS)}: choose one of them"
+        )
     if choice.sessions is not None and not choice.sessions:
         raise InputError("no session was named, expected at least one: give for example --sessions 1-37")
     layout = NsdLayout(root, choice.subject, choice.beta_version)
@@ -159,7 +158,7 @@ def make_plan(bucket: Bucket, choice: Choice, root: Path) -> Plan:
     _take_labels(lister, layout, choice)
     if choice.stimuli:
         lister.take("pictures", layout.stimuli)
-    other = FORMATS[1 - FORMATS.index(choice.file_format)]
+    other = FILE_FORMATS[1 - FILE_FORMATS.index(choice.file_format)]
     sizes = [lister.size(layout.betas(session, other)) for session in sessions]
     # Kept as text and number: the plan speaks of bytes, whoever shows it chooses the unit.
     other_format = (other, sum(size for size in sizes if size)) if all(size is not None for size in sizes) else None
@@ -220,8 +219,8 @@ def _some(names: list[str], most: int = 12) -> str:
 
 
 def _sessions(lister: _Lister, layout: NsdLayout, choice: Choice) -> tuple[int, ...]:
-    there: dict[str, list[int]] = {name: [] for name in FORMATS}
-    suffixes = {layout.betas(1, name).name.partition("01")[2]: name for name in FORMATS}
+    there: dict[str, list[int]] = {name: [] for name in FILE_FORMATS}
+    suffixes = {layout.betas(1, name).name.partition("01")[2]: name for name in FILE_FORMATS}
     for key in lister.folder(layout.betas_folder):
         match = re.fullmatch(r"betas_session([0-9]{2,3})(\..+)", key.rpartition("/")[2])
         if match and match[2] in suffixes:
@@ -230,7 +229,7 @@ def _sessions(lister: _Lister, layout: NsdLayout, choice: Choice) -> tuple[int, 
         raise InputError(_no_betas(lister, layout))
     found = there[choice.file_format]
     if not found:
-        other = next(name for name in FORMATS if there[name])
+        other = next(name for name in FILE_FORMATS if there[name])
         raise InputError(
             f"{lister.bucket.url(lister.key(layout.betas_folder))}: found no betas as {choice.file_format} for "
             f"{layout.name}, there are sessions {as_ranges(there[other])} as {other}: give --format {other}"

@@ -139,7 +139,7 @@ def _read_captions(layout: NsdLayout, ids: NDArray[np.int64]) -> dict[int, tuple
         splits = [str(split) for split in table["cocoSplit"].to_numpy()[ids]]
     captions: dict[int, tuple[str, ...]] = {}
     for split in sorted(set(splits)):
-        by_coco_id = _read_annotations(layout.captions(split))
+        by_coco_id = read_annotations(layout.captions(split))
         for stimulus_id, coco_id, own_split in zip(ids, coco_ids, splits, strict=True):
             if own_split != split:
                 continue
@@ -153,12 +153,25 @@ def _read_captions(layout: NsdLayout, ids: NDArray[np.int64]) -> dict[int, tuple
     return captions
 
 
-def _read_annotations(path: Path) -> dict[int, list[str]]:
-    require_file(
-        path,
-        "COCO's captions (not part of NSD)",
-        "take it from annotations_trainval2017.zip of images.cocodataset.org",
-    )
+def read_annotations(path: Path) -> dict[int, list[str]]:
+    """Read one of COCO's caption files.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        For example ``captions_train2017.json``.
+
+    Returns
+    -------
+    dict of int to list of str
+        COCO id to its captions in the file's order, white space closed up, empty ones left out.
+
+    Raises
+    ------
+    InputError
+        If it is missing or damaged.
+    """
+    require_file(path, "COCO's captions (not part of NSD)", "run `unibrain nsd fetch-captions`")
     captions: dict[int, list[str]] = {}
     with whole_file(path, "COCO caption"):
         for annotation in json.loads(path.read_text(encoding="utf-8"))["annotations"]:

@@ -34,7 +34,7 @@ def require_file(path: Path, what: str, remedy: str = "download it, or check the
 
 
 @contextmanager
-def whole_file(path: Path, kind: str) -> Iterator[None]:
+def whole_file(path: Path, kind: str, remedy: str = "it may be truncated, download it again") -> Iterator[None]:
     """Turn whatever a reading library raises on a damaged file into one sentence.
 
     The libraries raise errors of many unrelated types on a truncated file (EOFError, OSError, zlib.error, ValueError,
@@ -45,6 +45,8 @@ def whole_file(path: Path, kind: str) -> Iterator[None]:
     path : pathlib.Path
     kind : str
         The file's type, for the message.
+    remedy : str
+        What the user can do about it.
 
     Raises
     ------
@@ -58,8 +60,7 @@ def whole_file(path: Path, kind: str) -> Iterator[None]:
     except Exception as error:
         reason = " ".join(str(error).split())[:160] or type(error).__name__
         raise InputError(
-            f"{path}: found a file that cannot be read ({reason}), expected a whole {kind} file: "
-            "it may be truncated, download it again"
+            f"{path}: found a file that cannot be read ({reason}), expected a whole {kind} file: {remedy}"
         ) from error
 
 

@@ -2,7 +2,7 @@
 
 import csv
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unibrain.errors import InputError
+from unibrain.scans.nsd.files import whole_file
 
 __all__ = ["kind_of", "open_npy", "readable", "require", "split_dataset", "text_rows"]
 
@@ -75,18 +76,9 @@ def split_dataset(text: str) -> tuple[Path, str | None]:
     return Path(before), dataset
 
 
-@contextmanager
-def readable(path: Path, kind: str) -> Iterator[None]:
+def readable(path: Path, kind: str) -> AbstractContextManager[None]:
     """Turn whatever a reading library raises on a damaged file into one sentence: keep the block to its calls."""
-    try:
-        yield
-    except (InputError, MemoryError):
-        raise
-    except Exception as error:
-        reason = " ".join(str(error).split())[:160] or type(error).__name__
-        raise InputError(
-            f"{path}: found a file that cannot be read ({reason}), expected a whole {kind} file: export it again"
-        ) from error
+    return whole_file(path, kind, "export it again")
 
 
 def open_npy(path: Path, what: str) -> NDArray[Any]:
@@ -105,9 +97,9 @@ def open_npy(path: Path, what: str) -> NDArray[Any]:
         _, _, dtype = header(file)
     if dtype.hasobject:
         raise InputError(
-            f"{path}: found pickled Python objects (GLMsingle's own .npy files are such), expected a plain array of "
-            f"numbers: save it in Python with np.save('betasmd.npy', np.load('{path.name}', "
-            "allow_pickle=True).item()['betasmd'])"
+            f"{path}: found pickled Python objects (GLMsingle's own .npy files are such), which are never opened here, "
+            "expected a plain array of numbers: give GLMsingle's .hdf5 or .mat file, or save its betasmd with np.save "
+            "where it was computed"
         )
     if dtype.kind not in "fiub":
         raise InputError(f"{path}: found values of type {dtype}, expected real numbers: save it as float32")
