@@ -71,7 +71,7 @@ def ours(folder: Path, memory: float, device: str) -> dict[str, Any]:
     stages = Stages()
     stages.watch(fitting, "centred_kernel", "kernel")
     stages.watch(fitting, "factorise_once", "factor")
-    stages.watch(decoder_module, "fit_gain", "check targets")
+    stages.watch(decoder_module, "fit_gains", "check targets")
     stages.watch(systems.System, "operators", "operator")
     train, test, rows = scans(folder)
     rate = product_rate(len(test) + 1, len(train))

@@ -89,11 +89,7 @@ class Reader:
 @pytest.mark.parametrize("per", ["latent", "token", "target"])
 def test_readers_are_read_at_most_once_and_in_blocks(monkeypatch, projection, per):
     factorisation, ids, targets, shapes = planted(width=50)
-    for module in ("sketches", "alpha_scores"):
-        monkeypatch.setattr(
-            f"unibrain.regression.{module}.column_blocks",
-            lambda rows, columns: (slice(i, min(i + 37, columns)) for i in range(0, columns, 37)),
-        )
+    monkeypatch.setattr("unibrain.regression.targets.MAX_BLOCK_BYTES", 37 * 4 * len(ids))
     settings = {"per": per, "projection": projection, "sampled_targets": 48, "seed": 3}
     blocked = {name: Reader(array.astype(np.float16)) for name, array in targets.items()}
     found = choose_alphas(factorisation, ids, blocked, shapes, GRID, **settings)["c_image"]

@@ -11,44 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unibrain.errors import InputError
+from unibrain.latents.columns import LatentColumns
 from unibrain.latents.latents import LATENT_NAMES, Latents, rows_of
 from unibrain.latents.manifest import GROUP, MANIFEST, checked, parse_manifest, read_manifest
 
-__all__ = ["LatentColumns", "StoredLatents", "open_latents", "reopen_latents"]
-
-
-class LatentColumns:
-    """One latent of some images, flattened to one row per image, of which blocks of columns can be read.
-
-    Parameters
-    ----------
-    array : memory map or zarr.Array of shape (images in the store, dimensions)
-    rows : slice or ndarray of int64
-        Rows of the store, in the order in which they are wanted.
-
-    Attributes
-    ----------
-    shape : tuple of int
-        (rows, dimensions).
-    dtype : numpy.dtype
-        As stored, float16 or float32.
-    chunk_columns : int
-        Columns that lie together on disk; blocks of a multiple of them are read without waste. 1 for memory maps.
-    """
-
-    def __init__(self, array: Any, rows: slice | NDArray[np.int64]) -> None:
-        self._array, self._rows = array, rows
-        count = len(range(*rows.indices(array.shape[0]))) if isinstance(rows, slice) else len(rows)
-        self.shape: tuple[int, int] = (count, int(array.shape[1]))
-        self.dtype: np.dtype[Any] = np.dtype(array.dtype)
-        self.chunk_columns = 1 if isinstance(array, np.ndarray) else int(array.chunks[1])
-
-    def __getitem__(self, key: tuple[slice, slice]) -> NDArray[Any]:
-        """Read ``[:, start:stop]``."""
-        rows, columns = key
-        if isinstance(self._rows, slice):
-            return np.asarray(self._array[self._rows, columns])[rows]
-        return np.asarray(self._array[:, columns])[self._rows[rows]]
+__all__ = ["StoredLatents", "open_latents", "reopen_latents"]
 
 
 @dataclass(frozen=True)
@@ -86,11 +53,7 @@ class StoredLatents:
 
     def columns(self, name: str) -> LatentColumns:
         """One latent, to be read in blocks of columns."""
-        numbers = self.row_numbers
-        if len(numbers) and np.array_equal(numbers, np.arange(numbers[0], numbers[0] + len(numbers))):
-            # Neighbouring rows are read as they lie, without gathering them.
-            return LatentColumns(self.arrays[name], slice(int(numbers[0]), int(numbers[-1]) + 1))
-        return LatentColumns(self.arrays[name], numbers)
+        return LatentColumns(self.arrays[name], self.row_numbers)
 
     def at(self, row_numbers: NDArray[np.int64]) -> "StoredLatents":
         """Some of these rows, by position, in that order; nothing is read.

@@ -15,12 +15,12 @@ from unibrain.regression.sketches import (
     PROJECTIONS,
     Per,
     Projection,
-    TargetReader,
     check_targets,
     group_count,
     sketch_targets,
 )
 from unibrain.regression.splits import Scheme, split_images
+from unibrain.regression.targets import TargetReader
 
 __all__ = ["PERS", "AlphaChoice", "choose_alphas"]
 
@@ -187,6 +187,7 @@ def choose_alphas(
     seed: int = 0,
     sampled_images: int | None = None,
     verbose: bool = False,
+    memory: float = 2e9,
 ) -> dict[str, AlphaChoice]:
     """Choose alphas by predicting training images that were left out, from the one factorisation of all of them.
 
@@ -219,6 +220,8 @@ def choose_alphas(
         a little. They are predicted by ridges of all images but their own fold.
     verbose : bool
         Show a progress bar.
+    memory : float
+        Bytes for blocks of targets, which are read ahead.
 
     Returns
     -------
@@ -244,12 +247,14 @@ def choose_alphas(
     curves: dict[str, tuple[NDArray[Any], NDArray[Any]]] = {}
     if per == "target":
         rows = sample_rows(stimulus_ids, scored, seed)
-        for name, (r2, correlation) in score_targets(factorisation, held_out, rows, targets, grid, verbose).items():
+        for name, (r2, correlation) in score_targets(
+            factorisation, held_out, rows, targets, grid, verbose, memory
+        ).items():
             # There is a curve for each of up to hundreds of thousands of targets: half the size is exact enough.
             curves[name] = r2.astype(np.float32), correlation.astype(np.float32)
         looked_at = dict.fromkeys(targets, 1)
     else:
-        sketch = sketch_targets(targets, shapes, per, sampled_targets, projection, seed)
+        sketch = sketch_targets(targets, shapes, per, sampled_targets, projection, seed, memory)
         curves.update(score_alphas(factorisation, held_out, sketch, grid, verbose))
         looked_at = {name: int(edges[1] - edges[0]) for name, edges in sketch.groups.items()}
 

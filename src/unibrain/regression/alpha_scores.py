@@ -9,7 +9,7 @@ What it costs for n rows, a alphas, K folds, c columns and t targets, beyond the
 - scoring m rows on all t targets: per alpha ``n^3 / K + 2 m n^2`` for the operator, and ``2 m n t`` to apply it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 
 from unibrain.errors import InputError
 from unibrain.regression.left_out import deviation_rows, left_out_residuals, residual_rows
-from unibrain.regression.ridge import Factorisation, column_blocks
-from unibrain.regression.sketches import Sketch, TargetReader
+from unibrain.regression.ridge import Factorisation
+from unibrain.regression.sketches import Sketch
+from unibrain.regression.targets import TargetReader, as_targets, block_width, varying
 from unibrain.workspace.progress import track
 
 __all__ = ["alpha_grid", "deviations", "sample_rows", "score_alphas", "score_targets"]
@@ -146,6 +147,7 @@ def score_targets(
     targets: Mapping[str, TargetReader],
     alphas: NDArray[np.float64],
     verbose: bool = False,
+    memory: float = 2e9,
 ) -> dict[str, Curves]:
     """Score every alpha for every single target, on some rows, reading the targets once.
 
@@ -156,6 +158,8 @@ def score_targets(
     rows : ndarray of shape (m,), int64
         The rows that are scored, from `sample_rows`.
     targets : mapping of str to reader of shape (n, t)
+    memory : float
+        Bytes for the operators of all alphas and for blocks of targets.
 
     Returns
     -------
@@ -176,18 +180,23 @@ def score_targets(
         # Predictions and not residuals: in single precision, small predictions would drown in the latter.
         stacked[step + 1] = deviation - residual_rows(factorisation, held_out, float(alpha), rows)
     operator = stacked.reshape(-1, n)
+    average = np.full((1, n), 1 / n, dtype=dtype)
     curves = {}
     for name, reader in targets.items():
-        t = reader.shape[1]
+        latent = as_targets(reader, name)
+        t = latent.shape[1]
         r2, correlation = np.zeros((t, len(alphas))), np.zeros((t, len(alphas)))
-        # What comes out of the product counts too: it may have more rows than the targets.
-        blocks = list(column_blocks(n + len(operator), t))
-        for block in track(blocks, f"choose alphas of {name}", unit="block") if verbose else blocks:
-            columns = np.array(reader[:, block], dtype=dtype)
-            varies = np.ptp(columns, axis=0) > 0
-            columns -= columns.mean(axis=0, dtype=np.float64).astype(dtype)
-            columns[:, ~varies] = 0
-            true, *predictions = (operator @ columns).reshape(len(alphas) + 1, m, -1)
+        # Beside the products, their squares and products with each other are held, in part in double precision.
+        width = block_width(latent, 3 * len(operator), memory, operator.nbytes)
+        blocks: Iterable[tuple[slice, NDArray[Any]]] = latent.own_blocks(width)
+        if verbose:
+            blocks = track(blocks, f"choose alphas of {name}", total=-(-t // width), unit="block")
+        for block, values in blocks:
+            varies = varying(values)
+            # Rows of the operator sum to zero: this is for precision, and need not be exact itself.
+            values -= average @ values
+            values[:, ~varies] = 0
+            true, *predictions = (operator @ values).reshape(len(alphas) + 1, m, -1)
             total = _sum_of_products(true, true)
             for step, prediction in enumerate(predictions):
                 error, predicted, product = _moments(true - prediction, prediction, true)

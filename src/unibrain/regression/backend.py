@@ -69,8 +69,9 @@ class NumpyBackend:
         """LAPACK's; overwrites `matrix`."""
         from scipy.linalg import cholesky
 
-        # The transpose of a symmetric matrix in rows is the same matrix in columns, as LAPACK wants it: no copy.
-        factor: NDArray[np.float64] = cholesky(matrix.T, lower=True, overwrite_a=True, check_finite=False)
+        # LAPACK wants columns: those of the transpose are the rows here, so it works in place, and its upper factor
+        # is the lower one.
+        factor: NDArray[np.float64] = cholesky(matrix.T, lower=False, overwrite_a=True, check_finite=False).T
         return factor
 
 

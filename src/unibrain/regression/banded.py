@@ -19,8 +19,9 @@ from unibrain.regression.alpha_scores import alpha_grid, score_alphas
 from unibrain.regression.bands import combine_kernels
 from unibrain.regression.ridge import factorise
 from unibrain.regression.shares import left_out_band_predictions, split_r2
-from unibrain.regression.sketches import Projection, Sketch, TargetReader, check_targets, sketch_targets
+from unibrain.regression.sketches import Projection, Sketch, check_targets, sketch_targets
 from unibrain.regression.splits import Scheme, split_images
+from unibrain.regression.targets import TargetReader
 from unibrain.workspace.progress import track
 
 __all__ = ["BandChoice", "choose_bands", "dirichlet_weights"]
@@ -158,6 +159,7 @@ def choose_bands(
     projection: Projection = "sample",
     seed: int = 0,
     verbose: bool = False,
+    memory: float = 2e9,
 ) -> BandChoice:
     """Choose one penalty per band, for each latent or for all together.
 
@@ -165,7 +167,7 @@ def choose_bands(
     ----------
     kernels : mapping of str to ndarray of shape (n, n)
         Centred kernel of each band (`unibrain.regression.bands.band_kernels`); float32 halves their memory.
-    stimulus_ids, targets, shapes, alphas, scheme, sampled_targets, projection, seed, verbose
+    stimulus_ids, targets, shapes, alphas, scheme, sampled_targets, projection, seed, verbose, memory
         As for `unibrain.regression.alpha_choice.choose_alphas`. A band's penalty is alpha over its weight.
     candidates : int or ndarray of shape (c, bands)
         Number of candidates of the random search, or the candidates themselves (all ones are tried in any case).
@@ -193,7 +195,7 @@ def choose_bands(
         raise InputError(f"per is {per!r}, expected 'latent' or 'all': choose one of them")
     check_targets(targets, shapes, len(stimulus_ids))
     held_out = split_images(stimulus_ids, scheme, seed)
-    sketch = sketch_targets(targets, shapes, "latent", sampled_targets, projection, seed)
+    sketch = sketch_targets(targets, shapes, "latent", sampled_targets, projection, seed, memory)
 
     tried = _as_weights(candidates, len(matrices), seed)
     scores: list[NDArray[np.float64]] = []

@@ -75,6 +75,7 @@ def fit_bands(
         projection=decoder.projection,
         seed=decoder.seed,
         verbose=decoder.verbose,
+        memory=decoder.memory * 1e9,
     )
     del kernels
     keys = {

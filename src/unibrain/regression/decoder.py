@@ -17,15 +17,14 @@ from unibrain.regression.backend import choose_backend
 from unibrain.regression.banded import BandChoice
 from unibrain.regression.checks import as_scans, check_new_scans, check_pairs, check_parameters
 from unibrain.regression.fitting import fit_systems
-from unibrain.regression.gain_fit import fit_gain
+from unibrain.regression.gain_fit import fit_gains
 from unibrain.regression.predict import predict_blocks, predict_to
 from unibrain.regression.rescale import Rescaling
 from unibrain.regression.sketches import Per, Projection
 from unibrain.regression.splits import Scheme
 from unibrain.regression.store import load_decoder, save_decoder
 from unibrain.regression.systems import System
-from unibrain.regression.targets import shapes_of, targets_of
-from unibrain.workspace.progress import track
+from unibrain.regression.targets import shapes_of
 
 __all__ = ["DEFAULT_ALPHAS", "BrainDecoder"]
 
@@ -185,22 +184,9 @@ class BrainDecoder(BaseEstimator):  # type: ignore[misc]
         betas = as_scans(X, "training scans")
         check_pairs(betas, latents, stimulus_ids)
         fitted = fit_systems(self, betas, latents, given, regions, backend)
-        gain, targets, shapes = {}, targets_of(latents), shapes_of(latents)
-        pairs = [(name, system) for system in fitted.systems for name in system.latents]
-        for name, system in track(pairs, "rescale latents", unit="latent") if self.verbose else pairs:
-            gain[name] = fit_gain(
-                targets[name],
-                shapes[name],
-                system.solver,
-                latents.stimulus_ids,
-                fitted.alphas[name],
-                self.rescale,
-                self.seed,
-                self.memory * 1e9,
-                backend,
-            )
+        gain = fit_gains(self, fitted.systems, fitted.alphas, latents, backend)
         self.alphas_, self.alpha_choice_, self.band_choice_ = fitted.alphas, fitted.choices, fitted.bands
-        self.systems_, self.gain_ = fitted.systems, {name: gain[name] for name in LATENT_NAMES}
+        self.systems_, self.gain_ = fitted.systems, gain
         self.n_features_in_ = betas.shape[1]
         self.betas_, self.betas_mean_, self.latents_ = betas, fitted.mean, latents
         return self

@@ -105,6 +105,7 @@ def fit_systems(
             projection=decoder.projection,
             seed=decoder.seed,
             verbose=decoder.verbose,
+            memory=decoder.memory * 1e9,
         )
         alphas = {
             name: choice.best if choice.groups == 1 else choice.per_target(choice.targets)

@@ -1,11 +1,13 @@
 """The one look at the training targets that a fit takes: their spread, and that of predictions of images left out."""
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from unibrain.latents.latents import LATENT_NAMES, Latents
+from unibrain.latents.stored import StoredLatents
 from unibrain.regression.alpha_scores import sample_rows
 from unibrain.regression.backend import Backend
 from unibrain.regression.left_out import deviation_rows, leave_out_operator, solve_own
@@ -13,9 +15,14 @@ from unibrain.regression.rescale import Rescaling, gains
 from unibrain.regression.ridge import Factorisation, Solver
 from unibrain.regression.splits import batches, split_images
 from unibrain.regression.stream import Operators, products, variance
-from unibrain.regression.targets import Targets
+from unibrain.regression.systems import System
+from unibrain.regression.targets import Targets, shapes_of, targets_of
+from unibrain.workspace.progress import track
 
-__all__ = ["EXACT_IMAGES", "SAMPLED_IMAGES", "fit_gain", "left_out_operators", "measured_rows"]
+if TYPE_CHECKING:
+    from unibrain.regression.decoder import BrainDecoder
+
+__all__ = ["EXACT_IMAGES", "SAMPLED_IMAGES", "fit_gains", "left_out_operators", "measured_rows"]
 
 EXACT_IMAGES = 4096
 """Up to this many training images, each of them is left out once to measure the gain."""
@@ -67,38 +74,28 @@ def left_out_operators(
     return operators
 
 
-def fit_gain(
-    targets: Targets,
-    shape: tuple[int, ...],
-    solver: Solver,
-    stimulus_ids: NDArray[np.int64],
-    alpha: NDArray[np.float64],
-    rescale: Rescaling,
-    seed: int,
-    memory: float,
+def fit_gains(
+    decoder: "BrainDecoder",
+    systems: Sequence[System],
+    alphas: Mapping[str, NDArray[np.float64]],
+    latents: Latents | StoredLatents,
     backend: Backend,
-) -> NDArray[np.float32]:
-    """Read one latent once: refuse values that are not finite, and measure what rescaling needs.
+) -> dict[str, NDArray[np.float32]]:
+    """Read all targets once: refuse values that are not finite, and measure what rescaling needs.
 
     Parameters
     ----------
-    targets : Targets
-        Of shape (n, t).
-    shape : tuple of int
-        Of one image's latent.
-    solver : Solver
-    stimulus_ids : ndarray of shape (n,), int64
-    alpha : ndarray of shape (t,) or (1,)
-    rescale : Rescaling
-    seed : int
-        Of the images that are left out, where not all are.
-    memory : float
-        Bytes for blocks and operators.
+    decoder : BrainDecoder
+        For its parameters.
+    systems : sequence of System
+    alphas : mapping of str to ndarray of shape (t,) or (1,)
+        Penalties of each latent.
+    latents : Latents or StoredLatents
     backend : Backend
 
     Returns
     -------
-    ndarray of shape (t,), float32
+    dict of str to ndarray of shape (t,), float32
         Gain of each target (see `unibrain.regression.rescale.gains`); for ``"test"`` the deviation of the targets.
 
     Raises
@@ -106,15 +103,32 @@ def fit_gain(
     InputError
         If a target is not finite.
     """
-    n, t = targets.shape
-    needed = [float(value) for value in np.unique(alpha)]
-    if rescale.startswith("train"):
-        rows = measured_rows(stimulus_ids, seed)
-        by_alpha = left_out_operators(solver, stimulus_ids, rows, needed)
-    else:
-        by_alpha, alpha = {1.0: np.zeros((0, n))}, np.ones(1)
-    operators = Operators(by_alpha, alpha, targets.compute, backend)
-    del by_alpha
+    targets, shapes, rescale = targets_of(latents), shapes_of(latents), decoder.rescale
+    leave_out = rescale.startswith("train")
+    rows = measured_rows(latents.stimulus_ids, decoder.seed)
+    pairs = [(name, system) for system in systems for name in system.latents]
+    found: dict[str, NDArray[np.float32]] = {}
+    by_alpha: dict[float, NDArray[np.float64]] = {}
+    of: System | None = None
+    for name, system in track(pairs, "rescale latents", unit="latent") if decoder.verbose else pairs:
+        if leave_out:
+            needed = [float(value) for value in np.unique(alphas[name])]
+            # Latents often share an alpha. What the next one does not need is dropped, for memory.
+            by_alpha = {alpha: by_alpha[alpha] for alpha in needed if alpha in by_alpha and of is system}
+            missing = [alpha for alpha in needed if alpha not in by_alpha]
+            by_alpha |= left_out_operators(system.solver, latents.stimulus_ids, rows, missing)
+            operators = Operators(by_alpha, alphas[name], targets[name].compute, backend)
+        else:
+            operators = Operators({1.0: np.zeros((0, len(latents)))}, np.ones(1), targets[name].compute, backend)
+        of = system
+        found[name] = _gain(operators, targets[name], shapes[name], rescale, decoder.memory * 1e9)
+    return {name: found[name] for name in LATENT_NAMES}
+
+
+def _gain(
+    operators: Operators, targets: Targets, shape: tuple[int, ...], rescale: Rescaling, memory: float
+) -> NDArray[np.float32]:
+    t = targets.shape[1]
     predicted, true = np.zeros(t), np.zeros(t)
     for block, centred, mean, values in products(operators, targets, memory):
         if rescale == "none":

@@ -123,7 +123,8 @@ class CholeskyFactor:
 
         if alpha != self.alpha:
             raise InputError(f"alpha is {alpha:g}, expected {self.alpha:g} as in the fit: fit again with that alpha")
-        found: NDArray[np.float64] = cho_solve((self.factor, True), right, check_finite=False)
+        # The transpose of rows is columns, as LAPACK wants them: no copy of the factor.
+        found: NDArray[np.float64] = cho_solve((self.factor.T, False), right, check_finite=False)
         return found
 
     def operators(self, cross: NDArray[np.float64], alphas: Iterable[float]) -> dict[float, NDArray[np.float64]]:

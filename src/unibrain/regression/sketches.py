@@ -8,20 +8,19 @@ every alpha with the same signs, so that the curves of alphas keep their shape.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from unibrain.errors import InputError
-from unibrain.regression.ridge import column_blocks
+from unibrain.regression.targets import TargetReader, Targets, as_targets, block_width, varying
 
 __all__ = [
     "PROJECTIONS",
     "Per",
     "Projection",
     "Sketch",
-    "TargetReader",
     "check_targets",
     "group_count",
     "sketch_targets",
@@ -40,21 +39,6 @@ SINGLE_PRECISION = 2**22
 
 SMALLEST_SHARE = 4
 """A token is never judged by fewer columns than this, if it has as many dimensions."""
-
-
-class TargetReader(Protocol):
-    """Targets of shape (n, t), in memory or on disk; blocks of columns are read by slicing."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Rows and columns."""
-
-    @property
-    def dtype(self) -> Any:
-        """Type of the elements: float16, float32 or float64."""
-
-    def __getitem__(self, index: Any, /) -> Any:
-        """``reader[:, start:stop]`` is an ndarray of shape (n, stop - start)."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +80,7 @@ def sketch_targets(
     count: int = 512,
     projection: Projection = "sample",
     seed: int = 0,
+    memory: float = 2e9,
 ) -> Sketch:
     """Reduce all targets to a few columns per group, reading them at most once.
 
@@ -114,6 +99,8 @@ def sketch_targets(
         See the module. ``"random"`` projects each token onto directions of its own.
     seed : int
         Seed of the sample or the signs.
+    memory : float
+        Bytes for blocks of targets.
 
     Returns
     -------
@@ -122,13 +109,14 @@ def sketch_targets(
     sketches, varies, groups = [], [], {}
     total = 0
     for name, reader in targets.items():
-        tokens, t = group_count(shapes[name], "token"), reader.shape[1]
+        latent = as_targets(reader, name)
+        tokens, t = group_count(shapes[name], "token"), latent.shape[1]
         # Every token has its say in the same measure, whatever the groups are: that is less noisy than a free draw.
         share = min(max(-(-count // tokens), SMALLEST_SHARE if per == "token" else 1), t // tokens)
         if projection == "sample" or share == t // tokens:
-            columns, changes = _take(reader, _sample(t, tokens, share, seed))
+            columns, changes = _take(latent, _sample(t, tokens, share, seed), memory)
         else:
-            columns, changes = _project(reader, tokens, share, seed)
+            columns, changes = _project(latent, tokens, share, seed, memory)
         sketches.append(columns)
         varies.append(changes)
         number = group_count(shapes[name], per)
@@ -151,40 +139,39 @@ def _sample(t: int, groups: int, share: int, seed: int) -> NDArray[np.int64]:
     return np.concatenate(drawn)
 
 
-def _take(reader: TargetReader, columns: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    n, t = reader.shape
-    taken = np.empty((n, len(columns)))
-    for block in column_blocks(n, t):
+def _take(targets: Targets, columns: NDArray[np.int64], memory: float) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    taken = np.empty((targets.shape[0], len(columns)))
+    for block, values in targets.blocks(block_width(targets, 1, memory)):
         first, last = np.searchsorted(columns, [block.start, block.stop])
-        if first < last:
-            low, high = int(columns[first]), int(columns[last - 1]) + 1
-            taken[:, first:last] = np.asarray(reader[:, low:high])[:, columns[first:last] - low]
-    return _centre(taken)
+        taken[:, first:last] = values[:, columns[first:last] - block.start]
+    return _centre(taken, varying(taken))
 
 
-def _project(reader: TargetReader, groups: int, share: int, seed: int) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    n, t = reader.shape
+def _project(
+    targets: Targets, groups: int, share: int, seed: int, memory: float
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    n, t = targets.shape
     size = t // groups
     # All targets pass here: in the precision that they have, as in predictions.
-    dtype = np.result_type(reader.dtype, np.float32)
-    signs = (np.random.default_rng(seed).integers(0, 2, (t, share), dtype=np.int8) * 2 - 1).astype(dtype)
+    signs = (np.random.default_rng(seed).integers(0, 2, (t, share), dtype=np.int8) * 2 - 1).astype(targets.compute)
+    average = np.full((1, n), 1 / n, dtype=targets.compute)
     projected = np.zeros((n, groups, share))
     varies = np.zeros(groups, dtype=np.bool_)
-    for block in column_blocks(n, t):
-        centred, changes = _centre(np.array(reader[:, block], dtype=dtype))
+    for block, values in targets.own_blocks(block_width(targets, share, memory)):
+        changes = varying(values)
+        # Sums of large means would leave few digits to what varies.
+        values -= average @ values
         for group in range(block.start // size, (block.stop - 1) // size + 1):
             start, stop = max(block.start, group * size), min(block.stop, (group + 1) * size)
             own = slice(start - block.start, stop - block.start)
-            projected[:, group] += centred[:, own] @ signs[start:stop]
+            projected[:, group] += values[:, own] @ signs[start:stop]
             varies[group] |= changes[own].any()
     projected /= np.sqrt(share)
-    return projected.reshape(n, groups * share), np.repeat(varies, share)
+    return _centre(projected.reshape(n, groups * share), np.repeat(varies, share))
 
 
-def _centre(columns: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-    """Columns less their means, and which of them vary: told by the range, since a mean is rounded."""
-    varies = np.ptp(columns, axis=0) > 0
-    columns -= columns.mean(axis=0, dtype=np.float64).astype(columns.dtype)
+def _centre(columns: NDArray[np.float64], varies: NDArray[np.bool_]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    columns -= columns.mean(axis=0)
     columns[:, ~varies] = 0.0
     return columns, varies
 

@@ -2,20 +2,45 @@
 
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Never
+from typing import Any, Never, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from unibrain.errors import InputError
+from unibrain.latents.columns import LatentColumns
 from unibrain.latents.latents import Latents
 from unibrain.latents.stored import StoredLatents
-from unibrain.regression.sketches import TargetReader
 
-__all__ = ["MAX_BLOCK_BYTES", "Targets", "block_width", "flat", "shapes_of", "targets_of"]
+__all__ = [
+    "MAX_BLOCK_BYTES",
+    "TargetReader",
+    "Targets",
+    "as_targets",
+    "block_width",
+    "flat",
+    "shapes_of",
+    "targets_of",
+    "varying",
+]
 
 MAX_BLOCK_BYTES = 2**28
 """Largest block of targets that is read at once: 256 MiB. Larger ones multiply no faster, and start later."""
+
+
+class TargetReader(Protocol):
+    """Targets of shape (n, t), in memory or on disk; blocks of columns are read by slicing."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Rows and columns."""
+
+    @property
+    def dtype(self) -> Any:
+        """Type of the elements: float16, float32 or float64."""
+
+    def __getitem__(self, index: Any, /) -> Any:
+        """``reader[:, start:stop]`` is an ndarray of shape (n, stop - start)."""
 
 
 class Targets:
@@ -24,7 +49,7 @@ class Targets:
     Parameters
     ----------
     reader : TargetReader
-        Array, memory map or `unibrain.latents.stored.LatentColumns` of shape (n, t).
+        Array, memory map or `unibrain.latents.columns.LatentColumns` of shape (n, t).
     name : str
         What a message calls them.
     stimulus_ids : ndarray of shape (n,), int64
@@ -60,8 +85,14 @@ class Targets:
         """``[:, start:stop]``, as stored."""
         return np.asarray(self._reader[key])
 
-    def _read(self, block: slice) -> NDArray[Any]:
-        return np.ascontiguousarray(self._reader[:, block], dtype=self.compute)
+    def _read(self, block: slice, buffer: NDArray[Any]) -> NDArray[Any]:
+        n, width = self.shape[0], block.stop - block.start
+        values = buffer[: n * width].reshape(n, width)
+        if isinstance(self._reader, LatentColumns):
+            self._reader.read_into(values, block)
+        else:
+            values[...] = self._reader[:, block]
+        return values
 
     def blocks(self, width: int, begin: int = 0) -> Iterator[tuple[slice, NDArray[Any]]]:
         """Blocks of columns; while one is worked on, a thread reads and converts the next.
@@ -76,20 +107,28 @@ class Targets:
         Yields
         ------
         slice, ndarray of shape (n, width or less)
-            In `compute`'s precision. Two blocks are alive at a time.
+            In `compute`'s precision. Two blocks share the memory in turn: a block is valid until the next one.
         """
         slices = [slice(start, min(start + width, self.shape[1])) for start in range(begin, self.shape[1], width)]
         if self.in_memory:
             for block in slices:
                 yield block, self[:, block]
             return
+        size = self.shape[0] * min(width, self.shape[1])
+        buffers = [np.empty(size, dtype=self.compute) for _ in slices[:2]]
         with ThreadPoolExecutor(max_workers=1, thread_name_prefix="read-ahead") as pool:
-            ahead = pool.submit(self._read, slices[0]) if slices else None
+            ahead = pool.submit(self._read, slices[0], buffers[0]) if slices else None
             for number, block in enumerate(slices):
                 assert ahead is not None
                 values = ahead.result()
-                ahead = pool.submit(self._read, slices[number + 1]) if number + 1 < len(slices) else None
+                if number + 1 < len(slices):
+                    ahead = pool.submit(self._read, slices[number + 1], buffers[(number + 1) % 2])
                 yield block, values
+
+    def own_blocks(self, width: int) -> Iterator[tuple[slice, NDArray[Any]]]:
+        """The same, yours to change."""
+        for block, values in self.blocks(width):
+            yield block, values.copy() if self.in_memory else values
 
     def refuse(self, block: slice, values: NDArray[Any]) -> Never:
         """Raise `InputError` that names the first value that is not finite in a block of targets."""
@@ -105,6 +144,29 @@ class Targets:
 def flat(latent: NDArray[Any]) -> NDArray[Any]:
     """One row per image: (n, ...) to (n, dimensions), without a copy where the array is contiguous."""
     return latent.reshape(len(latent), int(np.prod(latent.shape[1:])))
+
+
+def as_targets(reader: TargetReader, name: str = "of the regression") -> Targets:
+    """A reader as targets; row numbers stand for image ids."""
+    return reader if isinstance(reader, Targets) else Targets(reader, name, np.arange(reader.shape[0]))
+
+
+def varying(values: NDArray[Any]) -> NDArray[np.bool_]:
+    """Which columns are not the same in all rows: told by the range, since a mean is rounded.
+
+    Parameters
+    ----------
+    values : ndarray of shape (n, t)
+
+    Returns
+    -------
+    ndarray of shape (t,), bool
+    """
+    varies: NDArray[np.bool_] = np.ptp(values[:64], axis=0) > 0
+    # A few rows tell it of nearly all columns; the others are looked at as a whole.
+    doubtful = np.flatnonzero(~varies)
+    varies[doubtful] = np.ptp(values[:, doubtful], axis=0) > 0
+    return varies
 
 
 def targets_of(latents: Latents | StoredLatents) -> dict[str, Targets]:

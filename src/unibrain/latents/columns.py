@@ -1,0 +1,101 @@
+"""`LatentColumns`: one stored latent of some images, read in blocks of columns."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unibrain.latents.chunk_files import ChunkFiles
+
+__all__ = ["LatentColumns"]
+
+ROWS_AT_ONCE = 256
+"""Rows that are picked from a memory map before they are put into place."""
+
+
+class LatentColumns:
+    """One latent of some images, flattened to one row per image, of which blocks of columns can be read.
+
+    Parameters
+    ----------
+    array : memory map or zarr.Array of shape (images in the store, dimensions)
+    rows : ndarray of shape (n,), int64
+        Rows of the store, in the order in which they are wanted.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        (n, dimensions).
+    dtype : numpy.dtype
+        As stored, float16 or float32.
+    chunk_columns : int
+        Columns that lie together on disk; blocks of a multiple of them are read without waste. 1 for memory maps.
+    """
+
+    def __init__(self, array: Any, rows: NDArray[np.int64]) -> None:
+        self._array, self._rows = array, rows
+        self.shape: tuple[int, int] = (len(rows), int(array.shape[1]))
+        self.dtype: np.dtype[Any] = np.dtype(array.dtype)
+        self.chunk_columns = 1 if isinstance(array, np.ndarray) else int(array.chunks[1])
+        self._files = ChunkFiles(array) if ChunkFiles.are_plain(array) else None
+        self._spare: list[NDArray[Any]] = []
+
+    def __getitem__(self, key: tuple[slice, slice]) -> NDArray[Any]:
+        """Read ``[:, start:stop]``."""
+        rows, columns = key
+        columns = slice(*columns.indices(self.shape[1]))
+        out = np.empty((self.shape[0], columns.stop - columns.start), dtype=self.dtype)
+        self.read_into(out, columns)
+        return out[rows]
+
+    def read_into(self, out: NDArray[Any], columns: slice) -> None:
+        """Read all rows of a block of columns.
+
+        Parameters
+        ----------
+        out : ndarray of shape (n, columns)
+            Filled; of any float type.
+        columns : slice
+            With start and stop, without step.
+
+        Raises
+        ------
+        InputError
+            If a file is truncated.
+        """
+        if self._files is not None:
+            self._read_chunks(self._files, out, columns)
+        elif isinstance(self._array, np.ndarray):
+            for start in range(0, len(self._rows), ROWS_AT_ONCE):
+                some = slice(start, start + ROWS_AT_ONCE)
+                out[some] = self._array[self._rows[some], columns]
+        else:
+            out[...] = np.asarray(self._array[:, columns])[self._rows]
+
+    def _read_chunks(self, files: ChunkFiles, out: NDArray[Any], columns: slice) -> None:
+        height, width = files.chunks
+        # Fresh memory is cleared by the system page by page, which takes as long as reading into it.
+        chunk = self._spare.pop() if self._spare else files.empty()
+        for row, places in _by_chunk(self._rows, height):
+            local = self._rows[places] - row * height
+            for column in range(columns.start // width, -(-columns.stop // width)):
+                start, stop = max(columns.start, column * width), min(columns.stop, (column + 1) * width)
+                target = out[:, start - columns.start : stop - columns.start]
+                whole = stop - start == width and isinstance(places, slice) and out.dtype == files.dtype
+                if whole and target.flags.c_contiguous and files.read_rows(row, column, local, target[places]):
+                    continue
+                files.read(row, column, chunk)
+                target[places] = chunk[local, start - column * width : stop - column * width]
+        self._spare.append(chunk)
+
+
+def _by_chunk(rows: NDArray[np.int64], height: int) -> Iterator[tuple[int, slice | NDArray[np.int64]]]:
+    """For each row of chunks that is needed, its number, and which of `rows` lie in it."""
+    order = np.argsort(rows, kind="stable")
+    chunks = rows[order] // height
+    for places in np.split(order, np.flatnonzero(np.diff(chunks)) + 1):
+        if not len(places):
+            continue
+        neighbours = bool((np.diff(places) == 1).all())
+        yield int(rows[places[0]]) // height, slice(int(places[0]), int(places[-1]) + 1) if neighbours else places
