@@ -6,21 +6,29 @@ writes random scans and random stored targets (11 GB at full size; `--scale 0.1`
 each contestant in a process of its own:
 
 - ours: seconds per stage from scans and stored targets to predictions on disk, the achieved share of this machine's
-  matrix product rate, and the peak memory of the process;
+  matrix product rate, and the peak memory of the process. All targets are read once before the clock starts, as the
+  others' are in memory by then; the time of that is told, too;
+- a fit with all defaults, with one given alpha, and with alphas chosen by five folds among the default grid, from a
+  sample of the targets and from random projections of all;
 - the common recipe, scikit-learn's Ridge refitted for each token in double precision, on a few tokens, extrapolated to
   all targets by their number;
-- himalaya's KernelRidge on two numbers of targets, from which a fixed part and a part per target follow, and himalaya's
-  RidgeCV (choosing among the same penalties by five folds) against ours doing so, per target;
+- himalaya's KernelRidge with two of its solvers, each on two numbers of targets, from which a part that all targets
+  share and a part per target follow; the faster one for all targets counts. The same for KernelRidgeCV, which himalaya
+  itself recommends where there are fewer images than voxels, beside our choice, and with `--ridge-cv` for RidgeCV;
 - how our time grows with images, voxels and targets, drawn beside the model 2 * m * n * t / rate.
+
+A contestant that is not done after `--patience` seconds is stopped, and its numbers are null.
 
 It ends with one line of JSON.
 """
 
 import argparse
 import json
+import math
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -77,14 +85,36 @@ def generate(folder: Path, scale: float, precision: str) -> dict[str, Any]:
     return about
 
 
-def measure(contestant: str, folder: Path, **options: Any) -> dict[str, Any]:
-    """Run one contestant in a process of its own; its last line is JSON."""
+def measure(contestant: str, folder: Path, patience: float, **options: Any) -> dict[str, Any] | None:
+    """Run one contestant in a process of its own; its last line is JSON. None if it took longer than `patience`."""
     command = [sys.executable, str(Path(__file__).with_name("ridge_contestants.py")), contestant, str(folder)]
+    label = " ".join([contestant, *(f"{name}={value}" for name, value in options.items())])
     began = time.perf_counter()
-    done = subprocess.run([*command, json.dumps(options)], stdout=subprocess.PIPE, text=True, check=True)
+    try:
+        done = subprocess.run(
+            [*command, json.dumps(options)], stdout=subprocess.PIPE, text=True, check=True, timeout=patience
+        )
+    except subprocess.TimeoutExpired:
+        print(f"{label}: stopped after {patience:.0f} s", flush=True)
+        return None
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    print(f"{contestant:>12}: {time.perf_counter() - began:8.1f} s in all  {json.dumps(found)}", flush=True)
+    print(f"{label}: {time.perf_counter() - began:.1f} s in all  {json.dumps(found)}", flush=True)
     return found
+
+
+def for_all_targets(found: dict[str, Any] | None, t: int) -> float:
+    """Seconds for t targets, from those for few and for many; infinite if there are none."""
+    if found is None:
+        return math.inf
+    (few, many), (fewer, more) = found["seconds"], found["targets"]
+    # Of two noisy times the larger number of targets may have the smaller one.
+    each = max(0.0, (many - few) / (more - fewer))
+    return max(0.0, many - each * more) + each * t
+
+
+def ratio(other: float, own: float) -> float | None:
+    """How many times longer the other takes, or None."""
+    return round(other / own, 1) if math.isfinite(other) else None
 
 
 def main() -> None:
@@ -96,49 +126,62 @@ def main() -> None:
     parser.add_argument("--memory", type=float, default=2.0, help="gigabytes for streaming")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--tokens", type=int, default=3, help="tokens that the recipe is timed on")
-    parser.add_argument("--himalaya-targets", type=int, default=16384)
-    parser.add_argument("--no-cv", action="store_true", help="leave out the choice of alpha (minutes)")
+    parser.add_argument("--patience", type=float, default=1200.0, help="seconds that each contestant gets")
+    parser.add_argument("--no-himalaya", action="store_true", help="leave out himalaya (most of the time)")
+    parser.add_argument("--ridge-cv", action="store_true", help="also time himalaya's RidgeCV (longer than all else)")
+    parser.add_argument("--no-cv", action="store_true", help="leave out the choice of alpha")
     parser.add_argument("--no-growth", action="store_true", help="leave out growth and its plot")
     parser.add_argument("--plot", type=Path, default=None, help="PNG of the growth")
     arguments = parser.parse_args()
 
     about = generate(arguments.folder, arguments.scale, arguments.precision)
-    print(f"{about['n']} training and {about['m']} test images, {about['p']} voxels, {about['t']} targets", flush=True)
-    ours = measure("ours", arguments.folder, memory=arguments.memory, device=arguments.device)
-    rescaled = measure("rescaled", arguments.folder, memory=arguments.memory, device=arguments.device)
-    recipe = measure("recipe", arguments.folder, tokens=arguments.tokens)
-    most = min(arguments.himalaya_targets, about["t"])
-    himalaya = measure("himalaya", arguments.folder, targets=[most // 4, most])
-    tokens = about["t"] / TOKEN
+    n, m, p, t = (about[key] for key in "nmpt")
+    print(f"{n} training and {m} test images, {p} voxels, {t} targets", flush=True)
+    run = partial(measure, folder=arguments.folder, patience=arguments.patience)
+    own = {"memory": arguments.memory, "device": arguments.device}
+    ours = run("ours", **own)
+    assert ours is not None, "raise --patience"
     total = ours["fit"] + ours["predict"]
-    few, many = himalaya["seconds"]
-    per_target = (many - few) / (most - most // 4)
-    himalaya_total = max(0.0, many - per_target * most) + per_target * about["t"]
-    result = {
-        **{key: about[key] for key in ("n", "m", "p", "t")},
-        "recipe_ratio": round(recipe["seconds_per_token"] * tokens / total, 1),
-        "himalaya_ratio": round(himalaya_total / total, 2),
+    result: dict[str, Any] = {"n": n, "m": m, "p": p, "t": t, "recipe_ratio": None, "himalaya_ratio": None}
+    result |= {
         "gemm_fraction": round(ours["gemm_fraction"], 3),
         "peak_gb": round(ours["peak_gb"], 2),
         "seconds": round(total, 1),
         "stages": {name: round(seconds, 2) for name, seconds in ours["stages"].items()},
         "single_scan_seconds": round(ours["single_scan"], 2),
         "decoder_gb": round(ours["decoder_gb"], 3),
-        "rescale_seconds": round(rescaled["fit"] - ours["fit"], 1),
-        "himalaya_peak_gb": round(himalaya["peak_gb"], 2),
-        "recipe_peak_gb": round(recipe["peak_gb"], 2),
         "gemm_gflops": round(ours["gemm_gflops"], 1),
     }
+    recipe = run("recipe", tokens=arguments.tokens)
+    if recipe is not None:
+        result["recipe_ratio"] = ratio(recipe["seconds_per_token"] * t / TOKEN, total)
+        result |= {"recipe_seconds_per_token": round(recipe["seconds_per_token"], 2)}
+        result |= {"recipe_peak_gb": round(recipe["peak_gb"], 2)}
+    fits = {"one alpha": run("ours-fit", **own, alpha=6e4)}
     if not arguments.no_cv:
-        chosen = measure("ours-cv", arguments.folder, memory=arguments.memory, device=arguments.device)
-        other = measure("himalaya-cv", arguments.folder, targets=min(2 * TOKEN, about["t"]))
-        result["cv_over_single_alpha"] = round(chosen["fit"] / total, 2)
-        ours_each, other_each = chosen["fit"] / about["t"], other["seconds"] / other["targets"]
-        result["himalaya_cv_ratio_per_target"] = round(other_each / ours_each, 1)
+        fits["chosen"] = run("ours-fit", **own)
+        fits["chosen, random projections"] = run("ours-fit", **own, projection="random")
+        fits["chosen, leaving one out"] = run("ours-fit", **own, folds="loo")
+    result["fits"] = {
+        name: found and [round(found["fit"], 1), round(found["peak_gb"], 2)] for name, found in fits.items()
+    }
+    if not arguments.no_himalaya:
+        peers = [
+            run("himalaya", targets=[min(count, t) for count in counts], solver=solver)
+            for solver, counts in (("eigenvalues", (64, 320)), ("conjugate_gradient", (1024, 4096)))
+        ]
+        result["himalaya_ratio"] = ratio(min(for_all_targets(peer, t) for peer in peers), total)
+        result["himalaya"] = peers
+    if not (arguments.no_himalaya or arguments.no_cv):
+        chosen = fits["chosen"]
+        for estimator in ("KernelRidgeCV", "RidgeCV")[: 1 + arguments.ridge_cv]:
+            peer = run("himalaya-cv", targets=[min(1024, t), min(4096, t)], estimator=estimator)
+            result[f"himalaya_{estimator}"] = peer
+            result[f"himalaya_{estimator}_ratio"] = chosen and ratio(for_all_targets(peer, t), chosen["fit"])
     if not arguments.no_growth:
-        rows = measure("growth", arguments.folder)["rows"]
-        if arguments.plot is not None:
-            draw_growth(rows, arguments.plot)
+        growth = run("growth")
+        if growth is not None and arguments.plot is not None:
+            draw_growth(growth["rows"], arguments.plot)
     print(json.dumps(result))
 
 

@@ -12,7 +12,6 @@ from sklearn.model_selection import GroupKFold, LeaveOneGroupOut, cross_val_pred
 from unibrain.errors import InputError
 from unibrain.regression.left_out import (
     deviation_rows,
-    leave_out_moments,
     leave_out_operator,
     left_out_residuals,
     residual_rows,
@@ -94,19 +93,15 @@ def test_operators_of_some_rows_agree_with_residuals_of_all(scheme, seed):
     np.testing.assert_allclose(deviation_rows(held_out, n, rows) @ Y, Y[rows] - means, atol=1e-10)
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [(np.float64, 1e-9), (np.float32, 1e-4)])
 @pytest.mark.parametrize("ids", [np.arange(40), np.arange(40)[::-1] // 3], ids=["single", "repeats"])
 @pytest.mark.parametrize("rows", [None, np.array([30, 2, 11, 12])], ids=["all", "some"])
-def test_moments_equal_refitting(ids, rows, dtype, tolerance):
+def test_leaving_an_image_out_equals_refitting(ids, rows):
     X, Y, factorisation = problem()
     expected = cross_val_predict(Ridge(10.0), X, Y, groups=ids, cv=LeaveOneGroupOut())
     expected -= np.array([Y[ids != i].mean(axis=0) for i in ids])
     expected = expected if rows is None else expected[rows]
     operator = leave_out_operator(factorisation, ids, 10.0, rows)
     np.testing.assert_allclose(operator @ Y, expected, atol=1e-9)
-    predicted, true = leave_out_moments(operator, Y.astype(dtype))
-    np.testing.assert_allclose(predicted, (expected**2).mean(axis=0), rtol=tolerance)
-    np.testing.assert_allclose(true, Y.var(axis=0), rtol=tolerance)
 
 
 @pytest.mark.parametrize("scheme", ["loo", 5])

@@ -100,6 +100,26 @@ def test_readers_are_read_at_most_once_and_in_blocks(monkeypatch, projection, pe
     assert 0 < blocked["c_image"].read <= 300
 
 
+@pytest.mark.parametrize(("per", "projection"), [("latent", "sample"), ("token", "random"), ("target", "sample")])
+def test_arrays_in_memory_are_left_as_they_are(per, projection):
+    factorisation, ids, targets, shapes = planted(width=50)
+    before = targets["c_image"].copy()
+    targets["c_image"].flags.writeable = False
+    choose_alphas(factorisation, ids, targets, shapes, GRID, per=per, projection=projection, sampled_targets=48)
+    np.testing.assert_array_equal(targets["c_image"], before)
+
+
+@pytest.mark.parametrize("per", ["token", "target"])
+def test_large_means_do_not_drown_what_varies(per):
+    """In single precision: sums of what is not centred would have no digits left."""
+    factorisation, ids, targets, shapes = planted(width=50)
+    settings = {"per": per, "projection": "random", "sampled_targets": 48}
+    expected = choose_alphas(factorisation, ids, targets, shapes, GRID, **settings)["c_image"]
+    shifted = {"c_image": (targets["c_image"] + 300).astype(np.float32)}
+    found = choose_alphas(factorisation, ids, shifted, shapes, GRID, **settings)["c_image"]
+    np.testing.assert_allclose(found.r2, expected.r2, atol=1e-3)
+
+
 def test_samples_are_seeded():
     factorisation, ids, targets, shapes = planted()
     for projection in ("sample", "random"):

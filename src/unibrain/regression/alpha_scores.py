@@ -16,9 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unibrain.errors import InputError
-from unibrain.regression.left_out import deviation_rows, left_out_residuals, residual_rows
+from unibrain.regression.left_out import batch_residuals, deviation_rows, residual_rows
 from unibrain.regression.ridge import Factorisation
 from unibrain.regression.sketches import Sketch
+from unibrain.regression.splits import batches
 from unibrain.regression.targets import TargetReader, as_targets, block_width, varying
 from unibrain.workspace.progress import track
 
@@ -101,10 +102,12 @@ def score_alphas(
     """
     true = deviations(held_out, sketch.columns)
     rotated = factorisation.eigenvectors.T.astype(true.dtype, copy=False) @ sketch.columns
-    moments = np.empty((3, len(alphas), true.shape[1]))
-    for step, alpha in enumerate(track(alphas, "choose alphas", unit="alpha") if verbose else alphas):
-        residual = left_out_residuals(factorisation, held_out, float(alpha), rotated)
-        moments[:, step] = _moments(residual, true - residual, true)
+    moments = np.zeros((3, len(alphas), true.shape[1]))
+    groups = list(batches(held_out))
+    for rows in track(groups, "choose alphas", unit="group of rows") if verbose else groups:
+        own = true[rows.ravel()]
+        for step, residual in enumerate(batch_residuals(factorisation, rows, alphas.tolist(), rotated)):
+            moments[:, step] += _moments(residual, own - residual, own)
     total = _sum_of_products(true, true) * sketch.varies
     error, predicted, product = moments * sketch.varies
     cosine = _cosine(product, predicted, total)

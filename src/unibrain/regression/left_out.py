@@ -9,19 +9,19 @@ enters the prediction for it. The intercept is exact too: ``R Y`` are the residu
 free intercept, and the fit without b is the fit of all rows in which the targets of b are their own predictions.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from unibrain.errors import InputError
-from unibrain.regression.ridge import Factorisation, column_blocks
+from unibrain.regression.ridge import Factorisation
 from unibrain.regression.splits import batches, split_images
 
 __all__ = [
+    "batch_residuals",
     "deviation_rows",
-    "leave_out_moments",
     "leave_out_operator",
     "left_out_residuals",
     "residual_rows",
@@ -60,11 +60,41 @@ def left_out_residuals(
     """
     residual = np.empty_like(rotated)
     for rows in batches(held_out):
-        scaled, own, root = _own(factorisation, rows, alpha)
-        scaled *= root
-        product = scaled.astype(rotated.dtype, copy=False) @ rotated
-        residual[rows.ravel()] = solve_own(own, product.reshape(*rows.shape, -1), alpha).reshape(product.shape)
+        residual[rows.ravel()] = next(batch_residuals(factorisation, rows, [alpha], rotated))
     return residual
+
+
+def batch_residuals(
+    factorisation: Factorisation, rows: NDArray[np.int64], alphas: Iterable[float], rotated: NDArray[Any]
+) -> Iterator[NDArray[Any]]:
+    """Residuals of some rows, predicted without their group, for one alpha after the other.
+
+    Parameters
+    ----------
+    factorisation, rotated
+        As for `left_out_residuals`.
+    rows : ndarray of shape (groups, size), int64
+        Groups of rows that are left out together (`unibrain.regression.splits.batches`).
+    alphas : iterable of float
+        Penalties above 0.
+
+    Yields
+    ------
+    ndarray of shape (groups * size, t)
+        For each alpha; see `left_out_residuals`.
+
+    Raises
+    ------
+    InputError
+        If an alpha is too small for the kernel.
+    """
+    vectors = factorisation.eigenvectors[rows.ravel()]
+    factors = vectors.astype(rotated.dtype, copy=False)
+    for alpha in alphas:
+        shrinkage = alpha / (factorisation.eigenvalues + alpha)
+        own = _own(vectors, rows.shape, shrinkage)
+        product = (factors * shrinkage.astype(rotated.dtype)) @ rotated
+        yield solve_own(own, product.reshape(*rows.shape, -1), alpha).reshape(product.shape)
 
 
 def residual_rows(
@@ -96,9 +126,11 @@ def residual_rows(
     position[rows] = np.arange(len(rows))
     projected = np.empty((len(rows), n))
     sums = np.empty(len(rows))
+    shrinkage = alpha / (factorisation.eigenvalues + alpha)
     for groups in batches([group for group in held_out if (position[group] >= 0).any()]):
-        scaled, own, root = _own(factorisation, groups, alpha)
-        scaled *= root
+        scaled = factorisation.eigenvectors[groups.ravel()]
+        own = _own(scaled, groups.shape, shrinkage)
+        scaled *= shrinkage
         wanted = position[groups] >= 0
         # Of one large fold only the wanted columns of the inverse are solved for.
         columns = np.flatnonzero(wanted.any(axis=0))
@@ -128,7 +160,7 @@ def leave_out_operator(
     alpha : float
         Penalty above 0.
     rows : ndarray of shape (m,), int64, optional
-        The rows to predict, all by default. A sample of a few hundred makes `leave_out_moments` as cheap as predicting
+        The rows to predict, all by default. Applied to the targets, a sample of a few hundred is as cheap as predicting
         a few hundred scans.
 
     Returns
@@ -169,33 +201,6 @@ def deviation_rows(held_out: Sequence[NDArray[np.int64]], n: int, rows: NDArray[
     operator: NDArray[np.float64] = (group_of != group_of[rows][:, None]) / -others[:, None]
     operator[np.arange(len(rows)), rows] = 1.0
     return operator
-
-
-def leave_out_moments(operator: NDArray[np.float64], targets: Any) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Variance of what is predicted for images left out, and of the targets, per dimension.
-
-    Parameters
-    ----------
-    operator : ndarray of shape (m, n), float64
-        From `leave_out_operator`.
-    targets : ndarray or reader of shape (n, t)
-        One latent, flattened; read once, in blocks of columns.
-
-    Returns
-    -------
-    predicted, true : ndarray of shape (t,), float64
-        Mean over the m predicted rows, and over all n rows, of the squared deviation from the training mean.
-    """
-    n, count = targets.shape
-    dtype = np.result_type(targets.dtype, np.float32)
-    weights = operator.astype(dtype)
-    predicted, true = np.zeros(count), np.zeros(count)
-    for block in column_blocks(n, count):
-        columns = np.ascontiguousarray(targets[:, block], dtype=dtype)
-        columns = columns - columns.mean(axis=0, dtype=np.float64).astype(dtype)
-        predicted[block] = np.mean((weights @ columns) ** 2, axis=0, dtype=np.float64)
-        true[block] = np.mean(columns**2, axis=0, dtype=np.float64)
-    return predicted, true
 
 
 def solve_own(own: NDArray[np.float64], right: NDArray[Any], alpha: float) -> NDArray[Any]:
@@ -243,19 +248,16 @@ def solve_own(own: NDArray[np.float64], right: NDArray[Any], alpha: float) -> ND
     return solution.astype(right.dtype, copy=False)
 
 
-def _own(
-    factorisation: Factorisation, rows: NDArray[np.int64], alpha: float
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Eigenvectors of groups of rows times the roots of their shrinkage, blocks of the residual operator, and roots."""
-    n = len(factorisation.eigenvalues)
-    root = np.sqrt(alpha / (factorisation.eigenvalues + alpha))
-    scaled = factorisation.eigenvectors[rows.ravel()] * root
-    if rows.shape[1] == 1:
-        own = np.einsum("ij,ij->i", scaled, scaled)[:, None, None]
-    elif len(rows) == 1:
-        # A product with its own transpose: half the work.
-        own = (scaled @ scaled.T)[None]
+def _own(vectors: NDArray[np.float64], shape: tuple[int, ...], shrinkage: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Blocks of the residual operator, of shape (groups, rows, rows), from the eigenvectors of groups of rows."""
+    n = len(shrinkage)
+    own: NDArray[np.float64]
+    if shape[1] == 1:
+        own = np.einsum("ij,ij->i", vectors * shrinkage, vectors)[:, None, None]
     else:
-        grouped = scaled.reshape(*rows.shape, n)
-        own = grouped @ np.swapaxes(grouped, 1, 2)
-    return scaled, own - 1 / n, root
+        scaled = vectors * np.sqrt(shrinkage)
+        # A product with its own transpose is half the work.
+        grouped = scaled.reshape(*shape, n)
+        own = (scaled @ scaled.T)[None] if len(grouped) == 1 else grouped @ np.swapaxes(grouped, 1, 2)
+    own -= 1 / n
+    return own

@@ -37,8 +37,8 @@ def gains(
     Parameters
     ----------
     predicted, true : ndarray of shape (t,), float64
-        Variance of the predictions of images left out, and of the targets
-        (`unibrain.regression.left_out.leave_out_moments`).
+        Mean over images of the squared deviation from the training mean: of what is predicted for images left out
+        (`unibrain.regression.left_out.leave_out_operator`), and of the targets.
     shape : tuple of int
         Shape of one image's latent; its product is t.
     rescale : {"train", "train_per_dimension", "none"}
