@@ -151,6 +151,8 @@ def main() -> None:
         "single_scan_seconds": round(ours["single_scan"], 2),
         "decoder_gb": round(ours["decoder_gb"], 3),
         "gemm_gflops": round(ours["gemm_gflops"], 1),
+        "average_gflops": round(ours["average_gflops"], 1),
+        "fraction_of_average": round(ours["average_fraction"], 3),
     }
     recipe = run("recipe", tokens=arguments.tokens)
     if recipe is not None:

@@ -15,7 +15,10 @@ from numpy.typing import NDArray
 
 from unibrain.errors import InputError
 
-__all__ = ["ChunkFiles"]
+__all__ = ["FORETOLD", "ChunkFiles"]
+
+FORETOLD = hasattr(os, "posix_fadvise")
+"""Whether this system can be told what will be read next."""
 
 MOST_PIECES = 1024
 """So many pieces of memory every POSIX system of today fills with one call (IOV_MAX)."""
@@ -132,6 +135,22 @@ class ChunkFiles:
             return False
         try:
             return os.preadv(file, pieces, 0) == at * row_bytes
+        finally:
+            os.close(file)
+
+    def foretell(self, row: int, column: int) -> None:
+        """Tell the system that a chunk will be read soon: it fetches it from the disk while the processor works.
+
+        Does nothing where the system cannot be told (`FORETOLD`).
+        """
+        if not FORETOLD:
+            return
+        try:
+            file = os.open(self._path(row, column), os.O_RDONLY)
+        except FileNotFoundError:
+            return
+        try:
+            os.posix_fadvise(file, 0, 0, os.POSIX_FADV_WILLNEED)
         finally:
             os.close(file)
 

@@ -3,6 +3,7 @@
 import hashlib
 import os
 from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -52,8 +53,11 @@ def predict_blocks(
         if not left:
             continue
         by_alpha = system.operators(scans, decoder.betas_, decoder.betas_mean_, sorted(needed), backend)
+        operators: Operators | None = None
         for name in track(left, "predict latents", unit="latent") if decoder.verbose else left:
-            operators = Operators(by_alpha, decoder.alphas_[name], targets[name].compute, backend)
+            alpha, compute = decoder.alphas_[name], targets[name].compute
+            if operators is None or not operators.serve(alpha, compute):
+                operators = Operators(by_alpha, alpha, compute, backend)
             gain = decoder.gain_[name]
             for block, centred, mean, _ in products(operators, targets[name], decoder.memory * 1e9, done.get(name, 0)):
                 yield name, block, rescaled(centred, mean, gain[block], decoder.rescale)
@@ -74,9 +78,20 @@ def predict_to(
         folder, ids, backbone, fingerprint, storage=storage, key=_identity(decoder, scans), unfinished=unfinished
     )
     writer.begin(shapes_of(decoder.latents_))
-    for name, block, values in predict_blocks(decoder, scans, writer.done):
+
+    def write(name: str, block: slice, values: NDArray[Any]) -> None:
         writer.write_columns(name, block, values)
         writer.mark(name, block.stop)
+
+    # One block waits for the disk while the next is multiplied.
+    with ThreadPoolExecutor(1, "write") as pool:
+        written: Future[None] | None = None
+        for part in predict_blocks(decoder, scans, dict(writer.done)):
+            if written is not None:
+                written.result()
+            written = pool.submit(write, *part)
+        if written is not None:
+            written.result()
     writer.finish()
 
 

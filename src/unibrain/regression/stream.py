@@ -46,11 +46,11 @@ class Operators:
         compute: np.dtype[Any],
         backend: Backend,
     ) -> None:
-        needed, self._choice = np.unique(alpha, return_inverse=True)
-        self._backend = backend
+        self._needed, self._choice = np.unique(alpha, return_inverse=True)
+        self._compute, self._backend = compute, backend
         self._placed = []
         self.rows, self.bytes = 0, 0
-        for value in needed:
+        for value in self._needed:
             operator = by_alpha[float(value)]
             m, n = operator.shape
             weights = np.empty((m + 1, n), dtype=compute)
@@ -58,6 +58,10 @@ class Operators:
             weights[m] = 1 / n
             self.rows, self.bytes = m + 1, self.bytes + weights.nbytes
             self._placed.append(backend.place(weights))
+
+    def serve(self, alpha: NDArray[np.float64], compute: np.dtype[Any]) -> bool:
+        """Whether they hold for other targets, too: all of one penalty, the same, and of the same precision."""
+        return len(self._placed) == 1 and np.array_equal(np.unique(alpha), self._needed) and compute == self._compute
 
     def multiply(self, block: slice, values: NDArray[Any]) -> NDArray[Any]:
         """Product of shape (rows, columns of the block), each target with the operator of its own penalty."""

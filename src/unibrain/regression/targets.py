@@ -1,7 +1,8 @@
 """`Targets`: one latent as a matrix of which blocks of columns are read ahead while others are multiplied."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import zip_longest
 from typing import Any, Never, Protocol
 
 import numpy as np
@@ -23,6 +24,9 @@ __all__ = [
     "targets_of",
     "varying",
 ]
+
+READERS = 4
+"""Threads that copy a block from the system's memory: more do not copy faster."""
 
 MAX_BLOCK_BYTES = 2**28
 """Largest block of targets that is read at once: 256 MiB. Larger ones multiply no faster, and start later."""
@@ -85,17 +89,13 @@ class Targets:
         """``[:, start:stop]``, as stored."""
         return np.asarray(self._reader[key])
 
-    def _read(self, block: slice, buffer: NDArray[Any]) -> NDArray[Any]:
-        n, width = self.shape[0], block.stop - block.start
-        values = buffer[: n * width].reshape(n, width)
-        if isinstance(self._reader, LatentColumns):
-            self._reader.read_into(values, block)
-        else:
-            values[...] = self._reader[:, block]
-        return values
+    @property
+    def foretold(self) -> bool:
+        """True if the system itself reads ahead when it is told what comes next."""
+        return isinstance(self._reader, LatentColumns) and self._reader.foretold
 
     def blocks(self, width: int, begin: int = 0) -> Iterator[tuple[slice, NDArray[Any]]]:
-        """Blocks of columns; while one is worked on, a thread reads and converts the next.
+        """Blocks of columns; while one is worked on, the next is fetched from where it is stored.
 
         Parameters
         ----------
@@ -107,23 +107,57 @@ class Targets:
         Yields
         ------
         slice, ndarray of shape (n, width or less)
-            In `compute`'s precision. Two blocks share the memory in turn: a block is valid until the next one.
+            In `compute`'s precision. Blocks share memory: one is valid until the next is asked for.
         """
         slices = [slice(start, min(start + width, self.shape[1])) for start in range(begin, self.shape[1], width)]
         if self.in_memory:
-            for block in slices:
-                yield block, self[:, block]
-            return
-        size = self.shape[0] * min(width, self.shape[1])
-        buffers = [np.empty(size, dtype=self.compute) for _ in slices[:2]]
-        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="read-ahead") as pool:
-            ahead = pool.submit(self._read, slices[0], buffers[0]) if slices else None
-            for number, block in enumerate(slices):
-                assert ahead is not None
-                values = ahead.result()
-                if number + 1 < len(slices):
-                    ahead = pool.submit(self._read, slices[number + 1], buffers[(number + 1) % 2])
+            yield from ((block, self[:, block]) for block in slices)
+        elif isinstance(self._reader, LatentColumns) and self._reader.foretold:
+            yield from self._foretold_blocks(self._reader, slices)
+        else:
+            yield from self._blocks_ahead(slices)
+
+    def _foretold_blocks(self, reader: LatentColumns, slices: Sequence[slice]) -> Iterator[tuple[slice, NDArray[Any]]]:
+        """The system fetches the next block from the disk; several threads then copy it from the system's memory.
+
+        Threads that copy while BLAS multiplies would take turns with its threads, which wait for each other.
+        """
+        buffer = self._buffer(slices)
+        with ThreadPoolExecutor(READERS, "read") as pool:
+            for block, following in zip_longest(slices, slices[1:]):
+                values = self._view(buffer, block)
+                for done in [pool.submit(part) for part in reader.parts(values, block)]:
+                    done.result()
+                if following is not None:
+                    reader.foretell(following)
                 yield block, values
+
+    def _blocks_ahead(self, slices: Sequence[slice]) -> Iterator[tuple[slice, NDArray[Any]]]:
+        """A thread reads and converts the next block: for object stores and memory maps."""
+        buffers = [self._buffer(slices) for _ in slices[:2]]
+        with ThreadPoolExecutor(1, "read-ahead") as pool:
+            ahead = [pool.submit(self._read, block, buffers[0]) for block in slices[:1]]
+            for number, block in enumerate(slices):
+                values = ahead.pop().result()
+                if number + 1 < len(slices):
+                    ahead.append(pool.submit(self._read, slices[number + 1], buffers[(number + 1) % 2]))
+                yield block, values
+
+    def _buffer(self, slices: Sequence[slice]) -> NDArray[Any]:
+        widest = max((block.stop - block.start for block in slices), default=0)
+        return np.empty(self.shape[0] * widest, dtype=self.compute)
+
+    def _view(self, buffer: NDArray[Any], block: slice) -> NDArray[Any]:
+        n, width = self.shape[0], block.stop - block.start
+        return buffer[: n * width].reshape(n, width)
+
+    def _read(self, block: slice, buffer: NDArray[Any]) -> NDArray[Any]:
+        values = self._view(buffer, block)
+        if isinstance(self._reader, LatentColumns):
+            self._reader.read_into(values, block)
+        else:
+            values[...] = self._reader[:, block]
+        return values
 
     def own_blocks(self, width: int) -> Iterator[tuple[slice, NDArray[Any]]]:
         """The same, yours to change."""
@@ -210,8 +244,9 @@ def block_width(targets: Targets, rows: int, memory: float, taken: float = 0.0) 
     """
     n, t = targets.shape
     item = targets.compute.itemsize
-    # The block that is multiplied, the one that is read, what it is gathered or converted from, and the products.
-    read = 0 if targets.in_memory else n * (2 * item + 2 * targets.dtype.itemsize)
+    # The block that is multiplied, perhaps one that is read and what it is gathered from, and the products.
+    ahead = n * (2 * item + 2 * targets.dtype.itemsize)
+    read = 0 if targets.in_memory else n * item if targets.foretold else ahead
     column = read + 3 * rows * item
     width = int(min((memory - taken) / column, MAX_BLOCK_BYTES / (n * item), t))
     if memory - taken < column:
