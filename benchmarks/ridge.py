@@ -12,9 +12,10 @@ each contestant in a process of its own:
   sample of the targets and from random projections of all;
 - the common recipe, scikit-learn's Ridge refitted for each token in double precision, on a few tokens, extrapolated to
   all targets by their number;
-- himalaya's KernelRidge with two of its solvers, each on two numbers of targets, from which a part that all targets
-  share and a part per target follow; the faster one for all targets counts. The same for KernelRidgeCV, which himalaya
-  itself recommends where there are fewer images than voxels, beside our choice, and with `--ridge-cv` for RidgeCV;
+- himalaya's KernelRidge with conjugate gradients, the faster of its solvers here (`--slow-peers` adds its default, an
+  eigendecomposition), on two numbers of targets, from which a part that all targets share and a part per target
+  follow. The same for KernelRidgeCV, which himalaya itself recommends where there are fewer images than voxels, beside
+  our choice of alpha (`--slow-peers` adds RidgeCV);
 - how our time grows with images, voxels and targets, drawn beside the model 2 * m * n * t / rate.
 
 A contestant that is not done after `--patience` seconds is stopped, and its numbers are null.
@@ -40,6 +41,7 @@ from unibrain.latents import LatentWriter
 TRAIN, TEST, VOXELS = 8859, 982, 15724
 SHAPES = {"z_image": (4, 64, 64), "z_text": (768,), "c_image": (257, 768), "c_text": (77, 768)}
 TOKEN = 768
+SOLVERS = (("conjugate_gradient", (1024, 4096)), ("eigenvalues", (64, 320)))
 
 
 def sizes(scale: float) -> tuple[int, int, int, dict[str, tuple[int, ...]]]:
@@ -128,7 +130,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=3, help="tokens that the recipe is timed on")
     parser.add_argument("--patience", type=float, default=1200.0, help="seconds that each contestant gets")
     parser.add_argument("--no-himalaya", action="store_true", help="leave out himalaya (most of the time)")
-    parser.add_argument("--ridge-cv", action="store_true", help="also time himalaya's RidgeCV (longer than all else)")
+    parser.add_argument("--slow-peers", action="store_true", help="also what himalaya takes longer than all else for")
     parser.add_argument("--no-cv", action="store_true", help="leave out the choice of alpha")
     parser.add_argument("--no-growth", action="store_true", help="leave out growth and its plot")
     parser.add_argument("--plot", type=Path, default=None, help="PNG of the growth")
@@ -170,13 +172,13 @@ def main() -> None:
     if not arguments.no_himalaya:
         peers = [
             run("himalaya", targets=[min(count, t) for count in counts], solver=solver)
-            for solver, counts in (("eigenvalues", (64, 320)), ("conjugate_gradient", (1024, 4096)))
+            for solver, counts in SOLVERS[: 1 + arguments.slow_peers]
         ]
         result["himalaya_ratio"] = ratio(min(for_all_targets(peer, t) for peer in peers), total)
         result["himalaya"] = peers
     if not (arguments.no_himalaya or arguments.no_cv):
         chosen = fits["chosen"]
-        for estimator in ("KernelRidgeCV", "RidgeCV")[: 1 + arguments.ridge_cv]:
+        for estimator in ("KernelRidgeCV", "RidgeCV")[: 1 + arguments.slow_peers]:
             peer = run("himalaya-cv", targets=[min(1024, t), min(4096, t)], estimator=estimator)
             result[f"himalaya_{estimator}"] = peer
             result[f"himalaya_{estimator}_ratio"] = chosen and ratio(for_all_targets(peer, t), chosen["fit"])

@@ -113,6 +113,14 @@ def test_a_changed_alpha_redoes_the_fit_and_what_follows_but_not_what_came_befor
     assert not np.array_equal(load_decoded(run.artefact("decoded")).pictures, before)
 
 
+def test_the_page_says_when_statistics_of_the_test_set_were_used(run: RunFolder) -> None:
+    warning = "rescaled with statistics of the test set"
+    assert warning not in run.artefact("report").read_text(encoding="utf-8")
+    settings = replace(SETTINGS, fit=replace(SETTINGS.fit, rescale="test"))
+    run_all(run, settings, BackboneSource(loaded=FakeBackbone()))
+    assert warning in run.artefact("report").read_text(encoding="utf-8")
+
+
 def test_a_damaged_artefact_is_made_again_and_nothing_else(run: RunFolder) -> None:
     path = run.artefact("latents") / "z_text.npy"
     whole = path.read_bytes()

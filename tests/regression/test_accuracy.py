@@ -6,7 +6,7 @@ from scipy.stats import pearsonr
 from sklearn.linear_model import Ridge
 
 from unibrain.errors import InputError
-from unibrain.latents import LATENT_NAMES, Latents
+from unibrain.latents import LATENT_NAMES, Latents, open_latents, save_latents
 from unibrain.regression import latent_accuracy, region_accuracy
 from unibrain.scans.subject import Subject
 
@@ -56,18 +56,15 @@ def test_refuses_latents_of_other_images():
         latent_accuracy(other, true)
 
 
-def test_regions_equal_ridge_on_their_voxels():
-    rng = np.random.default_rng(0)
-    n, voxels = 60, 30
-    latents = draw(n + 5)
+def scanned(latents, n, voxels=30):
+    """A subject of whose voxels only the early ones carry the image latent."""
     early = np.arange(voxels) < 12
-    betas = rng.standard_normal((n, voxels)).astype(np.float32)
-    # Only the early voxels carry the image latent.
+    betas = np.random.default_rng(0).standard_normal((n, voxels)).astype(np.float32)
     betas[:, early] += latents.z_image[:n].reshape(n, -1)[:, :12]
-    subject = Subject(
+    return Subject(
         name="simulated",
         betas=betas,
-        stimulus_ids=rng.permutation(n),
+        stimulus_ids=np.arange(n),
         is_test=np.arange(n) % 4 == 0,
         repeats=np.full(n, 3),
         voxel_indices=np.arange(voxels),
@@ -76,7 +73,13 @@ def test_regions_equal_ridge_on_their_voxels():
         noise_ceiling=np.full(voxels, np.nan, dtype=np.float32),
         simulated=True,
     )
-    subject = Subject(**{**vars(subject), "stimulus_ids": np.arange(n)})
+
+
+def test_regions_equal_ridge_on_their_voxels():
+    n, voxels = 60, 30
+    latents = draw(n + 5)
+    subject = scanned(latents, n)
+    betas, early = subject.betas, subject.regions["early"]
     alphas = {"z_image": 3.0, "z_text": 30.0, "c_image": 3.0, "c_text": 300.0}
     found = region_accuracy(subject, latents, alphas)
     assert [(name, region) for name, region, _ in found] == [
@@ -92,6 +95,27 @@ def test_regions_equal_ridge_on_their_voxels():
             predicted = model.predict(betas[test][:, mask])
             expected = np.mean([pearsonr(p, t)[0] for p, t in zip(predicted.T, Y[test].T, strict=True)])
             assert table[name, region] == pytest.approx(expected, abs=1e-5)
+
+
+def test_of_a_wide_latent_a_seeded_sample_is_looked_at(tmp_path):
+    n = 40
+    latents = draw(n)
+    # Dimensions that are all alike: any sample of them has the mean of all.
+    alike = np.repeat(latents.z_text[:, :1], 15, axis=1).reshape(n, 3, 5)
+    latents = Latents(latents.stimulus_ids, latents.z_image, latents.z_text, alike, latents.c_text)
+    subject, alphas = scanned(latents, n), dict.fromkeys(LATENT_NAMES, 3.0)
+    whole, few, other = (
+        {entry[:2]: entry[2] for entry in region_accuracy(subject, latents, alphas, **options)}
+        for options in ({}, {"sampled_targets": 6}, {"sampled_targets": 6, "seed": 1})
+    )
+    for region in ("all", "early", "late"):
+        assert few["c_image", region] == pytest.approx(whole["c_image", region], abs=1e-5)
+        assert few["z_text", region] == whole["z_text", region]
+        assert few["z_image", region] != pytest.approx(whole["z_image", region], abs=1e-5)
+        assert few["z_image", region] != other["z_image", region]
+    save_latents(tmp_path / "latents", latents, "small", "f")
+    stored = region_accuracy(subject, open_latents(tmp_path / "latents"), alphas, sampled_targets=6)
+    assert [entry[2] for entry in stored] == pytest.approx(list(few.values()), abs=1e-6)
 
 
 def test_refuses_missing_latents():

@@ -140,10 +140,7 @@ def _sample(t: int, groups: int, share: int, seed: int) -> NDArray[np.int64]:
 
 
 def _take(targets: Targets, columns: NDArray[np.int64], memory: float) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    taken = np.empty((targets.shape[0], len(columns)))
-    for block, values in targets.blocks(block_width(targets, 1, memory)):
-        first, last = np.searchsorted(columns, [block.start, block.stop])
-        taken[:, first:last] = values[:, columns[first:last] - block.start]
+    taken = targets.take(columns, memory).astype(np.float64, copy=False)
     return _centre(taken, varying(taken))
 
 

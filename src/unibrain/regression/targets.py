@@ -164,6 +164,27 @@ class Targets:
         for block, values in self.blocks(width):
             yield block, values.copy() if self.in_memory else values
 
+    def take(self, columns: NDArray[np.int64], memory: float) -> NDArray[Any]:
+        """Some columns, reading all blocks once.
+
+        Parameters
+        ----------
+        columns : ndarray of int64
+            Ascending.
+        memory : float
+            Bytes for the blocks.
+
+        Returns
+        -------
+        ndarray of shape (n, len(columns))
+            In `compute`'s precision.
+        """
+        taken = np.empty((self.shape[0], len(columns)), dtype=self.compute)
+        for block, values in self.blocks(block_width(self, 1, memory)):
+            first, last = np.searchsorted(columns, [block.start, block.stop])
+            taken[:, first:last] = values[:, columns[first:last] - block.start]
+        return taken
+
     def refuse(self, block: slice, values: NDArray[Any]) -> Never:
         """Raise `InputError` that names the first value that is not finite in a block of targets."""
         wrong = np.argwhere(~np.isfinite(values))

@@ -7,6 +7,7 @@ from typing import Any
 
 from unibrain.evaluation.scores import Score, Scores
 from unibrain.latents.latents import LATENT_NAMES, LATENT_TITLES
+from unibrain.regression.accuracy import SAMPLED_TARGETS
 from unibrain.report.audit_view import audit_view
 from unibrain.report.content import ReportContent
 from unibrain.report.explanations import EXPLANATIONS, Explanation, limits_of
@@ -60,6 +61,7 @@ def render_report(content: ReportContent) -> str:
         tiles=[_row(score) for score in content.scores.scores if score.name.startswith("two_way") and score.value],
         sortable=[_row(score) for score in content.scores.scores if score.per_image],
         accuracy=_accuracy(content.scores),
+        sampled_targets=f"{SAMPLED_TARGETS:,}",
         penalties=penalty_chart(content.alpha_choices),
         bands=band_table(content.bands),
         audit=audit_view(content.audit, content.audit_pictures),
