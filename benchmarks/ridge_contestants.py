@@ -197,7 +197,8 @@ def himalaya(folder: Path, targets: list[int], solver: str) -> dict[str, Any]:
 def himalaya_cv(folder: Path, targets: list[int], estimator: str) -> dict[str, Any]:
     """KernelRidgeCV or RidgeCV of himalaya, five folds over the penalties that are our default.
 
-    With its PyTorch backend: its NumPy backend decomposes kernels by a driver that runs on one core, for longer than a quarter of an hour.
+    With its PyTorch backend: its NumPy backend decomposes kernels by a driver that runs on one core, which had not
+    finished one of them after a quarter of an hour.
     """
     import himalaya.backend
     import himalaya.kernel_ridge
