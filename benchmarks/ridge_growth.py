@@ -32,6 +32,8 @@ def draw_growth(rows: list[dict[str, Any]], path: Path) -> None:
         axis.plot(x, [row["kernel"] for row in chosen], "s-", color="#c8553d", label="kernel, factor, operator")
         axis.set_xscale("log")
         axis.set_yscale("log")
+        axis.set_xticks(x, [f"{size:,}" for size in x])
+        axis.minorticks_off()
         axis.set_xlabel(title)
         axis.set_ylabel("seconds")
     axis.legend(frameon=False, fontsize=8)
