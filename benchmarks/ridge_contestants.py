@@ -198,7 +198,7 @@ def himalaya_cv(folder: Path, targets: list[int], estimator: str) -> dict[str, A
     """KernelRidgeCV or RidgeCV of himalaya, five folds over the penalties that are our default.
 
     With its PyTorch backend: its NumPy backend decomposes kernels by a driver that runs on one core, which had not
-    finished one of them after a quarter of an hour.
+    finished one of them after thirteen minutes.
     """
     import himalaya.backend
     import himalaya.kernel_ridge
