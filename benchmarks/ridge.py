@@ -166,9 +166,8 @@ def main() -> None:
         fits["chosen"] = run("ours-fit", **own)
         fits["chosen, random projections"] = run("ours-fit", **own, projection="random")
         fits["chosen, leaving one out"] = run("ours-fit", **own, folds="loo")
-    result["fits"] = {
-        name: found and [round(found["fit"], 1), round(found["peak_gb"], 2)] for name, found in fits.items()
-    }
+    result["fit_seconds"] = {name: found and round(found["fit"], 1) for name, found in fits.items()}
+    result["fit_peak_gb"] = {name: found and round(found["peak_gb"], 2) for name, found in fits.items()}
     if not arguments.no_himalaya:
         peers = [
             run("himalaya", targets=[min(count, t) for count in counts], solver=solver)

@@ -3,27 +3,12 @@
 import numpy as np
 import pytest
 from sklearn.linear_model import Ridge
-from stored_targets import SHAPES, VOXELS, M, N, make, same, store
+from stored_targets import SHAPES, VOXELS, M, N, make, same
 
 from unibrain.errors import InputError
 from unibrain.latents import LATENT_NAMES, Latents
-from unibrain.latents import writer as writer_module
 from unibrain.regression import BrainDecoder
 from unibrain.regression import gain_fit as gain_module
-from unibrain.regression import targets as targets_module
-
-
-@pytest.fixture(scope="module")
-def data():
-    return make()
-
-
-@pytest.fixture
-def stored(tmp_path, data, monkeypatch):
-    monkeypatch.setattr(writer_module, "CHUNK", (16, 8))
-    # Blocks of a few columns, so that there are many of them.
-    monkeypatch.setattr(targets_module, "MAX_BLOCK_BYTES", N * 4 * 9)
-    return store(tmp_path / "latents", data[1])
 
 
 def test_gain_of_many_images_is_that_of_a_seeded_sample(data, monkeypatch):

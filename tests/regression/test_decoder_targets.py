@@ -6,22 +6,7 @@ from stored_targets import N, make, same, store
 
 from unibrain.errors import InputError
 from unibrain.latents import LATENT_NAMES
-from unibrain.latents import writer as writer_module
 from unibrain.regression import BrainDecoder
-from unibrain.regression import targets as targets_module
-
-
-@pytest.fixture(scope="module")
-def data():
-    return make()
-
-
-@pytest.fixture
-def stored(tmp_path, data, monkeypatch):
-    monkeypatch.setattr(writer_module, "CHUNK", (16, 8))
-    # Blocks of a few columns, so that there are many of them.
-    monkeypatch.setattr(targets_module, "MAX_BLOCK_BYTES", N * 4 * 9)
-    return store(tmp_path / "latents", data[1])
 
 
 @pytest.mark.parametrize("parameters", [{"alpha": 20.0}, {"alpha_per": "token"}, {"rescale": "test"}])

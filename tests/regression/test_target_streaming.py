@@ -6,32 +6,18 @@ import os
 import numpy as np
 import pytest
 from sklearn.linear_model import Ridge
-from stored_targets import M, N, make, same, store
+from stored_targets import M, N, same, store
 
 from unibrain.errors import InputError
 from unibrain.latents import LATENT_NAMES, Latents, LatentWriter, load_latents, open_latents, save_latents
 from unibrain.latents import writer as writer_module
 from unibrain.regression import BrainDecoder
-from unibrain.regression import targets as targets_module
 from unibrain.regression.targets import Targets, block_width
 
 
 @pytest.fixture(autouse=True)
 def _record_every_part(monkeypatch):
     monkeypatch.setattr(writer_module, "INTERVAL", 0.0)
-
-
-@pytest.fixture(scope="module")
-def data():
-    return make()
-
-
-@pytest.fixture
-def stored(tmp_path, data, monkeypatch):
-    monkeypatch.setattr(writer_module, "CHUNK", (16, 8))
-    # Blocks of a few columns, so that there are many of them.
-    monkeypatch.setattr(targets_module, "MAX_BLOCK_BYTES", N * 4 * 9)
-    return store(tmp_path / "latents", data[1])
 
 
 @pytest.mark.parametrize("storage", ["npy", "zarr"])

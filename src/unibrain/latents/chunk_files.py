@@ -141,7 +141,12 @@ class ChunkFiles:
     def foretell(self, row: int, column: int) -> None:
         """Tell the system that a chunk will be read soon: it fetches it from the disk while the processor works.
 
-        Does nothing where the system cannot be told (`FORETOLD`).
+        Does nothing where the system cannot be told (`FORETOLD`), or there is no such file.
+
+        Parameters
+        ----------
+        row, column : int
+            Which one, counted in chunks.
         """
         if not FORETOLD:
             return

@@ -75,7 +75,18 @@ class LatentColumns:
             part()
 
     def parts(self, out: NDArray[Any], columns: slice) -> list[Callable[[], None]]:
-        """What `read_into` does, in parts that may be done in any order and side by side."""
+        """What `read_into` does, in parts that may be done in any order and side by side.
+
+        Parameters
+        ----------
+        out, columns
+            See `read_into`.
+
+        Returns
+        -------
+        list of callable
+            Each fills some rows of `out`, and raises what `read_into` raises.
+        """
         if self._files is not None:
             return [
                 partial(self._read_chunks, self._files, row, places, out, columns) for row, places in self._chunk_rows
@@ -91,7 +102,13 @@ class LatentColumns:
         return self._files is not None and FORETOLD
 
     def foretell(self, columns: slice) -> None:
-        """Let the system fetch a block of columns from the disk while the processor works on something else."""
+        """Let the system fetch a block of columns from the disk while the processor works on something else.
+
+        Parameters
+        ----------
+        columns : slice
+            With start and stop, as `read_into` will be asked for. Nothing happens unless `foretold`.
+        """
         if self._files is not None:
             for row, _ in self._chunk_rows:
                 for column in _overlapping(columns, self._files.chunks[1]):

@@ -106,22 +106,22 @@ def fit_gains(
     targets, shapes, rescale = targets_of(latents), shapes_of(latents), decoder.rescale
     leave_out = rescale.startswith("train")
     rows = measured_rows(latents.stimulus_ids, decoder.seed)
-    pairs = [(name, system) for system in systems for name in system.latents]
     found: dict[str, NDArray[np.float32]] = {}
-    by_alpha: dict[float, NDArray[np.float64]] = {}
-    of: System | None = None
-    for name, system in track(pairs, "rescale latents", unit="latent") if decoder.verbose else pairs:
-        if leave_out:
-            needed = [float(value) for value in np.unique(alphas[name])]
-            # Latents often share an alpha. What the next one does not need is dropped, for memory.
-            by_alpha = {alpha: by_alpha[alpha] for alpha in needed if alpha in by_alpha and of is system}
-            missing = [alpha for alpha in needed if alpha not in by_alpha]
-            by_alpha |= left_out_operators(system.solver, latents.stimulus_ids, rows, missing)
-            operators = Operators(by_alpha, alphas[name], targets[name].compute, backend)
-        else:
-            operators = Operators({1.0: np.zeros((0, len(latents)))}, np.ones(1), targets[name].compute, backend)
-        of = system
-        found[name] = _gain(operators, targets[name], shapes[name], rescale, decoder.memory * 1e9)
+    for system in systems:
+        by_alpha: dict[float, NDArray[np.float64]] = {}
+        for name in track(system.latents, "rescale latents", unit="latent") if decoder.verbose else system.latents:
+            if leave_out:
+                alpha = alphas[name]
+                needed = [float(value) for value in np.unique(alpha)]
+                # Latents often share an alpha. What the next one does not need is dropped, for memory.
+                by_alpha = {value: by_alpha[value] for value in needed if value in by_alpha}
+                missing = [value for value in needed if value not in by_alpha]
+                by_alpha |= left_out_operators(system.solver, latents.stimulus_ids, rows, missing)
+            else:
+                # No rows but the last, which gives the mean and tells whether all values are finite.
+                alpha, by_alpha = np.ones(1), {1.0: np.zeros((0, len(latents)))}
+            operators = Operators(by_alpha, alpha, targets[name].compute, backend)
+            found[name] = _gain(operators, targets[name], shapes[name], rescale, decoder.memory * 1e9)
     return {name: found[name] for name in LATENT_NAMES}
 
 

@@ -83,7 +83,7 @@ def predict_to(
         writer.write_columns(name, block, values)
         writer.mark(name, block.stop)
 
-    # One block waits for the disk while the next is multiplied.
+    # One block waits for the disk while the next is multiplied. Where to begin is decided now: `done` grows meanwhile.
     with ThreadPoolExecutor(1, "write") as pool:
         written: Future[None] | None = None
         for part in predict_blocks(decoder, scans, dict(writer.done)):

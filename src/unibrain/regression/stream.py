@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from unibrain.errors import InputError
 from unibrain.regression.backend import Backend, NumpyBackend
-from unibrain.regression.targets import Targets, block_width
+from unibrain.regression.targets import Targets, as_targets, block_width, varying
 
 __all__ = ["Operators", "apply_operator", "products", "variance"]
 
@@ -138,7 +138,7 @@ def variance(values: NDArray[Any], mean: NDArray[Any]) -> NDArray[np.float64]:
     found: NDArray[np.float64] = total / len(values)
     # The mean of a constant column may be off by a rounding error; only where that could be, it is looked at again.
     doubtful = np.flatnonzero(found <= 1e-8 * np.square(mean, dtype=np.float64))
-    found[doubtful[np.ptp(values[:, doubtful], axis=0) == 0]] = 0.0
+    found[doubtful[~varying(values[:, doubtful])]] = 0.0
     return found
 
 
@@ -171,7 +171,7 @@ def apply_operator(
             f"an operator for {operator.shape[1]} images meets targets of {targets.shape[0]}, expected as many: "
             "use the training targets"
         )
-    columns = Targets(targets, "of the regression", np.arange(targets.shape[0]))
+    columns = as_targets(targets)
     operators = Operators({1.0: operator}, np.ones(1), columns.compute, NumpyBackend())
     predictions = np.empty((len(operator), columns.shape[1]), dtype=columns.compute)
     for block, centred, mean, _ in products(operators, columns, memory):

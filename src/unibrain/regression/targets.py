@@ -160,7 +160,7 @@ class Targets:
         return values
 
     def own_blocks(self, width: int) -> Iterator[tuple[slice, NDArray[Any]]]:
-        """The same, yours to change."""
+        """What `blocks` yields, yours to change: of targets in memory, copies."""
         for block, values in self.blocks(width):
             yield block, values.copy() if self.in_memory else values
 
