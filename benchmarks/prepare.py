@@ -21,7 +21,7 @@ import h5py
 import nibabel
 import numpy as np
 
-from unibrain.scans.nsd.layout import NsdLayout
+from unibrain.scans.nsd_layout import NsdLayout
 from unibrain.simulation.experiment import draw_experiment
 from unibrain.simulation.settings import SimulationSettings
 from unibrain.simulation.tables import write_expdesign, write_responses, write_stim_info
@@ -36,7 +36,7 @@ import json, sys, time
 from pathlib import Path
 from unibrain.pipeline import PrepareSection, RunFolder, Settings, run_one
 from unibrain.scans import load_subject
-from unibrain.scans.nsd import sessions
+from unibrain.scans import nsd_betas as sessions
 read, opened, seconds = sessions.read_session, [], []
 
 def timed(layout, mask, session, trials, file_format):

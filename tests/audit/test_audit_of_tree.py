@@ -17,9 +17,9 @@ from unibrain.audit import Audit, load_audit
 from unibrain.cli.main import main
 from unibrain.errors import InputError
 from unibrain.pipeline import audit_tree
-from unibrain.scans.nsd import NsdLayout
-from unibrain.scans.nsd.design import read_design
-from unibrain.scans.nsd.regions import read_mask
+from unibrain.scans.nsd_layout import NsdLayout
+from unibrain.scans.nsd_design import read_design
+from unibrain.scans.nsd_regions import read_mask
 
 
 def sides(layout: NsdLayout) -> tuple[list[int], list[int]]:

@@ -15,7 +15,7 @@ from unibrain.audit.scan_checks import (
     count_voxels,
     region_voxels,
 )
-from unibrain.scans.nsd.design import Design
+from unibrain.scans.nsd_design import Design
 
 ALL = Sessions((1, 2, 3), (1, 2, 3), (1, 2, 3), (1, 2, 3))
 

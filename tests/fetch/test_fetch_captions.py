@@ -16,7 +16,7 @@ from unibrain.fetch.archive import MEMBERS
 from unibrain.fetch.bucket import NSD_BUCKET
 from unibrain.fetch.manifest import MANIFEST_FILE
 from unibrain.fetch.web import Web
-from unibrain.scans.nsd import NsdLayout
+from unibrain.scans.nsd_layout import NsdLayout
 
 KEY = "annotations/annotations_trainval2017.zip"
 TRAIN, VAL = MEMBERS["train2017"], MEMBERS["val2017"]

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from unibrain.cli.main import main
 from unibrain.errors import InputError
 from unibrain.fetch.numbers import parse_numbers
-from unibrain.scans.numbers import as_ranges
+from unibrain.scans.nsd_layout import as_ranges
 
 BETAS = "nsddata_betas/ppdata/subj01/func1pt8mm/betas_fithrf_GLMdenoise_RR"
 

@@ -14,7 +14,7 @@ from unibrain.fetch.manifest import MANIFEST_FILE
 from unibrain.fetch.plan import label_volumes
 from unibrain.fetch.web import Web
 from unibrain.scans import read_nsd
-from unibrain.scans.nsd import NsdLayout
+from unibrain.scans.nsd_layout import NsdLayout
 
 BETAS = "nsddata_betas/ppdata/subj01/func1pt8mm/betas_fithrf_GLMdenoise_RR"
 ROI = "nsddata/ppdata/subj01/func1pt8mm/roi"

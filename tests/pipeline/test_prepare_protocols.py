@@ -14,7 +14,8 @@ from unibrain.pipeline import BackboneSource, PrepareSection, RunFolder, Setting
 from unibrain.reconstruction import load_decoded
 from unibrain.regression import BrainDecoder
 from unibrain.scans import load_subject, split_hash
-from unibrain.scans.nsd import NsdLayout, sessions
+from unibrain.scans import nsd_betas as sessions
+from unibrain.scans.nsd_layout import NsdLayout
 from unibrain.simulation import SimulationSettings, simulate_nsd
 
 SIMULATE = SimulateSection(training_images=24, test_images=5, sessions=2)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from unibrain.scans.nsd import NsdLayout
+from unibrain.scans.nsd_layout import NsdLayout
 from unibrain.simulation import SimulationSettings, simulate_nsd
 
 SMALL = SimulationSettings(

@@ -13,7 +13,7 @@ from scipy.io import loadmat, savemat
 
 from unibrain.errors import InputError
 from unibrain.scans import PrepareSettings, read_nsd
-from unibrain.scans.nsd import NsdLayout
+from unibrain.scans.nsd_layout import NsdLayout
 
 NIFTI = PrepareSettings(file_format="nifti")
 HDF5 = PrepareSettings(file_format="hdf5")

@@ -12,7 +12,7 @@ from damage import HDF5, NIFTI, message, rewrite_hdf5, rewrite_nifti
 
 from unibrain.errors import InputError
 from unibrain.scans import PrepareSettings, read_nsd
-from unibrain.scans.nsd import NsdLayout
+from unibrain.scans.nsd_layout import NsdLayout
 
 FILES: dict[str, Callable[[NsdLayout], Path]] = {
     "design": lambda layout: layout.expdesign,

@@ -8,7 +8,7 @@ import pytest
 from damage import message, rewrite_design, rewrite_table
 from scipy.io import loadmat, savemat
 
-from unibrain.scans.nsd import NsdLayout
+from unibrain.scans.nsd_layout import NsdLayout
 
 
 @pytest.mark.parametrize("column", ["73KID", "10KID"])

@@ -10,8 +10,8 @@ import pytest
 from scipy.io import loadmat
 
 from unibrain.scans import PrepareSettings, Subject, read_nsd
-from unibrain.scans.nsd import NsdLayout
-from unibrain.scans.nsd.regions import read_label_table
+from unibrain.scans.nsd_layout import NsdLayout
+from unibrain.scans.nsd_regions import read_label_table
 
 SUBJECTS = (1, 2)
 

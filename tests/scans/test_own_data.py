@@ -10,9 +10,10 @@ import pytest
 from own_data import GRID, PICTURES, OwnData, make_own_data
 
 from unibrain.errors import InputError
-from unibrain.scans.own import read_own, read_table
-from unibrain.scans.own.masks import read_mask
-from unibrain.scans.own.matrix import open_scans
+from unibrain.scans.custom import read_custom
+from unibrain.scans.custom_table import read_table
+from unibrain.scans.custom_scans import read_mask
+from unibrain.scans.custom_scans import open_scans
 
 
 @pytest.fixture
@@ -116,7 +117,7 @@ def test_every_format_gives_the_same_matrix(data: OwnData, save: Callable[[OwnDa
 
 
 def test_a_subject_of_averages_z_scored_with_training_statistics(data: OwnData) -> None:
-    subject = read_own(read_table(data.table), data.scans, data.mask_file, name="lab-7")
+    subject = read_custom(read_table(data.table), data.scans, data.mask_file, name="lab-7")
     averages = np.concatenate([data.matrix[:4], (data.matrix[4:8] + data.matrix[8:]) / 2]).astype(np.float64)
     is_test = np.isin(np.arange(8), [1, 5])
     train = averages[~is_test]
@@ -133,27 +134,27 @@ def test_a_subject_of_averages_z_scored_with_training_statistics(data: OwnData) 
 
 def test_single_training_scans_and_z_scores_per_session(data: OwnData) -> None:
     table = read_table(data.table)
-    single = read_own(table, data.scans, average="test", zscore="none")
+    single = read_custom(table, data.scans, average="test", zscore="none")
     assert np.bincount(single.stimulus_ids).tolist() == [1, 1, 1, 1, 2, 1, 2, 2]
     np.testing.assert_allclose(single.betas[single.stimulus_ids == 4], data.matrix[[4, 8]])
     np.testing.assert_allclose(single.test.betas[1], data.matrix[[5, 9]].mean(axis=0), rtol=1e-5)
-    by_session = read_own(table, data.scans, average="test", zscore="session")
+    by_session = read_custom(table, data.scans, average="test", zscore="session")
     tuesday = data.matrix[[8, 10, 11]].astype(np.float64)
     expected = (data.matrix[8] - tuesday.mean(0)) / tuesday.std(0, ddof=1)
     np.testing.assert_allclose(by_session.betas[by_session.stimulus_ids == 4][1], expected, atol=1e-5)
 
 
 def test_the_order_of_lines_does_not_matter_and_the_base_is_honoured(data: OwnData, tmp_path: Path) -> None:
-    expected = read_own(read_table(data.table), data.scans)
+    expected = read_custom(read_table(data.table), data.scans)
     rows = data.rows()
     rows.reverse()
     from_one = [{"scan_from_1": str(int(row.pop("scan_from_0")) + 1), **row} for row in rows]
     path = tmp_path / "other.tsv"
     data.write_rows(from_one, path)
-    np.testing.assert_array_equal(read_own(read_table(path), data.scans).betas, expected.betas)
+    np.testing.assert_array_equal(read_custom(read_table(path), data.scans).betas, expected.betas)
     plain = [{"scan": row.pop("scan_from_1"), **row} for row in from_one]
     data.write_rows(plain, path)
-    np.testing.assert_array_equal(read_own(read_table(path, scan_base=1), data.scans).betas, expected.betas)
+    np.testing.assert_array_equal(read_custom(read_table(path, scan_base=1), data.scans).betas, expected.betas)
 
 
 def test_unused_scans_are_left_out(data: OwnData) -> None:
@@ -162,7 +163,7 @@ def test_unused_scans_are_left_out(data: OwnData) -> None:
     data.write_rows(rows)
     table = read_table(data.table)
     assert (table.rows, len(table.scans)) == (12, 11)
-    assert read_own(table, data.scans).repeats.tolist() == [1] * 5 + [2] * 3
+    assert read_custom(table, data.scans).repeats.tolist() == [1] * 5 + [2] * 3
 
 
 def test_captions_of_several_columns_and_rows_are_put_together(data: OwnData) -> None:
@@ -187,7 +188,7 @@ def test_without_captions_and_split(data: OwnData) -> None:
     assert read_table(data.table, test_share=0.4, seed=3).is_test.tolist() == table.is_test.tolist()
     draws = {tuple(read_table(data.table, test_share=0.4, seed=seed).is_test) for seed in range(8)}
     assert len(draws) > 1
-    subject = read_own(table, data.scans)
+    subject = read_custom(table, data.scans)
     assert not set(subject.train.stimulus_ids) & set(subject.test.stimulus_ids)
 
 
@@ -199,7 +200,7 @@ def test_regions_on_the_grid_and_per_voxel(data: OwnData, tmp_path: Path) -> Non
     np.savetxt(tmp_path / "odd.csv", np.arange(30) % 2, fmt="%d")
     np.save(tmp_path / "even.npy", np.arange(30) % 2 == 0)
     files = {"late": grid, "odd": tmp_path / "odd.csv", "even": tmp_path / "even.npy"}
-    subject = read_own(read_table(data.table), data.scans, data.mask_file, files)
+    subject = read_custom(read_table(data.table), data.scans, data.mask_file, files)
     assert subject.regions["late"].tolist() == (volume > 0)[data.mask].tolist()
     assert subject.regions["odd"].tolist() == [n % 2 == 1 for n in range(30)]
     assert subject.regions["even"].tolist() == [n % 2 == 0 for n in range(30)]
@@ -353,7 +354,7 @@ def no_scans(data: OwnData) -> None:
 def test_every_mistake_is_one_sentence(data: OwnData, mistake: Callable[[OwnData], None], sentence: str) -> None:
     mistake(data)
     with pytest.raises(InputError, match=sentence) as caught:
-        read_own(read_table(data.table), data.scans)
+        read_custom(read_table(data.table), data.scans)
     assert "\n" not in str(caught.value)
 
 
@@ -365,7 +366,7 @@ def test_a_column_that_contradicts_the_option(data: OwnData) -> None:
 def test_sessions_are_needed_to_z_score_them(data: OwnData) -> None:
     data.write_rows([{key: value for key, value in row.items() if key != "session"} for row in data.rows()])
     with pytest.raises(InputError, match="found no column session"):
-        read_own(read_table(data.table), data.scans, zscore="session")
+        read_custom(read_table(data.table), data.scans, zscore="session")
 
 
 @pytest.mark.parametrize(
@@ -389,26 +390,26 @@ def test_masks_that_do_not_fit(data: OwnData, tmp_path: Path) -> None:
     table, volumes = read_table(data.table), save_volumes(data)
     other = data.save_nifti(tmp_path / "other.nii.gz", np.ones((4, 3, 6), dtype=np.int16))
     with pytest.raises(InputError, match=r"found a grid of \(4, 3, 5\), expected \(4, 3, 6\) as in other"):
-        read_own(table, volumes, other)
+        read_custom(table, volumes, other)
     moved = data.save_nifti(tmp_path / "moved.nii.gz", data.mask.astype(np.int16), shift=2)
     with pytest.raises(InputError, match="in another place"):
-        read_own(table, volumes, moved)
+        read_custom(table, volumes, moved)
     with pytest.raises(InputError, match="found 30 columns, expected 72"):
-        read_own(table, data.scans, other)
+        read_custom(table, data.scans, other)
     empty = data.save_nifti(tmp_path / "empty.nii.gz", -data.mask.astype(np.int16))
     with pytest.raises(InputError, match="found no voxel above 0"):
-        read_own(table, volumes, empty)
+        read_custom(table, volumes, empty)
     with pytest.raises(InputError, match=r"expected \(4, 3, 5\) as in mask"):
-        read_own(table, volumes, data.mask_file, {"V1": other})
+        read_custom(table, volumes, data.mask_file, {"V1": other})
     with pytest.raises(InputError, match="and the scans have no grid"):
-        read_own(table, data.scans, None, {"V1": other})
+        read_custom(table, data.scans, None, {"V1": other})
     np.save(tmp_path / "short.npy", np.ones(29))
     with pytest.raises(InputError, match=r"found 29 values for region V1, expected 30"):
-        read_own(table, data.scans, None, {"V1": tmp_path / "short.npy"})
+        read_custom(table, data.scans, None, {"V1": tmp_path / "short.npy"})
     with pytest.raises(
         InputError, match=r"another kind of file, expected a matrix of scans whose name ends in \.npy, \.csv"
     ):
-        read_own(table, tmp_path / "betas.npz")
+        read_custom(table, tmp_path / "betas.npz")
 
 
 def test_datasets_of_hdf5_are_named(data: OwnData) -> None:

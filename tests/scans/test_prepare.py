@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unibrain.errors import InputError
-from unibrain.scans.nsd.design import Design
+from unibrain.scans.nsd_design import Design
 from unibrain.scans.prepare import average_repeats, standardise
 
 

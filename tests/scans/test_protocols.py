@@ -12,9 +12,9 @@ import pytest
 
 from unibrain.errors import InputError
 from unibrain.scans import PROTOCOLS, PrepareSettings, Subject, load_subject, read_nsd, save_subject, split_hash
-from unibrain.scans.nsd import NsdLayout
-from unibrain.scans.nsd.design import read_design
-from unibrain.scans.split import split_manifest, write_split
+from unibrain.scans.nsd_layout import NsdLayout
+from unibrain.scans.nsd_design import read_design
+from unibrain.scans.subject import split_manifest, write_split
 from unibrain.simulation import SimulationSettings
 from unibrain.simulation.experiment import draw_experiment
 

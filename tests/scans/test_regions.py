@@ -9,8 +9,8 @@ import pytest
 
 from unibrain.errors import InputError
 from unibrain.scans import PrepareSettings, read_nsd
-from unibrain.scans.nsd import NsdLayout
-from unibrain.scans.nsd.regions import REGIONS, read_mask, read_regions
+from unibrain.scans.nsd_layout import NsdLayout
+from unibrain.scans.nsd_regions import REGIONS, read_mask, read_regions
 
 
 def volume(layout: NsdLayout, name: str) -> np.ndarray:

@@ -17,8 +17,11 @@ from scipy.io import loadmat
 
 from unibrain.errors import InputError
 from unibrain.scans import PrepareSettings, read_nsd
-from unibrain.scans.nsd import NsdLayout, betas, ceiling, sessions
-from unibrain.scans.nsd.design import Design
+from unibrain.scans import nsd_betas as betas
+from unibrain.scans import noise_ceiling as ceiling
+from unibrain.scans import nsd_betas as sessions
+from unibrain.scans.nsd_layout import NsdLayout
+from unibrain.scans.nsd_design import Design
 from unibrain.simulation.volumes import write_betas
 
 

@@ -15,7 +15,7 @@ from scipy.io import loadmat
 
 from unibrain.errors import InputError
 from unibrain.scans import read_nsd
-from unibrain.scans.nsd import NsdLayout
+from unibrain.scans.nsd_layout import NsdLayout
 from unibrain.simulation import SimulationSettings, simulate_nsd, writer
 from unibrain.stimuli import read_nsd_stimuli
 from unibrain.stimuli.scenes import describe

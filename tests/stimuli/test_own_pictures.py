@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from unibrain.errors import InputError
-from unibrain.stimuli import read_own_stimuli, write_own_stimuli
+from unibrain.stimuli import read_custom_stimuli, write_custom_stimuli
 from unibrain.stimuli.picture_files import open_square
 
 
@@ -78,20 +78,20 @@ NAMES = ("a.png", "c.png", "more/b.png")
 
 def test_written_and_read_back(tmp_path: Path) -> None:
     folder, captions = folder_of(tmp_path), (("one",), ("two", "zwei"), ("three",))
-    assert write_own_stimuli(tmp_path / "stimuli", folder, NAMES, captions) == 24
-    stimuli = read_own_stimuli(tmp_path / "stimuli", [2, 0, 2])
+    assert write_custom_stimuli(tmp_path / "stimuli", folder, NAMES, captions) == 24
+    stimuli = read_custom_stimuli(tmp_path / "stimuli", [2, 0, 2])
     assert stimuli.stimulus_ids.tolist() == [0, 2]
     assert stimuli.captions([2, 0]) == [("three",), ("one",)]
     found = stimuli.pictures([2, 0])
     np.testing.assert_array_equal(found[0], open_square(folder / "more/b.png", 24))
     np.testing.assert_array_equal(found[1], open_square(folder / "a.png", 24))
     assert found.dtype == np.uint8
-    assert write_own_stimuli(tmp_path / "stimuli", folder, NAMES, captions, size=16, crop="pad") == 16
+    assert write_custom_stimuli(tmp_path / "stimuli", folder, NAMES, captions, size=16, crop="pad") == 16
 
 
 def test_without_captions(tmp_path: Path) -> None:
-    write_own_stimuli(tmp_path / "stimuli", folder_of(tmp_path), NAMES, [()] * 3)
-    stimuli = read_own_stimuli(tmp_path / "stimuli")
+    write_custom_stimuli(tmp_path / "stimuli", folder_of(tmp_path), NAMES, [()] * 3)
+    stimuli = read_custom_stimuli(tmp_path / "stimuli")
     assert not stimuli.has_captions
     assert stimuli.captions([1, 2]) == [(), ()]
 
@@ -144,21 +144,21 @@ def test_every_mistake_is_one_sentence(tmp_path: Path, mistake: Callable[[Path],
     folder = folder_of(tmp_path)
     mistake(folder)
     with pytest.raises(InputError, match=sentence):
-        write_own_stimuli(tmp_path / "stimuli", folder, NAMES, [()] * 3)
+        write_custom_stimuli(tmp_path / "stimuli", folder, NAMES, [()] * 3)
     assert not (tmp_path / "stimuli").exists()
 
 
 def test_damaged_stimuli(tmp_path: Path) -> None:
     folder = folder_of(tmp_path)
-    write_own_stimuli(tmp_path / "stimuli", folder, NAMES, [()] * 3)
+    write_custom_stimuli(tmp_path / "stimuli", folder, NAMES, [()] * 3)
     with pytest.raises(InputError, match="found 3 pictures, expected one with the 0-based id 3"):
-        read_own_stimuli(tmp_path / "stimuli", [3])
+        read_custom_stimuli(tmp_path / "stimuli", [3])
     pictures = tmp_path / "stimuli" / "pictures.npy"
     pictures.write_bytes(pictures.read_bytes()[:-1])
     with pytest.raises(InputError, match=r"pictures\.npy: cannot be read"):
-        read_own_stimuli(tmp_path / "stimuli")
+        read_custom_stimuli(tmp_path / "stimuli")
     (tmp_path / "stimuli" / "stimuli.json").write_text("{}")
     with pytest.raises(InputError, match=r"stimuli\.json: cannot be read"):
-        read_own_stimuli(tmp_path / "stimuli")
+        read_custom_stimuli(tmp_path / "stimuli")
     with pytest.raises(InputError, match="found no such folder"):
-        write_own_stimuli(tmp_path / "stimuli", tmp_path / "nowhere", NAMES, [()] * 3)
+        write_custom_stimuli(tmp_path / "stimuli", tmp_path / "nowhere", NAMES, [()] * 3)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from unibrain.scans.nsd.design import Design
+from unibrain.scans.nsd_design import Design
 from unibrain.scans.subject import Subject
 
 __all__ = ["Images"]

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from unibrain.audit.images import Images
 from unibrain.audit.scan_checks import Sessions
 from unibrain.errors import InputError
-from unibrain.scans.split import split_hash
+from unibrain.scans.subject import split_hash
 from unibrain.scans.subject import Subject
 
 __all__ = ["Material", "SessionBetas", "material_of_subject"]

@@ -11,13 +11,13 @@ from unibrain.audit.images import Images
 from unibrain.audit.material import Material, SessionBetas
 from unibrain.audit.scan_checks import Sessions
 from unibrain.errors import InputError
-from unibrain.scans.nsd.betas import FILE_FORMATS, read_session
-from unibrain.scans.nsd.ceiling import read_noise_ceiling
-from unibrain.scans.nsd.design import Design, read_design, read_expdesign
-from unibrain.scans.nsd.files import whole_file
-from unibrain.scans.nsd.layout import NsdLayout
-from unibrain.scans.nsd.regions import read_mask, read_regions
-from unibrain.scans.nsd.stim_info import read_stim_info
+from unibrain.scans.nsd_betas import FILE_FORMATS, read_session
+from unibrain.scans.noise_ceiling import read_noise_ceiling
+from unibrain.scans.nsd_design import Design, read_design, read_expdesign
+from unibrain.scans.foreign import whole_file
+from unibrain.scans.nsd_layout import NsdLayout
+from unibrain.scans.nsd_regions import read_mask, read_regions
+from unibrain.scans.nsd_design import read_stim_info
 from unibrain.stimuli.nsd import read_annotations
 from unibrain.workspace.progress import track
 
@@ -31,7 +31,7 @@ class NsdMaterial:
     ----------
     layout : NsdLayout
     mask : str
-        Voxels to look at; see `unibrain.scans.nsd.regions`.
+        Voxels to look at; see `unibrain.scans.nsd_regions`.
     file_format : {"auto", "nifti", "hdf5"}
         Which copy of the betas; ``"auto"`` takes, for each session, what is there.
     """
@@ -114,7 +114,7 @@ def material_of_tree(tree: NsdMaterial, regions: str = "default") -> Material:
     ----------
     tree : NsdMaterial
     regions : str
-        See `unibrain.scans.nsd.regions.read_regions`.
+        See `unibrain.scans.nsd_regions.read_regions`.
 
     Returns
     -------

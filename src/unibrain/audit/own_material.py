@@ -8,24 +8,24 @@ from numpy.typing import NDArray
 
 from unibrain.audit.material import SessionBetas
 from unibrain.errors import InputError
-from unibrain.scans.own.masks import read_mask
-from unibrain.scans.own.matrix import open_scans
-from unibrain.scans.own.table import OwnTable
+from unibrain.scans.custom_scans import read_mask
+from unibrain.scans.custom_scans import open_scans
+from unibrain.scans.custom_table import CustomTable
 from unibrain.workspace.progress import track
 
 __all__ = ["own_betas"]
 
 
 def own_betas(
-    table: OwnTable, scans: Path, mask: Path | None = None, dataset: str | None = None
+    table: CustomTable, scans: Path, mask: Path | None = None, dataset: str | None = None
 ) -> Iterator[SessionBetas]:
     """Go through the sessions of own scans; without sessions in the table, all scans are one.
 
     Parameters
     ----------
-    table : OwnTable
+    table : CustomTable
     scans, mask, dataset
-        As in `unibrain.scans.own.read_own`.
+        As in `unibrain.scans.read_custom`.
 
     Yields
     ------

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from unibrain.audit.audit import Finding, Level, RegionVoxels, SessionVoxels
 from unibrain.audit.images import Images
 from unibrain.audit.wording import count, some
-from unibrain.scans.nsd.layout import REPEATS
-from unibrain.scans.numbers import as_ranges
+from unibrain.scans.nsd_layout import REPEATS
+from unibrain.scans.nsd_layout import as_ranges
 
 __all__ = [
     "MANY_VOXELS",

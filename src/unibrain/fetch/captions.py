@@ -17,7 +17,7 @@ from unibrain.fetch.shown import readable_bytes
 from unibrain.fetch.space import check_space
 from unibrain.fetch.terms import COCO_LICENCE
 from unibrain.fetch.web import Web
-from unibrain.scans.nsd.layout import NsdLayout
+from unibrain.scans.nsd_layout import NsdLayout
 from unibrain.workspace.lock import folder_lock
 from unibrain.workspace.progress import say
 

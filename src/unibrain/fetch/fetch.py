@@ -17,7 +17,7 @@ from unibrain.fetch.progress import Bytes, byte_bar
 from unibrain.fetch.shown import plan_text
 from unibrain.fetch.space import check_space, free_bytes
 from unibrain.fetch.web import Web
-from unibrain.scans.nsd.layout import SIMULATED_MARKER
+from unibrain.scans.nsd_layout import SIMULATED_MARKER
 from unibrain.workspace.lock import folder_lock
 from unibrain.workspace.progress import say
 

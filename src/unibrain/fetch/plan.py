@@ -7,11 +7,11 @@ from pathlib import Path
 
 from unibrain.errors import InputError
 from unibrain.fetch.bucket import Bucket, RemoteFile
-from unibrain.scans.nsd.betas import FILE_FORMATS
-from unibrain.scans.nsd.labels import ATLAS_LABELS, STANDARD_LABELS
-from unibrain.scans.nsd.layout import NsdLayout
-from unibrain.scans.nsd.regions import REGIONS
-from unibrain.scans.numbers import as_ranges
+from unibrain.scans.nsd_betas import FILE_FORMATS
+from unibrain.scans.nsd_regions import ATLAS_LABELS, STANDARD_LABELS
+from unibrain.scans.nsd_layout import NsdLayout
+from unibrain.scans.nsd_regions import REGIONS
+from unibrain.scans.nsd_layout import as_ranges
 
 __all__ = ["Choice", "Plan", "PlannedFile", "label_volumes", "make_plan"]
 
@@ -35,7 +35,7 @@ class Choice:
     file_format : {"hdf5", "nifti"}
         Of the betas.
     masks : tuple of str
-        Masks and regions that will be read, named as for reading (`unibrain.scans.nsd.regions`); ``"all"`` for every
+        Masks and regions that will be read, named as for reading (`unibrain.scans.nsd_regions`); ``"all"`` for every
         label volume. The volumes of the default regions come along where they exist.
     beta_version : str
     stimuli : bool
@@ -97,7 +97,7 @@ def label_volumes(masks: Iterable[str]) -> set[str]:
     Parameters
     ----------
     masks : iterable of str
-        Named as for reading, see `unibrain.scans.nsd.regions`; commas separate several.
+        Named as for reading, see `unibrain.scans.nsd_regions`; commas separate several.
 
     Returns
     -------

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from unibrain.fetch.plan import Plan, PlannedFile
-from unibrain.scans.numbers import as_ranges
+from unibrain.scans.nsd_layout import as_ranges
 
 __all__ = ["plan_text", "readable_bytes"]
 

@@ -106,7 +106,7 @@ def audit_tree(
         If the folder, the design, the mask or a region cannot be read.
     """
     from unibrain.audit import NEAR_DUPLICATE, NsdMaterial, examine, material_of_tree
-    from unibrain.scans.nsd.layout import NsdLayout
+    from unibrain.scans.nsd_layout import NsdLayout
 
     tree = NsdMaterial(NsdLayout(root, subject, beta_version), mask, file_format)
     threshold = NEAR_DUPLICATE if near_duplicate is None else near_duplicate
@@ -116,7 +116,7 @@ def audit_tree(
 def _material(run: RunFolder, settings: Settings) -> "Material":
     from unibrain.audit import NsdMaterial, clip_embeddings, material_of_subject
     from unibrain.scans import load_subject
-    from unibrain.scans.nsd.layout import NsdLayout
+    from unibrain.scans.nsd_layout import NsdLayout
 
     subject = load_subject(run.artefact("subject"))
     material = material_of_subject(subject, str(run.root))
@@ -156,8 +156,8 @@ def _material(run: RunFolder, settings: Settings) -> "Material":
 
 def _with_own(material: "Material", run: RunFolder, settings: Settings, section: "OwnSection") -> "Material":
     from unibrain.audit import own_betas
-    from unibrain.scans.own import read_table
-    from unibrain.scans.own.files import split_dataset
+    from unibrain.scans.custom_table import read_table
+    from unibrain.scans.foreign import split_dataset
 
     assert material.subject is not None
     stimuli = read_stimuli(run, settings, material.subject)

@@ -100,7 +100,7 @@ def prepare(run: RunFolder, settings: Settings) -> StageResult:
 
 
 def _prepare_own(run: RunFolder, section: OwnSection) -> StageResult:
-    from unibrain.scans.own.files import split_dataset
+    from unibrain.scans.foreign import split_dataset
 
     for key in ("scans", "pictures", "table"):
         if getattr(section, key) is None:
@@ -118,14 +118,15 @@ def _prepare_own(run: RunFolder, section: OwnSection) -> StageResult:
 
     def work() -> None:
         from unibrain.scans import save_subject, write_split
-        from unibrain.scans.own import read_own, read_table
-        from unibrain.stimuli import write_own_stimuli
+        from unibrain.scans.custom import read_custom
+        from unibrain.scans.custom_table import read_table
+        from unibrain.stimuli import write_custom_stimuli
 
         table = read_table(table_path, section.scan_base, section.test_share, section.split_seed)
-        size = write_own_stimuli(
+        size = write_custom_stimuli(
             run.artefact("stimuli"), pictures, table.pictures, table.captions, section.picture_size, section.crop
         )
-        subject = read_own(
+        subject = read_custom(
             table,
             scans,
             mask,

@@ -9,7 +9,7 @@ from unibrain.pipeline.settings import Settings
 from unibrain.workspace.run_folder import RunFolder
 
 if TYPE_CHECKING:
-    from unibrain.scans.nsd.layout import NsdLayout
+    from unibrain.scans.nsd_layout import NsdLayout
     from unibrain.scans.subject import Subject
     from unibrain.stimuli.stimuli import Stimuli
 
@@ -36,7 +36,7 @@ def nsd_root(run: RunFolder, settings: Settings) -> Path:
 
 
 def _layout(run: RunFolder, settings: Settings) -> "NsdLayout":
-    from unibrain.scans.nsd.layout import NsdLayout
+    from unibrain.scans.nsd_layout import NsdLayout
 
     return NsdLayout(nsd_root(run, settings), settings.prepare.subject, settings.prepare.beta_version)
 
@@ -81,9 +81,9 @@ def caption_source(settings: Settings) -> dict[str, str]:
 def read_stimuli(run: RunFolder, settings: Settings, subject: "Subject") -> "Stimuli":
     """Pictures (read when asked for) and captions of all images of a subject."""
     if settings.own is not None:
-        from unibrain.stimuli.own import read_own_stimuli
+        from unibrain.stimuli.custom import read_custom_stimuli
 
-        return read_own_stimuli(run.artefact("stimuli"), subject.stimulus_ids)
+        return read_custom_stimuli(run.artefact("stimuli"), subject.stimulus_ids)
     from unibrain.stimuli.nsd import read_nsd_stimuli
 
     section = settings.extract

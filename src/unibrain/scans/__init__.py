@@ -4,11 +4,9 @@
 keep the result in one file. It knows file layouts, and nothing of diffusion.
 """
 
-from unibrain.scans.nsd.read import read_nsd
-from unibrain.scans.protocols import PROTOCOLS, PrepareSettings
-from unibrain.scans.split import split_hash, write_split
-from unibrain.scans.store import load_subject, save_subject
-from unibrain.scans.subject import Subject
+from unibrain.scans.nsd import read_nsd
+from unibrain.scans.prepare import PROTOCOLS, PrepareSettings
+from unibrain.scans.subject import Subject, load_subject, save_subject, split_hash, write_split
 
 __all__ = [
     "PROTOCOLS",

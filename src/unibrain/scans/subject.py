@@ -9,8 +9,6 @@ from numpy.typing import NDArray
 
 from unibrain.errors import InputError
 
-__all__ = ["Subject"]
-
 
 @dataclass(frozen=True)
 class Subject:
@@ -138,3 +136,188 @@ class Subject:
             is_test=self.is_test[images],
             repeats=self.repeats[images],
         )
+
+
+"""A `Subject` in one file: numpy's npz without pickle, with the names in a piece of JSON inside."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unibrain.scans.foreign import require_file, whole_file
+from unibrain.workspace.atomic import atomic_path
+
+_VERSION = 1
+_ARRAYS = {
+    "betas": np.float32,
+    "stimulus_ids": np.int64,
+    "is_test": np.bool_,
+    "repeats": np.int64,
+    "voxel_indices": np.int64,
+    "noise_ceiling": np.float32,
+    "regions": np.bool_,
+}
+
+
+def save_subject(path: str | os.PathLike[str], subject: Subject) -> None:
+    """Write a subject to one ``.npz`` file, atomically.
+
+    Parameters
+    ----------
+    path : path-like
+    subject : Subject
+
+    Raises
+    ------
+    InputError
+        If the disk is full; nothing is changed then.
+    """
+    description = {
+        "version": _VERSION,
+        "name": subject.name,
+        "grid_shape": [int(n) for n in subject.grid_shape],
+        "regions": list(subject.regions),
+        "simulated": bool(subject.simulated),
+        "preparation": dict(subject.preparation),
+    }
+    regions = np.zeros((len(subject.regions), subject.betas.shape[1]), dtype=np.bool_)
+    for row, mask in enumerate(subject.regions.values()):
+        regions[row] = mask
+    arrays: dict[str, NDArray[Any]] = {
+        "description": np.frombuffer(json.dumps(description).encode(), dtype=np.uint8),
+        "regions": regions,
+    }
+    for name, dtype in _ARRAYS.items():
+        if name != "regions":
+            arrays[name] = np.asarray(getattr(subject, name), dtype=dtype)
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        # No allow_pickle here: numpy before 2.1 would store it as one more array. None of these holds objects.
+        np.savez(file, **arrays)  # type: ignore[arg-type]
+
+
+def load_subject(path: str | os.PathLike[str]) -> Subject:
+    """Read what `save_subject` wrote.
+
+    Parameters
+    ----------
+    path : path-like
+
+    Returns
+    -------
+    Subject
+
+    Raises
+    ------
+    InputError
+        If the file is missing, damaged, or something else.
+    """
+    path = require_file(Path(path), "a prepared subject", "prepare the subject first")
+    with whole_file(path, "npz"), np.load(path, allow_pickle=False) as file:
+        arrays = {name: file[name] for name in file.files}
+    absent = [name for name in ("description", *_ARRAYS) if name not in arrays]
+    if absent:
+        raise InputError(f"{path}: found no array {absent[0]}, expected a prepared subject: prepare the subject again")
+    with whole_file(path, "prepared subject"):
+        description = json.loads(arrays["description"].tobytes())
+        version = description["version"]
+        name, simulated = str(description["name"]), bool(description["simulated"])
+        x, y, z = (int(n) for n in description["grid_shape"])
+        preparation = dict(description.get("preparation", {}))
+        regions = dict(zip(map(str, description["regions"]), arrays["regions"], strict=True))
+    if version != _VERSION:
+        raise InputError(f"{path}: found format version {version}, expected {_VERSION}: prepare the subject again")
+    for array, dtype in _ARRAYS.items():
+        if arrays[array].dtype != dtype:
+            raise InputError(
+                f"{path}: found {array} as {arrays[array].dtype}, expected {np.dtype(dtype)}: prepare the subject again"
+            )
+    return Subject(
+        name=name,
+        betas=arrays["betas"],
+        stimulus_ids=arrays["stimulus_ids"],
+        is_test=arrays["is_test"],
+        repeats=arrays["repeats"],
+        voxel_indices=arrays["voxel_indices"],
+        grid_shape=(x, y, z),
+        regions=regions,
+        noise_ceiling=arrays["noise_ceiling"],
+        simulated=simulated,
+        preparation=preparation,
+    )
+
+
+"""Which images were trained on and which were held out, written down with a hash that stands for it."""
+
+import hashlib
+import os
+from typing import Any
+
+from unibrain.workspace.atomic import write_json
+
+FORMAT = "unibrain-split"
+VERSION = 1
+
+
+def _ids(subject: Subject) -> dict[str, list[int]]:
+    return {
+        "train": sorted(int(i) for i in subject.stimulus_ids[~subject.is_test]),
+        "test": sorted(int(i) for i in subject.stimulus_ids[subject.is_test]),
+    }
+
+
+def split_hash(subject: Subject) -> str:
+    """Hash a subject's split.
+
+    Parameters
+    ----------
+    subject : Subject
+
+    Returns
+    -------
+    str
+        sha256 of ``{"test":[...],"train":[...]}``: JSON without blanks of the 0-based ids of all rows, ascending. It
+        says which images are on which side (and how often), nothing of the scans: subjects that saw the same images
+        have the same.
+    """
+    return hashlib.sha256(json.dumps(_ids(subject), sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def split_manifest(subject: Subject) -> dict[str, Any]:
+    """Describe a subject's split.
+
+    Parameters
+    ----------
+    subject : Subject
+
+    Returns
+    -------
+    dict
+        JSON-ready: ``format``, ``version``, ``subject``, ``simulated``, ``preparation`` (protocol, sessions and the
+        other choices), ``counts`` (rows, images and trials of both sides), ``sha256`` (see `split_hash`), and the
+        0-based ids of all rows as ``train`` and ``test``, ascending.
+    """
+    ids = _ids(subject)
+    counts = {}
+    for side, rows in (("train", ~subject.is_test), ("test", subject.is_test)):
+        counts[f"{side}_images"] = len(set(ids[side]))
+        counts[f"{side}_rows"] = len(ids[side])
+        counts[f"{side}_trials"] = int(subject.repeats[rows].sum())
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "subject": subject.name,
+        "simulated": subject.simulated,
+        "preparation": dict(subject.preparation),
+        "counts": counts,
+        "sha256": split_hash(subject),
+        **ids,
+    }
+
+
+def write_split(path: str | os.PathLike[str], subject: Subject) -> None:
+    """Write a subject's split (see `split_manifest`) as JSON, atomically."""
+    write_json(path, split_manifest(subject))

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from unibrain.scans.nsd.labels import ATLAS_LABELS, STANDARD_LABELS
+from unibrain.scans.nsd_regions import ATLAS_LABELS, STANDARD_LABELS
 
 __all__ = ["PICTURE_DEGREES", "Anatomy", "ReceptiveFields", "build_anatomy"]
 

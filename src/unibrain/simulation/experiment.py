@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from unibrain.scans.nsd.layout import REPEATS, SUBJECTS
+from unibrain.scans.nsd_layout import REPEATS, SUBJECTS
 from unibrain.simulation.settings import SimulationSettings
 
 __all__ = ["Experiment", "draw_experiment", "run_lengths"]

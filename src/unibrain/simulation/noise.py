@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from unibrain.scans.nsd.layout import REPEATS
+from unibrain.scans.nsd_layout import REPEATS
 
 __all__ = ["DIFFICULTIES", "Difficulty", "TrialNoise"]
 

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 from unibrain.errors import InputError
-from unibrain.scans.nsd.betas import FILE_FORMATS
-from unibrain.scans.nsd.layout import REPEATS, SUBJECTS
+from unibrain.scans.nsd_betas import FILE_FORMATS
+from unibrain.scans.nsd_layout import REPEATS, SUBJECTS
 from unibrain.simulation.noise import DIFFICULTIES, Difficulty
 
 __all__ = ["NSD_PIXELS", "SimulationSettings"]

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from unibrain.scans.nsd.layout import REPEATS, SUBJECTS
+from unibrain.scans.nsd_layout import REPEATS, SUBJECTS
 from unibrain.simulation.experiment import Experiment, run_lengths
 
 __all__ = ["write_expdesign", "write_responses", "write_stim_info"]

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from unibrain.scans.nsd.labels import ATLAS_LABELS, STANDARD_LABELS
-from unibrain.scans.nsd.layout import VOXEL_SIZE, NsdLayout
+from unibrain.scans.nsd_regions import ATLAS_LABELS, STANDARD_LABELS
+from unibrain.scans.nsd_layout import VOXEL_SIZE, NsdLayout
 from unibrain.simulation.anatomy import Anatomy
 
 __all__ = ["write_anatomy", "write_betas", "write_nifti"]

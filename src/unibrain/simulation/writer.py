@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unibrain.errors import InputError
-from unibrain.scans.nsd.ceiling import NcsnrAccumulator
-from unibrain.scans.nsd.layout import BETA_SCALE, SIMULATED_MARKER, NsdLayout
+from unibrain.scans.noise_ceiling import NcsnrAccumulator
+from unibrain.scans.nsd_layout import BETA_SCALE, SIMULATED_MARKER, NsdLayout
 from unibrain.simulation.anatomy import Anatomy, build_anatomy
 from unibrain.simulation.experiment import Experiment, draw_experiment
 from unibrain.simulation.noise import TrialNoise
