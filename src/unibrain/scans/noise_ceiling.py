@@ -1,0 +1,203 @@
+"""The noise ceiling: how much of a voxel's response could be explained at best.
+
+Recipe of the NSD authors (Allen et al. 2022, Methods, "Noise ceiling estimation"; their export code): with single-trial
+betas z-scored per session, the variance over three repeats of one image, averaged over images, is the noise variance
+v^2; the total variance is 1, so the signal variance is max(0, 1 - v^2) and ``ncsnr = sqrt(signal) / v``.
+"""
+
+import logging
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unibrain.errors import InputError
+from unibrain.scans.foreign import read_volume
+from unibrain.scans.nsd_betas import MaskedSessions
+from unibrain.scans.nsd_design import Design
+from unibrain.scans.nsd_layout import REPEATS, NsdLayout
+from unibrain.workspace.progress import track
+
+_log = logging.getLogger(__name__)
+
+_VALUES_AT_ONCE = 2**21
+
+
+def noise_ceiling(ncsnr: NDArray[np.floating], repeats: int = REPEATS) -> NDArray[np.float32]:
+    """Explainable variance of an average of repeats.
+
+    ``100 * ncsnr^2 / (ncsnr^2 + 1 / repeats)``; it bounds R^2, and its square root bounds a correlation.
+
+    Parameters
+    ----------
+    ncsnr : ndarray
+        Ratio of the deviations of signal and noise of single trials; NaN where unknown.
+    repeats : int
+        How many trials are averaged.
+
+    Returns
+    -------
+    ndarray, float32
+        Percent, 0 to 100; NaN where `ncsnr` is NaN.
+
+    Examples
+    --------
+    >>> float(noise_ceiling(np.array([1.0]))[0])
+    75.0
+    """
+    signal = np.square(np.asarray(ncsnr, dtype=np.float64))
+    return np.asarray(100 * signal / (signal + 1 / repeats), dtype=np.float32)
+
+
+def read_noise_ceiling(layout: NsdLayout, mask: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Read the noise ceiling of an average of three repeats.
+
+    Parameters
+    ----------
+    layout : NsdLayout
+    mask : ndarray of shape (X, Y, Z), bool
+
+    Returns
+    -------
+    ndarray of shape (voxels,), float32
+        Percent; NaN where NSD gives none, and everywhere (with a warning) if the file is not there.
+
+    Raises
+    ------
+    InputError
+        If the file is damaged, of another grid, or negative somewhere.
+    """
+    path = layout.ncsnr()
+    if not path.is_file():
+        _log.warning("%s: found no such file, the noise ceiling of %s is not known", path, layout.name)
+        return np.full(int(mask.sum()), np.nan, dtype=np.float32)
+    ncsnr = read_volume(path, "the noise ceiling signal-to-noise ratio", mask.shape)[mask]
+    if (ncsnr < 0).any():
+        raise InputError(
+            f"{path}: found {int((ncsnr < 0).sum())} negative values, expected ratios of 0 or more: download it again"
+        )
+    return noise_ceiling(ncsnr)
+
+
+def recompute_noise_ceiling(sessions: MaskedSessions, design: Design) -> NDArray[np.float32]:
+    """Compute the noise ceiling of an average of three repeats from single trials, some voxels at a time.
+
+    Parameters
+    ----------
+    sessions : MaskedSessions
+    design : Design
+        Of the same sessions. Images count that have exactly three trials in them.
+
+    Returns
+    -------
+    ndarray of shape (voxels,), float32
+        Percent; NaN for a voxel without a valid image.
+
+    Raises
+    ------
+    InputError
+        If no image has three trials in these sessions.
+    """
+    ids, images, counts = np.unique(design.stimulus_ids, return_inverse=True, return_counts=True)
+    if not (counts == REPEATS).any():
+        raise InputError(
+            f"{next(iter(sessions.sources.values())).parent}: found no image with {REPEATS} trials in the sessions "
+            "that are read, expected some to compute the noise ceiling from: read more sessions, or take the ceiling "
+            "from NSD's file"
+        )
+    ncsnr = np.empty(sessions.voxels, dtype=np.float32)
+    step = max(16, _VALUES_AT_ONCE // len(ids))
+    for start in track(range(0, len(ncsnr), step), "noise ceiling", unit="block"):
+        voxels = slice(start, min(start + step, len(ncsnr)))
+        block = NcsnrAccumulator(len(ids), voxels.stop - start)
+        for session in design.sessions:
+            block.add(sessions.read(session, voxels), images[design.session == session])
+        ncsnr[voxels] = block.ncsnr()
+    return noise_ceiling(ncsnr)
+
+
+class NcsnrAccumulator:
+    """Computes ncsnr from single trials, one session in memory at a time.
+
+    Keeps two float32 numbers per image and voxel: for a full-size subject, add some voxels at a time (see
+    `recompute_noise_ceiling`).
+
+    Parameters
+    ----------
+    images, voxels : int
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> signal = rng.normal(size=(200, 1))
+    >>> ceiling = NcsnrAccumulator(200, 1)
+    >>> for _ in range(3):
+    ...     ceiling.add(signal + rng.normal(size=(200, 1)), np.arange(200))
+    >>> 0.8 < float(ceiling.ncsnr()[0]) < 1.2
+    True
+    """
+
+    def __init__(self, images: int, voxels: int) -> None:
+        self._sums = np.zeros((images, voxels), dtype=np.float32)
+        self._squares = np.zeros((images, voxels), dtype=np.float32)
+        self._counts = np.zeros(images, dtype=np.int64)
+
+    def add(self, betas: NDArray[np.generic], images: NDArray[np.int64]) -> None:
+        """Add one session.
+
+        Parameters
+        ----------
+        betas : ndarray of shape (trials, voxels)
+            In any unit: they are z-scored per voxel (ddof 1) here. A voxel that never changes counts as invalid in
+            this session, and its images are left out for this voxel.
+        images : ndarray of shape (trials,), int64
+            Row of every trial's image.
+        """
+        z = betas.astype(np.float32)
+        z -= z.mean(axis=0, dtype=np.float64).astype(np.float32)
+        constant = np.asarray((betas == betas[:1]).all(axis=0))
+        deviation = z.std(axis=0, ddof=1, dtype=np.float64)
+        deviation[constant] = np.nan
+        z /= deviation.astype(np.float32)
+        np.add.at(self._counts, images, 1)
+        # All first trials of an image, then all second ones: without repeats a plain sum over rows will do.
+        occurrence = _occurrences(images)
+        for number in range(occurrence.max(initial=-1) + 1):
+            here = occurrence == number
+            self._sums[images[here]] += z[here]
+            self._squares[images[here]] += np.square(z[here])
+
+    def ncsnr(self, images: NDArray[np.bool_] | None = None) -> NDArray[np.float32]:
+        """Give the ratio from all images that have exactly three trials.
+
+        Parameters
+        ----------
+        images : ndarray of shape (images,), bool, optional
+            Use only these, as for NSD's ``ncsnr_split1`` and ``ncsnr_split2``.
+
+        Returns
+        -------
+        ndarray of shape (voxels,), float32
+            NaN for a voxel without a valid image.
+        """
+        chosen = self._counts == REPEATS
+        if images is not None:
+            chosen &= images
+        sums = self._sums[chosen].astype(np.float64)
+        variance = (self._squares[chosen] - sums**2 / REPEATS) / (REPEATS - 1)
+        valid = np.isfinite(variance)
+        counts = valid.sum(axis=0)
+        noise = np.full(variance.shape[1], np.nan)
+        np.divide(np.where(valid, variance, 0).sum(axis=0), counts, out=noise, where=counts > 0)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            ratio = np.sqrt(np.maximum(0, 1 - noise) / noise)
+        return np.asarray(ratio, dtype=np.float32)
+
+
+def _occurrences(images: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Count how often each entry has occurred before."""
+    order = np.argsort(images, kind="stable")
+    starts = np.unique(images[order], return_index=True)[1]
+    counts = np.diff(np.append(starts, len(images)))
+    before = np.empty(len(images), dtype=np.int64)
+    before[order] = np.arange(len(images)) - np.repeat(starts, counts)
+    return before

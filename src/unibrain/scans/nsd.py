@@ -1,0 +1,132 @@
+"""From NSD's files to a `Subject`."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unibrain.errors import InputError
+from unibrain.scans.noise_ceiling import read_noise_ceiling, recompute_noise_ceiling
+from unibrain.scans.nsd_betas import MaskedSessions, check_one_subject, choose_format, gather_sessions, present_sessions
+from unibrain.scans.nsd_design import Design, read_design
+from unibrain.scans.nsd_layout import BETA_SCALE, NsdLayout
+from unibrain.scans.nsd_regions import read_mask, read_regions
+from unibrain.scans.prepare import PrepareSettings, average_repeats, check_training, standardise, zscore_sessions
+from unibrain.scans.subject import Subject
+from unibrain.workspace.progress import track
+
+
+def read_nsd(
+    root: str | os.PathLike[str],
+    subject: int = 1,
+    settings: PrepareSettings | None = None,
+    scratch: str | os.PathLike[str] | None = None,
+) -> Subject:
+    """Read one subject of the Natural Scenes Dataset, or of a simulated tree in its layout.
+
+    By default betas are divided by 300 (percent signal change), repeats averaged, voxels z-scored with the mean and
+    deviation (ddof 1) of the training images; see `PrepareSettings` for other protocols. Test images are those that all
+    subjects see (``masterordering`` up to the number of shared images). Rows are in ascending order of stimulus id.
+
+    Each file of betas is read once and never as a whole. For a subject of NSD with 40 sessions inside ``nsdgeneral``
+    this takes about 1 GB of memory (2 GB with single trials), and 1 GB on disk for as long as it lasts.
+
+    Parameters
+    ----------
+    root : path-like
+        The folder that holds ``nsddata``, ``nsddata_betas`` and ``nsddata_stimuli``.
+    subject : int
+        1 to 8.
+    settings : PrepareSettings, optional
+    scratch : path-like, optional
+        A folder for what was read. A stopped call that is made again with the same folder continues at the session. It
+        is left there for the caller to remove. By default a temporary folder, removed at the end.
+
+    Returns
+    -------
+    Subject
+        ``simulated`` is True if the tree's root holds ``SIMULATED.json``.
+
+    Raises
+    ------
+    InputError
+        If a file is missing, damaged, misshapen or at odds with another, if betas hold NaN, if all voxels are constant,
+        or if there are fewer than two training images.
+    """
+    wanted = (settings or PrepareSettings()).resolved()
+    layout = NsdLayout(Path(root), subject, wanted.beta_version)
+    if not layout.root.is_dir():
+        raise InputError(f"{layout.root}: found no such folder, expected NSD's files below it: check the path")
+    design = _design(layout, wanted)
+    choose_format(layout, design.sessions, wanted.file_format)
+    mask = read_mask(layout, wanted.mask)
+    regions = read_regions(layout, mask, wanted.regions)
+    source = str(layout.betas_folder)
+    check_training(design, source)
+    with _folder(scratch) as folder:
+        sessions = gather_sessions(layout, mask, design, folder, wanted.file_format)
+        check_one_subject(sessions)
+        if wanted.noise_ceiling == "recompute":
+            ceiling = recompute_noise_ceiling(sessions, design)
+        else:
+            ceiling = read_noise_ceiling(layout, mask)
+        averages = average_repeats(_trials(sessions, design, wanted, source), design, source, str(wanted.average))
+    if wanted.zscore != "session":
+        averages.betas /= np.float32(BETA_SCALE)
+    betas, kept = standardise(averages, source, zscore=wanted.zscore == "train")
+    return Subject(
+        name=layout.name,
+        betas=betas,
+        stimulus_ids=averages.stimulus_ids,
+        is_test=averages.is_test,
+        repeats=averages.repeats,
+        voxel_indices=np.flatnonzero(mask)[kept],
+        grid_shape=(mask.shape[0], mask.shape[1], mask.shape[2]),
+        regions={name: voxels[kept] for name, voxels in regions.items()},
+        noise_ceiling=ceiling[kept],
+        simulated=layout.marker.is_file(),
+        preparation=_preparation(wanted, design),
+    )
+
+
+def _design(layout: NsdLayout, wanted: PrepareSettings) -> Design:
+    if wanted.sessions != "present":
+        return read_design(layout, wanted.sessions)
+    run = read_design(layout).sessions
+    there = present_sessions(layout, run, wanted.file_format)
+    if not there:
+        choose_format(layout, run, wanted.file_format)
+    return read_design(layout, there)
+
+
+@contextmanager
+def _folder(scratch: str | os.PathLike[str] | None) -> Iterator[Path]:
+    if scratch is not None:
+        yield Path(scratch)
+        return
+    with tempfile.TemporaryDirectory(prefix="unibrain-") as folder:
+        yield Path(folder)
+
+
+def _trials(
+    sessions: MaskedSessions, design: Design, wanted: PrepareSettings, source: str
+) -> Iterator[tuple[int, NDArray[Any]]]:
+    read = track(sessions, "averaging", total=len(design.sessions), unit="session")
+    return zscore_sessions(read, design, source) if wanted.zscore == "session" else read
+
+
+def _preparation(wanted: PrepareSettings, design: Design) -> dict[str, Any]:
+    return {
+        "protocol": wanted.protocol,
+        "sessions": list(design.sessions),
+        "average": wanted.average,
+        "zscore": wanted.zscore,
+        "mask": wanted.mask,
+        "beta_version": wanted.beta_version,
+        "noise_ceiling": wanted.noise_ceiling,
+    }

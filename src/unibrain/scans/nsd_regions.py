@@ -1,0 +1,389 @@
+"""Numbers and names of the labels in NSD's label volumes."""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+
+from unibrain.errors import InputError
+from unibrain.scans.foreign import whole_file
+from unibrain.scans.nsd_layout import SAFE_NAME, NsdLayout
+
+_log = logging.getLogger(__name__)
+
+STANDARD_LABELS: Mapping[str, Mapping[int, str]] = {
+    "nsdgeneral": {1: "nsdgeneral"},
+    "prf-visualrois": {1: "V1v", 2: "V1d", 3: "V2v", 4: "V2d", 5: "V3v", 6: "V3d", 7: "hV4"},
+    "prf-eccrois": {1: "ecc0pt5", 2: "ecc1", 3: "ecc2", 4: "ecc4", 5: "ecc4+"},
+    "floc-faces": {1: "OFA", 2: "FFA-1", 3: "FFA-2", 4: "mTL-faces", 5: "aTL-faces"},
+    "floc-words": {1: "OWFA", 2: "VWFA-1", 3: "VWFA-2", 4: "mfs-words", 5: "mTL-words"},
+    "floc-places": {1: "OPA", 2: "PPA", 3: "RSC"},
+    "floc-bodies": {1: "EBA", 2: "FBA-1", 3: "FBA-2", 4: "mTL-bodies"},
+}
+"""As NSD's manual lists them, used where a tree has no label tables."""
+
+_KASTNER_CONFIRMED = ("V1v", "V1d", "V2v", "V2d", "V3v", "V3d", "hV4")
+_KASTNER_PRESUMED = (
+    *("VO1", "VO2", "PHC1", "PHC2", "TO2", "TO1", "LO2", "LO1", "V3B", "V3A"),
+    *("IPS0", "IPS1", "IPS2", "IPS3", "IPS4", "IPS5", "SPL1", "FEF"),
+)
+
+ATLAS_LABELS: Mapping[str, Mapping[int, str]] = {
+    "streams": dict(
+        enumerate(("early", "midventral", "midlateral", "midparietal", "ventral", "lateral", "parietal"), 1)
+    ),
+    "Kastner2015": dict(enumerate((*_KASTNER_CONFIRMED, *_KASTNER_PRESUMED), 1)),
+}
+"""Likewise for atlases. Of Kastner2015 only 1 to 7 are known to be so; 8 to 25 follow the atlas' usual order (Wang et
+al. 2015), which the number of labels fits, and using them without a label table is warned about."""
+
+VOLUME_ORDER = (*STANDARD_LABELS, *ATLAS_LABELS, "HCP_MMP1")
+"""A label that is named without its volume is looked for in this order, then in the other volumes by name."""
+
+
+def read_label_table(path: Path) -> dict[int, str]:
+    """Read a FreeSurfer label table: one ``<number> <name>`` per line, some with a trailing tab.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+
+    Returns
+    -------
+    dict of int to str
+        With 0, ``Unknown``.
+
+    Raises
+    ------
+    InputError
+        If a line is something else, or a number or a name appears twice.
+    """
+    labels: dict[int, str] = {}
+    with whole_file(path, "text"):
+        lines = path.read_text(encoding="utf-8").splitlines()
+    for number, line in enumerate(lines, 1):
+        words = line.split()
+        if not words:
+            continue
+        if len(words) < 2 or not words[0].isdigit() or int(words[0]) in labels or words[1] in labels.values():
+            raise InputError(
+                f"{path}: found {line.strip()!r} in line {number}, expected a new number and a new name: "
+                "download it again"
+            )
+        labels[int(words[0])] = words[1]
+    return labels
+
+
+def label_names(layout: NsdLayout, volume: str) -> tuple[dict[int, str], str]:
+    """Find the names of a label volume's numbers.
+
+    Parameters
+    ----------
+    layout : NsdLayout
+    volume : str
+
+    Returns
+    -------
+    names : dict of int to str
+        Numbers from 1 up; empty if nothing is known of the volume.
+    origin : str
+        Where the names come from.
+
+    Raises
+    ------
+    InputError
+        If a label table is damaged.
+    """
+    for path in layout.label_tables(volume):
+        if path.is_file():
+            return {number: name for number, name in read_label_table(path).items() if number > 0}, str(path)
+    names = {**STANDARD_LABELS, **ATLAS_LABELS}.get(volume, {})
+    return dict(names), "the standard labels"
+
+
+def warn_presumed(layout: NsdLayout, volume: str, numbers: list[int], origin: str) -> None:
+    """Warn if numbers of a volume are named as presumed only (see `ATLAS_LABELS`)."""
+    if (
+        volume == "Kastner2015"
+        and origin == "the standard labels"
+        and max(numbers, default=0) > len(_KASTNER_CONFIRMED)
+    ):
+        _log.warning(
+            "%s: found no such label table, labels 8 to 25 of Kastner2015 are named in the atlas' usual order, "
+            "which is not confirmed for NSD",
+            layout.label_tables(volume)[1],
+        )
+
+
+def present_volumes(layout: NsdLayout) -> list[str]:
+    """Name the label volumes (of both hemispheres together) that are there, in `VOLUME_ORDER`."""
+    folder, suffix = layout.volumes / "roi", ".nii.gz"
+    if not folder.is_dir():
+        return []
+    found = {path.name.removesuffix(suffix) for path in folder.iterdir() if path.name.endswith(suffix)}
+    found = {name for name in found if SAFE_NAME.fullmatch(name) and not name.startswith(("lh.", "rh."))}
+    return [name for name in VOLUME_ORDER if name in found] + sorted(found - set(VOLUME_ORDER))
+
+
+"""Masks and named regions from NSD's label volumes.
+
+A region is named by
+
+- one of ours: ``V1`` to ``V4``, ``faces``, ``words``, ``places``, ``bodies``;
+- a label volume: ``nsdgeneral``, ``streams``, ``floc-faces`` (its voxels above 0; -1 is not cortex);
+- a label of one: ``prf-visualrois:V1v``, ``streams:ventral``, by number (``mine:3``), or without the volume (``V1v``,
+  ``FFA-1``), which is then looked for in `unibrain.scans.nsd_regions.VOLUME_ORDER`;
+- ``brainmask``; ``lh`` or ``rh``, the cortex of a hemisphere;
+- any of these within a hemisphere: ``lh.V1``, ``rh.streams:ventral``;
+- a union of any of these: ``V1+V2+faces``.
+"""
+
+import logging
+import re
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unibrain.scans.foreign import read_label_volume, volume_grid
+from unibrain.scans.nsd_layout import NsdLayout
+
+_log = logging.getLogger(__name__)
+
+REGIONS: Mapping[str, tuple[str, tuple[str, ...]]] = {
+    "V1": ("prf-visualrois", ("V1v", "V1d")),
+    "V2": ("prf-visualrois", ("V2v", "V2d")),
+    "V3": ("prf-visualrois", ("V3v", "V3d")),
+    "V4": ("prf-visualrois", ("hV4",)),
+    "faces": ("floc-faces", ()),
+    "words": ("floc-words", ()),
+    "places": ("floc-places", ()),
+    "bodies": ("floc-bodies", ()),
+}
+"""Our region names: the label volume, and the labels that make up the region (none named: every label above 0)."""
+
+_HEMISPHERES = ("lh", "rh")
+# A plus between names; that of the label "ecc4+" has none after it, or another plus.
+_UNION = re.compile(r"\+(?=[A-Za-z0-9])")
+
+
+class RegionReader:
+    """Finds the voxels of regions by name, reading each label volume once.
+
+    Parameters
+    ----------
+    layout : NsdLayout
+    shape : tuple of int, optional
+        The grid that all volumes must have; by default that of the first one that is read.
+    """
+
+    def __init__(self, layout: NsdLayout, shape: tuple[int, ...] | None = None) -> None:
+        self._layout = layout
+        self._shape = shape
+        self._volumes: dict[tuple[str, str], NDArray[np.int64]] = {}
+        self._names: dict[str, tuple[dict[int, str], str]] = {}
+
+    def voxels(self, name: str) -> NDArray[np.bool_]:
+        """Find the voxels of a region.
+
+        Parameters
+        ----------
+        name : str
+            See above.
+
+        Returns
+        -------
+        ndarray of shape (X, Y, Z), bool
+
+        Raises
+        ------
+        InputError
+            If there is no such region, or a file is missing, damaged or of another grid.
+        """
+        parts = [self._part(part) for part in _UNION.split(name)]
+        return np.asarray(np.logical_or.reduce(parts))
+
+    def labels(self, volume: str) -> dict[str, NDArray[np.bool_]]:
+        """Give the voxels of every label of a volume, by the label's name (its number if it has none)."""
+        names, origin = self._label_names(volume)
+        found = self._volume(volume)
+        numbers = sorted({*names, *(int(n) for n in np.unique(found) if n > 0)})
+        warn_presumed(self._layout, volume, numbers, origin)
+        return {names.get(number, str(number)): found == number for number in numbers}
+
+    def _part(self, name: str) -> NDArray[np.bool_]:
+        hemisphere, dot, rest = name.partition(".")
+        if hemisphere in _HEMISPHERES and (dot or not rest):
+            return self._region(rest, hemisphere) if dot else self._hemisphere(hemisphere)
+        return self._region(name, "")
+
+    def _region(self, name: str, hemisphere: str) -> NDArray[np.bool_]:
+        if name == "brainmask":
+            brain = self._read(name, hemisphere="") > 0
+            return brain & self._hemisphere(hemisphere) if hemisphere else brain
+        if name in REGIONS:
+            volume, labels = REGIONS[name]
+        elif ":" in name:
+            volume, label = name.split(":", 1)
+            labels = (label,)
+        elif self._layout.roi(name, hemisphere).is_file() or self._layout.roi(name).is_file():
+            volume, labels = name, ()
+        else:
+            volume, labels = self._volume_of(name), (name,)
+        found = self._volume(volume, hemisphere)
+        return np.isin(found, self._numbers(volume, labels)) if labels else found > 0
+
+    def _volume_of(self, label: str) -> str:
+        volumes = present_volumes(self._layout)
+        for volume in volumes:
+            if label in self._label_names(volume)[0].values():
+                return volume
+        raise InputError(
+            f"{self._layout.roi(label)}: found no such file, nor a label {label} in the label volumes that are there "
+            f"({', '.join(volumes) or 'none'}), expected a mask or region of {self._layout.name}: download it, or name "
+            "another"
+        )
+
+    def _hemisphere(self, hemisphere: str) -> NDArray[np.bool_]:
+        for volume in ("nsdgeneral", *present_volumes(self._layout)):
+            if self._layout.roi(volume, hemisphere).is_file():
+                # -1: not the cortex of this hemisphere.
+                return self._volume(volume, hemisphere) >= 0
+        raise InputError(
+            f"{self._layout.roi('nsdgeneral', hemisphere)}: found no such file, expected the label volume of one "
+            "hemisphere: download it, or take both hemispheres"
+        )
+
+    def _volume(self, volume: str, hemisphere: str = "") -> NDArray[np.int64]:
+        if hemisphere and not self._layout.roi(volume, hemisphere).is_file() and self._layout.roi(volume).is_file():
+            return np.where(self._hemisphere(hemisphere), self._volume(volume), -1)
+        return self._read(volume, hemisphere)
+
+    def _read(self, volume: str, hemisphere: str) -> NDArray[np.int64]:
+        key = (volume, hemisphere)
+        if key not in self._volumes:
+            path = self._layout.brainmask if volume == "brainmask" else self._layout.roi(volume, hemisphere)
+            what = f"the volume {volume} of {self._layout.name}"
+            self._volumes[key] = read_label_volume(path, what, self._shape)
+            self._shape = self._volumes[key].shape
+        return self._volumes[key]
+
+    def _label_names(self, volume: str) -> tuple[dict[int, str], str]:
+        if volume not in self._names:
+            self._names[volume] = label_names(self._layout, volume)
+        return self._names[volume]
+
+    def _numbers(self, volume: str, labels: tuple[str, ...]) -> list[int]:
+        table, origin = self._label_names(volume)
+        by_name = {name: number for number, name in table.items()}
+        by_name = {str(number): number for number in range(1, 1000)} | by_name
+        absent = [name for name in labels if name not in by_name]
+        if absent:
+            raise InputError(
+                f"{origin}: found no label {absent[0]}, expected it for {volume} (there are "
+                f"{', '.join(table.values()) or 'none'}): download the table again, or name another label"
+            )
+        numbers = [by_name[name] for name in labels]
+        warn_presumed(self._layout, volume, numbers, origin)
+        return numbers
+
+
+def read_mask(layout: NsdLayout, name: str) -> NDArray[np.bool_]:
+    """Read which voxels to keep.
+
+    Parameters
+    ----------
+    layout : NsdLayout
+    name : str
+        A region as above, such as ``"nsdgeneral"``, ``"brainmask"`` or ``"V1+V2+faces"``.
+
+    Returns
+    -------
+    ndarray of shape (X, Y, Z), bool
+
+    Raises
+    ------
+    InputError
+        If there is no such region, a file is missing, damaged or of another grid than the brain mask (where that is
+        there), or no voxel is in the mask.
+    """
+    reader = RegionReader(layout)
+    mask = reader.voxels(name)
+    if layout.brainmask.is_file():
+        grid = volume_grid(layout.brainmask)
+        if grid != mask.shape:
+            raise InputError(
+                f"{layout.brainmask}: found a grid of {grid}, expected {mask.shape} as in the mask {name}: "
+                "take all volumes from one subject and one space"
+            )
+    if not mask.any():
+        raise InputError(
+            f"{layout.roi('nsdgeneral').parent}: found no voxel above 0 in the mask {name}, expected the voxels to "
+            "read: choose another mask"
+        )
+    return mask
+
+
+def read_regions(layout: NsdLayout, mask: NDArray[np.bool_], names: str = "default") -> dict[str, NDArray[np.bool_]]:
+    """Read regions within a mask.
+
+    A label without voxels is normal. A label volume that is not there leaves the default regions in it out, with a
+    warning; a region that was asked for by name must be there.
+
+    Parameters
+    ----------
+    layout : NsdLayout
+    mask : ndarray of shape (X, Y, Z), bool
+        The voxels that are kept; region voxels outside it are dropped.
+    names : str
+        Comma-separated: ``"default"`` (V1 to V4, faces, words, places, bodies), ``"all"`` (those, ``lh`` and ``rh``
+        where their volumes are there, every label volume that is there, and every label of each), or regions as above.
+        Of labels that share a name with another region the first in `VOLUME_ORDER` keeps the bare name; the others are
+        called ``volume:label``.
+
+    Returns
+    -------
+    dict of str to ndarray of shape (voxels,), bool
+        By region name, voxels in C order of X, Y, Z.
+
+    Raises
+    ------
+    InputError
+        If a file is damaged or of another grid, a label table lacks a name, or a region is not there.
+    """
+    reader = RegionReader(layout, mask.shape)
+    regions: dict[str, NDArray[np.bool_]] = {}
+    for name in (part.strip() for part in names.split(",")):
+        if name in ("default", "all"):
+            _add_default(layout, reader, mask, regions)
+            if name == "all":
+                _add_all(layout, reader, mask, regions)
+        elif name not in regions:
+            regions[name] = reader.voxels(name)[mask]
+    return regions
+
+
+def _add_default(
+    layout: NsdLayout, reader: RegionReader, mask: NDArray[np.bool_], regions: dict[str, NDArray[np.bool_]]
+) -> None:
+    for region, (volume, _) in REGIONS.items():
+        path = layout.roi(volume)
+        if path.is_file():
+            regions[region] = reader.voxels(region)[mask]
+        else:
+            _log.warning("%s: found no such file, region %s is left out of %s", path, region, layout.name)
+
+
+def _add_all(
+    layout: NsdLayout, reader: RegionReader, mask: NDArray[np.bool_], regions: dict[str, NDArray[np.bool_]]
+) -> None:
+    volumes = present_volumes(layout)
+    for hemisphere in _HEMISPHERES:
+        if any(layout.roi(volume, hemisphere).is_file() for volume in volumes):
+            regions[hemisphere] = reader.voxels(hemisphere)[mask]
+    for volume in volumes:
+        regions[volume] = reader.voxels(volume)[mask]
+        for label, voxels in reader.labels(volume).items():
+            if label == volume:
+                continue
+            bare = label not in regions and label not in volumes and not label.isdigit()
+            regions[label if bare else f"{volume}:{label}"] = voxels[mask]
