@@ -11,7 +11,7 @@ from pathlib import Path
 
 from unibrain.evaluation.captions import words_of
 from unibrain.evaluation.wordnet import DEBIAN_FOLDER, full_wordnet, synonym_names
-from unibrain.workspace.atomic import write_text
+from unibrain.workspace.files import write_text
 
 DATA = Path(__file__).resolve().parents[1] / "src" / "unibrain" / "evaluation" / "data"
 

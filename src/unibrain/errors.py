@@ -1,18 +1,40 @@
-"""The one exception that speaks to the user."""
+"""The exceptions that speak to the user."""
 
-__all__ = ["InputError"]
+from pathlib import Path
 
 
 class InputError(Exception):
-    """A mistake in the input that the user can mend.
+    """A mistake in the input that the user can fix.
 
-    The message is one sentence: the file (or argument), what was found, what was expected, and what to do. The command
-    line prints it without a traceback and exits with code 2.
+    The message is one clear sentence: the file (or option), what is wrong, and what to do. The command line prints it
+    without a traceback and exits with code 2.
 
     Examples
     --------
-    >>> raise InputError("betas.csv has 3 columns, expected 1,500 (one per voxel): export the betas again")
+    >>> raise InputError("betas.csv: 3 columns for 1,500 voxels. Export the betas again.")
     Traceback (most recent call last):
     ...
-    unibrain.errors.InputError: betas.csv has 3 columns, expected 1,500 (one per voxel): export the betas again
+    unibrain.errors.InputError: betas.csv: 3 columns for 1,500 voxels. Export the betas again.
     """
+
+
+class DamagedFile(InputError):
+    """A file that a stage of the run wrote, and that is now truncated or changed.
+
+    A stage that meets one ends with it, and the stage that wrote the file runs again next time.
+
+    Parameters
+    ----------
+    path : path-like
+        The damaged file.
+    message : str
+        As for `InputError`.
+
+    Attributes
+    ----------
+    path : pathlib.Path
+    """
+
+    def __init__(self, path: str | Path, message: str) -> None:
+        super().__init__(message)
+        self.path = Path(path)

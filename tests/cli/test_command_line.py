@@ -253,7 +253,7 @@ def test_a_second_run_in_the_folder_is_refused(tmp_path: Path, capsys: pytest.Ca
 
 def test_threads_reach_the_libraries_before_they_are_imported() -> None:
     code = (
-        "import os; from unibrain.workspace.threads import limit_threads; limit_threads(1); "
+        "import os; from unibrain.workspace.progress import limit_threads; limit_threads(1); "
         "import numpy, threadpoolctl; print({pool['num_threads'] for pool in threadpoolctl.threadpool_info()})"
     )
     environment = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}

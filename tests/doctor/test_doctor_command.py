@@ -25,7 +25,7 @@ def diagnosis(*findings: Finding) -> Diagnosis:
 def found(monkeypatch: pytest.MonkeyPatch) -> list[Finding]:
     findings: list[Finding] = []
     monkeypatch.setattr("unibrain.doctor.examination.examine", lambda: diagnosis(*findings))
-    monkeypatch.setattr("unibrain.workspace.threads.limit_threads", lambda _: None)
+    monkeypatch.setattr("unibrain.workspace.progress.limit_threads", lambda _: None)
     return findings
 
 
@@ -71,7 +71,7 @@ def test_json(found: list[Finding], capsys: pytest.CaptureFixture[str]) -> None:
 def test_bad_input_is_exit_code_2(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("unibrain.workspace.threads.limit_threads", lambda _: None)
+    monkeypatch.setattr("unibrain.workspace.progress.limit_threads", lambda _: None)
     monkeypatch.setattr("unibrain.doctor.examination.examine", lambda: examine(record=tmp_path / "absent.json"))
     assert main(["doctor"]) == 2
     assert capsys.readouterr().err.startswith(f"Error: {tmp_path}/absent.json: no such file")

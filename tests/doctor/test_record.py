@@ -33,7 +33,7 @@ def test_the_command_records_what_is_compared(
     monkeypatch.setattr(module, "Bench", lambda folder: bench)
     probes = [probe for probe in PROBES if probe.name in ("tokens-clip", "ddim-schedule", "autokl-encode")]
     monkeypatch.setattr(module, "PROBES", probes)
-    monkeypatch.setattr("unibrain.workspace.threads.limit_threads", lambda _: None)
+    monkeypatch.setattr("unibrain.workspace.progress.limit_threads", lambda _: None)
     path = tmp_path / "new.json"
     result = CliRunner().invoke(module.main, ["--output", str(path)])
     assert result.exit_code == 0, result.output

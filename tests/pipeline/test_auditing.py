@@ -28,7 +28,7 @@ from unibrain.pipeline.settings_file import write_settings
 from unibrain.pipeline.stages import kept_settings
 from unibrain.scans import load_subject, split_hash
 from unibrain.stimuli.scenes import render, sample_scene
-from unibrain.workspace.fingerprint import fingerprint
+from unibrain.workspace.fingerprints import fingerprint
 
 SETTINGS = Settings(simulate=SimulateSection(training_images=30, test_images=6, sessions=2))
 

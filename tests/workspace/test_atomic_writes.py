@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from unibrain.errors import InputError
-from unibrain.workspace.atomic import atomic_folder, atomic_path, is_partial, sweep_partials, write_json
+from unibrain.workspace.files import atomic_folder, atomic_path, is_partial, sweep_partials, write_json
 
 
 def entries(folder: Path) -> list[str]:

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from unibrain.workspace import fingerprint as module
-from unibrain.workspace.fingerprint import fingerprint, same, stat_fingerprint
+from unibrain.workspace import fingerprints as module
+from unibrain.workspace.fingerprints import fingerprint, same, stat_fingerprint
 
 
 @pytest.fixture

@@ -8,13 +8,12 @@ from pathlib import Path
 import pytest
 
 from unibrain.errors import InputError
-from unibrain.workspace.lock import folder_lock
-from unibrain.workspace.run_folder import ARTEFACTS, RunFolder
+from unibrain.workspace.run_folder import ARTEFACTS, RunFolder, folder_lock
 
 HOLD = """
 import sys
 from pathlib import Path
-from unibrain.workspace.lock import folder_lock
+from unibrain.workspace.run_folder import folder_lock
 with folder_lock(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()

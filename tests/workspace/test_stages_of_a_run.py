@@ -8,7 +8,7 @@ import pytest
 from unibrain.errors import InputError
 from unibrain.workspace.provenance import LIBRARIES, Provenance, peak_memory_mb
 from unibrain.workspace.run_folder import RunFolder
-from unibrain.workspace.stage import Stage, reason_to_run, run_stage
+from unibrain.workspace.stages import Stage, reason_to_run, run_stage
 
 
 class Chain:

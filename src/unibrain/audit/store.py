@@ -8,7 +8,7 @@ from typing import Any
 
 from unibrain.audit.audit import Audit, Finding, Neighbours, Pair, RegionVoxels, SessionVoxels
 from unibrain.errors import InputError
-from unibrain.workspace.atomic import write_json
+from unibrain.workspace.files import write_json
 
 __all__ = ["audit_text", "load_audit", "save_audit"]
 

@@ -7,7 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from unibrain.errors import InputError
-from unibrain.workspace.fingerprint import LARGE
+from unibrain.workspace.fingerprints import LARGE
 from unibrain.workspace.progress import track
 
 __all__ = ["PARTS", "VOCABULARIES", "VOCABULARY_FILES", "folder_fingerprint"]

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from unibrain.backbone.folder_fingerprint import PARTS, VOCABULARY_FILES, folder_fingerprint
 from unibrain.errors import InputError
-from unibrain.workspace.atomic import atomic_folder
+from unibrain.workspace.files import atomic_folder
 
 __all__ = [
     "PARTS",

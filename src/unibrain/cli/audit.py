@@ -98,7 +98,7 @@ def audit(
     in RUN/audit.json, and `unibrain report RUN` shows it. Exits with 0 if there is no problem (notes are allowed),
     with 1 if there is one, and with 2 for bad input.
     """
-    from unibrain.workspace.threads import limit_threads
+    from unibrain.workspace.progress import limit_threads
 
     limit_threads(threads)
     given = {name: value for name, value in chosen.items() if value is not None}

@@ -70,7 +70,7 @@ def quality(
 
     Pictures and captions are generated from true latents, and compared with the scenes that they were taken from.
     """
-    from unibrain.workspace.threads import limit_threads
+    from unibrain.workspace.progress import limit_threads
 
     limit_threads(threads)
     from unibrain.backbone import load_backbone

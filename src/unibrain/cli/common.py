@@ -12,7 +12,7 @@ from unibrain.pipeline.options import Section, expected, option_of, parse_text, 
 from unibrain.pipeline.settings import SECTIONS, Settings
 
 if TYPE_CHECKING:
-    from unibrain.workspace.stage import StageResult
+    from unibrain.workspace.stages import StageResult
 
 __all__ = [
     "NEXT",

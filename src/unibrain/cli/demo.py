@@ -54,9 +54,9 @@ def demo(
     from unibrain.pipeline.backbone_source import BackboneSource
     from unibrain.pipeline.demo import demo_settings
     from unibrain.pipeline.stages import run_all
+    from unibrain.workspace.progress import limit_threads
     from unibrain.workspace.provenance import peak_memory_mb
     from unibrain.workspace.run_folder import RunFolder
-    from unibrain.workspace.threads import limit_threads
 
     began = time.monotonic()
     settings = demo_settings(images, training_images, seed, difficulty, batch_size)

@@ -38,7 +38,7 @@ def doctor(as_json: bool) -> int:
     names the library that moved; then tells which devices, memory, disk space, weights, data and versions there are,
     and what to do about each lack. Exits with 0 if there is no problem, and with 1 if there is one.
     """
-    from unibrain.workspace.threads import limit_threads
+    from unibrain.workspace.progress import limit_threads
 
     # More threads only wait for each other on computations this small.
     limit_threads(1)

@@ -25,8 +25,8 @@ def export_weights(run: Path, latent: str, targets: str, regions: str | None, ou
     in the order of the voxels in RUN/subject.npz, whose voxel_indices say where each lies in the volume.
     """
     from unibrain.pipeline.weight_export import write_weights
+    from unibrain.workspace.progress import limit_threads
     from unibrain.workspace.run_folder import RunFolder
-    from unibrain.workspace.threads import limit_threads
 
     limit_threads(threads)
     names = None if regions is None else tuple(name.strip() for name in regions.split(","))

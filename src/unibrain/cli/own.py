@@ -36,8 +36,8 @@ def import_(run: Path, region: tuple[str, ...], threads: int | None, **chosen: A
     what follows work as for NSD; docs/own-data.md shows all of it.
     """
     from unibrain.pipeline.stages import kept_settings, run_one
+    from unibrain.workspace.progress import limit_threads
     from unibrain.workspace.run_folder import RunFolder
-    from unibrain.workspace.threads import limit_threads
 
     limit_threads(threads)
     if region:

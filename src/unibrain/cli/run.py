@@ -44,8 +44,8 @@ def run(settings: Path, out: Path, device: str, dtype: str, offload: bool, threa
     from unibrain.pipeline.backbone_source import BackboneSource
     from unibrain.pipeline.settings_file import read_settings
     from unibrain.pipeline.stages import run_all
+    from unibrain.workspace.progress import limit_threads
     from unibrain.workspace.run_folder import RunFolder
-    from unibrain.workspace.threads import limit_threads
 
     limit_threads(threads)
     run_all(RunFolder(out), read_settings(settings), BackboneSource(device, dtype=dtype, offload=offload))

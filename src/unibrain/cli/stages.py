@@ -24,8 +24,8 @@ def _stage(
 ) -> None:
     from unibrain.pipeline.backbone_source import BackboneSource
     from unibrain.pipeline.stages import kept_settings, run_one
+    from unibrain.workspace.progress import limit_threads
     from unibrain.workspace.run_folder import RunFolder
-    from unibrain.workspace.threads import limit_threads
 
     limit_threads(threads)
     folder = RunFolder(run)

@@ -50,7 +50,7 @@ def record(folder: Path | None = None) -> Record:
 )
 def main(output: Path) -> None:
     """Record the fingerprints that `unibrain doctor` compares with, as this installation computes them."""
-    from unibrain.workspace.threads import limit_threads
+    from unibrain.workspace.progress import limit_threads
 
     limit_threads(1)
     made = record()

@@ -10,7 +10,7 @@ from typing import Any
 
 from unibrain.doctor.fingerprint import Fingerprint
 from unibrain.errors import InputError
-from unibrain.workspace.atomic import write_text
+from unibrain.workspace.files import write_text
 
 __all__ = ["LIBRARIES", "RECORD", "Entry", "Record", "backbone_files", "installed_versions"]
 

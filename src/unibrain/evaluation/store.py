@@ -9,7 +9,7 @@ from typing import Any
 
 from unibrain.errors import InputError
 from unibrain.evaluation.scores import Score, Scores
-from unibrain.workspace.atomic import write_json
+from unibrain.workspace.files import write_json
 
 __all__ = ["load_scores", "save_scores"]
 

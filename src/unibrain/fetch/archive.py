@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO
 
 from unibrain.errors import InputError
-from unibrain.workspace.atomic import atomic_path
+from unibrain.workspace.files import atomic_path
 
 __all__ = ["MEMBERS", "extract_captions", "sha256_of"]
 

@@ -18,8 +18,8 @@ from unibrain.fetch.space import check_space
 from unibrain.fetch.terms import COCO_LICENCE
 from unibrain.fetch.web import Web
 from unibrain.scans.nsd_layout import NsdLayout
-from unibrain.workspace.lock import folder_lock
 from unibrain.workspace.progress import say
+from unibrain.workspace.run_folder import folder_lock
 
 __all__ = ["COCO_SHA256", "COCO_URL", "CaptionsFetched", "fetch_captions"]
 

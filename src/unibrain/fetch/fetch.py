@@ -18,8 +18,8 @@ from unibrain.fetch.shown import plan_text
 from unibrain.fetch.space import check_space, free_bytes
 from unibrain.fetch.web import Web
 from unibrain.scans.nsd_layout import SIMULATED_MARKER
-from unibrain.workspace.lock import folder_lock
 from unibrain.workspace.progress import say
+from unibrain.workspace.run_folder import folder_lock
 
 __all__ = ["NsdFetched", "check_root", "fetch_nsd"]
 

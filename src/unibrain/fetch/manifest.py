@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from unibrain.fetch.bucket import RemoteFile
-from unibrain.workspace.atomic import write_json
+from unibrain.workspace.files import write_json
 from unibrain.workspace.progress import say
 
 __all__ = ["MANIFEST_FILE", "FetchManifest", "FetchRecord"]

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from unibrain.latents.latents import LATENT_NAMES, Latents
 from unibrain.latents.manifest import ARRAYS, MANIFEST, manifest_of, read_manifest
 from unibrain.latents.stored import open_latents
-from unibrain.workspace.atomic import atomic_folder, write_json
+from unibrain.workspace.files import atomic_folder, write_json
 
 __all__ = ["load_latents", "read_manifest", "save_latents"]
 

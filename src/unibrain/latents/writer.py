@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from unibrain.errors import InputError
 from unibrain.latents.latents import LATENT_NAMES
 from unibrain.latents.manifest import GROUP, MANIFEST, array_path, manifest_of
-from unibrain.workspace.atomic import atomic_folder, write_json
+from unibrain.workspace.files import atomic_folder, write_json
 
 __all__ = ["CHUNK", "LatentWriter", "Precision", "Storage"]
 

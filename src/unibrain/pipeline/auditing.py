@@ -10,7 +10,7 @@ from unibrain.pipeline.settings import Settings
 from unibrain.pipeline.sources import caption_source, nsd_root, read_stimuli, scan_files, stimulus_files
 from unibrain.pipeline.stages import kept_settings
 from unibrain.workspace.run_folder import RunFolder
-from unibrain.workspace.stage import Stage, StageResult, run_stage
+from unibrain.workspace.stages import Stage, StageResult, run_stage
 
 if TYPE_CHECKING:
     from unibrain.audit import Audit, Material

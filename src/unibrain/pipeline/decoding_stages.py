@@ -10,9 +10,9 @@ from unibrain.pipeline.caption_side import pictures_alone, used_latents, with_ca
 from unibrain.pipeline.options import as_plain
 from unibrain.pipeline.settings import Settings
 from unibrain.pipeline.sources import read_stimuli, stimulus_files, training_view
-from unibrain.workspace.atomic import atomic_folder, write_bytes
+from unibrain.workspace.files import atomic_folder, write_bytes
 from unibrain.workspace.run_folder import RunFolder
-from unibrain.workspace.stage import Stage, StageResult, run_stage
+from unibrain.workspace.stages import Stage, StageResult, run_stage
 
 if TYPE_CHECKING:
     from unibrain.backbone.sampler import SamplingSettings

@@ -13,7 +13,7 @@ from unibrain.pipeline.settings import SECTIONS, Settings
 from unibrain.pipeline.sources import caption_source, read_stimuli, stimulus_files, training_view
 from unibrain.workspace.provenance import peak_memory_mb
 from unibrain.workspace.run_folder import RunFolder
-from unibrain.workspace.stage import Stage, StageResult, read_record, run_stage
+from unibrain.workspace.stages import Stage, StageResult, read_record, run_stage
 
 if TYPE_CHECKING:
     from unibrain.backbone import VersatileDiffusion

@@ -9,10 +9,10 @@ from unibrain.pipeline.options import as_plain
 from unibrain.pipeline.own_section import OwnSection
 from unibrain.pipeline.settings import Settings
 from unibrain.pipeline.sources import nsd_root, scan_files
-from unibrain.workspace.atomic import atomic_folder
+from unibrain.workspace.files import atomic_folder
 from unibrain.workspace.progress import say
 from unibrain.workspace.run_folder import RunFolder
-from unibrain.workspace.stage import Stage, StageResult, run_stage
+from unibrain.workspace.stages import Stage, StageResult, run_stage
 
 __all__ = ["prepare", "simulate"]
 

@@ -11,7 +11,7 @@ from typing import Any
 from unibrain.errors import InputError
 from unibrain.pipeline.options import Section, as_plain, nearest, option_of, problem, resolved
 from unibrain.pipeline.settings import SECTIONS, Settings
-from unibrain.workspace.atomic import write_text
+from unibrain.workspace.files import write_text
 
 __all__ = ["read_settings", "settings_text", "write_settings"]
 

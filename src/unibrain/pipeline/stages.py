@@ -9,7 +9,7 @@ from unibrain.pipeline.scan_stages import prepare, simulate
 from unibrain.pipeline.settings import Settings
 from unibrain.pipeline.settings_file import read_settings, write_settings
 from unibrain.workspace.run_folder import RunFolder
-from unibrain.workspace.stage import StageResult
+from unibrain.workspace.stages import StageResult
 
 __all__ = ["STAGES", "kept_settings", "run_all", "run_one"]
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from unibrain.errors import InputError
 from unibrain.latents.latents import Latents
 from unibrain.reconstruction.store import read_picture, write_picture
-from unibrain.workspace.atomic import atomic_path, write_json
+from unibrain.workspace.files import atomic_path, write_json
 
 if TYPE_CHECKING:
     from unibrain.backbone.sampler import SamplingSettings

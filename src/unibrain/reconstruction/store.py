@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from unibrain.errors import InputError
 from unibrain.reconstruction.decoded import Decoded
-from unibrain.workspace.atomic import atomic_folder, write_json
+from unibrain.workspace.files import atomic_folder, write_json
 
 __all__ = ["load_decoded", "picture_name", "read_picture", "save_decoded", "write_picture"]
 

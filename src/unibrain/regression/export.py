@@ -14,7 +14,7 @@ from unibrain.regression.backend import choose_backend
 from unibrain.regression.kernels import column_blocks
 from unibrain.regression.stream import Operators
 from unibrain.regression.targets import block_width, targets_of
-from unibrain.workspace.atomic import atomic_path
+from unibrain.workspace.files import atomic_path
 
 if TYPE_CHECKING:
     from unibrain.regression.decoder import BrainDecoder

@@ -18,7 +18,7 @@ from unibrain.regression.banded import BandChoice
 from unibrain.regression.ridge import CholeskyFactor, Factorisation
 from unibrain.regression.systems import System, pack_lower, unpack_lower
 from unibrain.regression.target_reference import find_targets, refer_to
-from unibrain.workspace.atomic import atomic_path
+from unibrain.workspace.files import atomic_path
 
 __all__ = ["load_choices", "load_decoder", "save_decoder"]
 

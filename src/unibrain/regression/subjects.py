@@ -83,7 +83,7 @@ def for_each_subject(work: Callable[[S], R], subjects: Sequence[S], jobs: int = 
 def _share(threads: int) -> None:
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-    from unibrain.workspace.threads import limit_threads
+    from unibrain.workspace.progress import limit_threads
 
     limit_threads(threads)
     # What is loaded already does not read the environment again.

@@ -14,7 +14,7 @@ from unibrain.report.explanations import EXPLANATIONS, Explanation, limits_of
 from unibrain.report.penalties import band_table, penalty_chart
 from unibrain.report.pictures import data_uri
 from unibrain.report.ranking import fair_sample, overall_rank
-from unibrain.workspace.atomic import write_text
+from unibrain.workspace.files import write_text
 
 __all__ = ["render_report", "write_report"]
 

@@ -33,33 +33,38 @@ def require_file(path: Path, what: str, remedy: str = "download it, or check the
 
 @contextmanager
 def whole_file(path: Path, kind: str, remedy: str = "it may be truncated, download it again") -> Iterator[None]:
-    """Turn whatever a reading library raises on a damaged file into one sentence.
+    """Turn what a reading library raises on a damaged file into one sentence.
 
     The libraries raise errors of many unrelated types on a truncated file (EOFError, OSError, zlib.error, ValueError,
-    KeyError, their own), so everything is caught: keep the block to the library's calls.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-    kind : str
-        The file's type, for the message.
-    remedy : str
-        What the user can do about it.
-
-    Raises
-    ------
-    InputError
-        If the block fails.
+    KeyError, their own). What the operating system refuses, a missing module and bugs of our own are not damage and
+    pass: keep the block to the library's calls.
     """
     try:
         yield
-    except (InputError, MemoryError):
+    except InputError:
         raise
+    except MemoryError as error:
+        raise InputError(f"{path}: it holds or claims more data than fits into memory. Check its size.") from error
     except Exception as error:
+        if not _is_damage(error):
+            raise
         reason = " ".join(str(error).split())[:160] or type(error).__name__
         raise InputError(
             f"{path}: found a file that cannot be read ({reason}), expected a whole {kind} file: {remedy}"
         ) from error
+
+
+def _is_damage(error: Exception) -> bool:
+    """Whether the content of a file made a reading library fail."""
+    if isinstance(error, ImportError) or (isinstance(error, OSError) and error.errno is not None):
+        return False
+    if isinstance(error, (ValueError, LookupError, EOFError, OSError)):
+        return True
+    last = error.__traceback__
+    while last is not None and last.tb_next is not None:
+        last = last.tb_next
+    # Raised by our own lines, an error of any other type is a bug; scipy and nibabel raise them on damaged files.
+    return last is not None and not str(last.tb_frame.f_globals.get("__name__")).startswith("unibrain.")
 
 
 def read_volume(path: Path, what: str, shape: tuple[int, ...] | None = None) -> NDArray[np.float64]:

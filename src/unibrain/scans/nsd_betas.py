@@ -233,7 +233,7 @@ from numpy.typing import NDArray
 
 from unibrain.scans.nsd_design import Design
 from unibrain.scans.nsd_layout import NsdLayout
-from unibrain.workspace.atomic import atomic_path, sweep_partials
+from unibrain.workspace.files import atomic_path, sweep_partials
 from unibrain.workspace.progress import say, track
 
 _VERSION = 1

@@ -149,7 +149,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unibrain.scans.foreign import require_file, whole_file
-from unibrain.workspace.atomic import atomic_path
+from unibrain.workspace.files import atomic_path
 
 _VERSION = 1
 _ARRAYS = {
@@ -256,7 +256,7 @@ import hashlib
 import os
 from typing import Any
 
-from unibrain.workspace.atomic import write_json
+from unibrain.workspace.files import write_json
 
 FORMAT = "unibrain-split"
 VERSION = 1

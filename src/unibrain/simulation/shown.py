@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from unibrain.simulation.experiment import Experiment
 from unibrain.simulation.settings import SimulationSettings
 from unibrain.stimuli.scenes import Scene, Split, describe, render, sample_scene
-from unibrain.workspace.atomic import atomic_path, write_json
+from unibrain.workspace.files import atomic_path, write_json
 from unibrain.workspace.progress import track
 
 __all__ = ["draw_coco", "draw_scenes", "write_captions", "write_curated_captions", "write_pictures"]

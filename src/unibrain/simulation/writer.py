@@ -20,7 +20,7 @@ from unibrain.simulation.tables import write_expdesign, write_responses, write_s
 from unibrain.simulation.volumes import write_anatomy, write_betas, write_nifti
 from unibrain.stimuli.nsd import caption_files
 from unibrain.stimuli.scenes import Scene, load_catalogue
-from unibrain.workspace.atomic import atomic_folder, write_json
+from unibrain.workspace.files import atomic_folder, write_json
 from unibrain.workspace.progress import track
 
 __all__ = ["simulate_nsd"]

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from unibrain.errors import InputError
 from unibrain.stimuli.picture_files import Crop, open_square, side_of
 from unibrain.stimuli.stimuli import Stimuli
-from unibrain.workspace.atomic import atomic_folder, write_json
+from unibrain.workspace.files import atomic_folder, write_json
 from unibrain.workspace.progress import track
 
 LARGEST = 512

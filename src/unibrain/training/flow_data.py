@@ -14,7 +14,7 @@ from unibrain.backbone.optimus import Optimus
 from unibrain.training.scene_set import SceneSet
 from unibrain.training.train_flows import FlowData
 from unibrain.training.vocabularies import Vocabularies
-from unibrain.workspace.atomic import atomic_path
+from unibrain.workspace.files import atomic_path
 from unibrain.workspace.progress import track
 
 __all__ = ["Encoders", "flow_data"]

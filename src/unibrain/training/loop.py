@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from unibrain.errors import InputError
 from unibrain.training.processes import average_gradients, rank
-from unibrain.workspace.atomic import atomic_path
+from unibrain.workspace.files import atomic_path
 
 __all__ = ["Recipe", "train"]
 

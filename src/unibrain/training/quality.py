@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unibrain.stimuli.scenes import describe, render, sample_scene
-from unibrain.workspace.atomic import atomic_path
+from unibrain.workspace.files import atomic_path
 from unibrain.workspace.progress import track
 
 if TYPE_CHECKING:

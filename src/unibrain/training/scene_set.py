@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unibrain.stimuli.scenes import describe, render, sample_scene
-from unibrain.workspace.atomic import atomic_folder
+from unibrain.workspace.files import atomic_folder
 from unibrain.workspace.progress import track
 
 __all__ = ["SceneSet", "scene_set"]

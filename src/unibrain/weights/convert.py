@@ -26,7 +26,7 @@ from unibrain.weights.source_files import Hashes, list_sources, same_sources
 from unibrain.weights.stream import bytes_needed, stored_dtype, write_safetensors
 from unibrain.weights.target import check_disk, existing_manifest, is_intact, sweep_abandoned
 from unibrain.weights.vocabularies import CAPTION_ROLES, check_vocabularies, choose_vocabularies
-from unibrain.workspace.atomic import atomic_folder
+from unibrain.workspace.files import atomic_folder
 from unibrain.workspace.progress import say
 
 __all__ = ["convert"]

@@ -13,9 +13,9 @@ from unibrain.weights.into_home import Convert, convert_files, fetch_record
 from unibrain.weights.manifest import MANIFEST_FILE, DtypeChoice, Manifest, Origin, Role
 from unibrain.weights.plan import Plan, check_disks, make_plan
 from unibrain.weights.sources import Precision, official_sources
-from unibrain.workspace.atomic import write_json
-from unibrain.workspace.lock import folder_lock
+from unibrain.workspace.files import write_json
 from unibrain.workspace.progress import say
+from unibrain.workspace.run_folder import folder_lock
 
 __all__ = ["Choice", "Fetched", "fetch_official"]
 

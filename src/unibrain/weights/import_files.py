@@ -18,7 +18,7 @@ from unibrain.weights.sources import (
     VOCABULARIES_OF_CAPTIONS,
     Precision,
 )
-from unibrain.workspace.lock import folder_lock
+from unibrain.workspace.run_folder import folder_lock
 
 __all__ = ["Found", "find_files", "import_backbone"]
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from unibrain.errors import InputError
 from unibrain.weights.manifest import MANIFEST_FILE, Manifest
-from unibrain.workspace.atomic import is_partial
+from unibrain.workspace.files import is_partial
 
 __all__ = ["Kept", "kept_backbones", "listing_table"]
 

@@ -11,7 +11,7 @@ from unibrain.errors import InputError
 from unibrain.weights.hub import Hub, HubError, Listing, RemoteFile
 from unibrain.weights.manifest import Role
 from unibrain.weights.sources import Source, Wanted
-from unibrain.workspace.atomic import write_json
+from unibrain.workspace.files import write_json
 
 __all__ = ["Plan", "PlannedFile", "check_disks", "gigabytes", "kept_commits", "make_plan"]
 

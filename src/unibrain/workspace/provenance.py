@@ -9,8 +9,6 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-__all__ = ["LIBRARIES", "Provenance", "library_versions", "peak_memory_mb"]
-
 LIBRARIES = (
     "diffusers",
     "h5py",

@@ -1,0 +1,160 @@
+"""Files and folders that appear whole or not at all: written beside the target, then renamed over it."""
+
+import errno
+import json
+import os
+import re
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from unibrain.errors import InputError
+
+_PARTIAL = re.compile(r"^\..+\.\d+-[0-9a-f]{8}\.partial(\.|$)")
+
+
+def _beside(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # The suffix is kept because writers such as numpy, nibabel and Pillow choose their format by it.
+    suffix = "".join(path.suffixes[-2:])
+    return path.with_name(f".{path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}.partial{suffix}")
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _disk_is_full(error: BaseException) -> bool:
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return True
+    # h5py and safetensors pass the system's words on, but not its number.
+    return isinstance(error, Exception) and any(
+        words in str(error) for words in ("No space left on device", "Disk quota exceeded")
+    )
+
+
+@contextmanager
+def _cleaned(temporary: Path, path: Path) -> Iterator[None]:
+    try:
+        yield
+    except BaseException as error:
+        _remove(temporary)
+        if _disk_is_full(error) and not isinstance(error, InputError):
+            raise InputError(
+                f"{path}: no space left on the disk while writing it, nothing was changed: "
+                "free some space and run again"
+            ) from error
+        raise
+
+
+@contextmanager
+def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield a temporary path in the target's folder; rename it to the target when the block ends without an error.
+
+    Parameters
+    ----------
+    path : path-like
+        The file to write. Its folder is made if it is not there.
+
+    Yields
+    ------
+    pathlib.Path
+        Where to write. It has the target's suffix.
+
+    Raises
+    ------
+    InputError
+        If the disk is full. The target is as it was before.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> target = Path(tempfile.mkdtemp()) / "note.txt"
+    >>> with atomic_path(target) as temporary:
+    ...     _ = temporary.write_text("whole")
+    >>> target.read_text()
+    'whole'
+    """
+    target = Path(path)
+    temporary = _beside(target)
+    with _cleaned(temporary, target):
+        yield temporary
+        temporary.replace(target)
+
+
+@contextmanager
+def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield a temporary folder beside the target; swap it in for the target when the block ends without an error.
+
+    Parameters
+    ----------
+    path : path-like
+        The folder to write. What it held before is replaced as a whole.
+
+    Yields
+    ------
+    pathlib.Path
+        An empty folder to fill.
+
+    Raises
+    ------
+    InputError
+        If the disk is full. The target is as it was before.
+    """
+    target = Path(path)
+    temporary = _beside(target)
+    temporary.mkdir(parents=True)
+    with _cleaned(temporary, target):
+        yield temporary
+        old = _beside(target)
+        try:
+            if target.exists():
+                target.replace(old)
+            temporary.replace(target)
+        except BaseException:
+            # Two renames are not one: if only the first was done, what was there comes back.
+            if old.exists() and not target.exists():
+                old.replace(target)
+            raise
+        _remove(old)
+
+
+def is_partial(path: str | os.PathLike[str]) -> bool:
+    """Whether `path` is named as an unfinished write of this module."""
+    return _PARTIAL.match(Path(path).name) is not None
+
+
+def sweep_partials(folder: str | os.PathLike[str]) -> list[Path]:
+    """Remove what killed writers left in `folder` (not in its subfolders); nobody may be writing there.
+
+    Returns
+    -------
+    list of pathlib.Path
+        What was removed.
+    """
+    left = [path for path in Path(folder).iterdir() if is_partial(path)]
+    for path in left:
+        _remove(path)
+    return left
+
+
+def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
+    """Write `content` to `path` atomically (see `atomic_path`)."""
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def write_text(path: str | os.PathLike[str], content: str) -> None:
+    """Write `content` to `path` as UTF-8, atomically (see `atomic_path`)."""
+    write_bytes(path, content.encode())
+
+
+def write_json(path: str | os.PathLike[str], content: Any) -> None:
+    """Write `content` to `path` as indented JSON, atomically; NaN and infinity are refused with `ValueError`."""
+    write_text(path, json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
