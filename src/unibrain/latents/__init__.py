@@ -1,21 +1,33 @@
-"""Names and shapes of the four latents; extracting them once and keeping them on disk."""
+"""The table of latents; extracting them once and keeping them on disk."""
 
+from unibrain.latents.columns import LatentColumns
 from unibrain.latents.extract import extract, extract_to
-from unibrain.latents.latents import LATENT_NAMES, LATENT_TITLES, Latents
-from unibrain.latents.store import load_latents, read_manifest, save_latents
-from unibrain.latents.stored import StoredLatents, open_latents
-from unibrain.latents.writer import LatentWriter
+from unibrain.latents.store import (
+    LatentWriter,
+    Storage,
+    StoredLatents,
+    load_latents,
+    open_latents,
+    read_manifest,
+    reopen_latents,
+    save_latents,
+)
+from unibrain.latents.table import LATENTS, LatentRow, Latents, rows_of
 
 __all__ = [
-    "LATENT_NAMES",
-    "LATENT_TITLES",
+    "LATENTS",
+    "LatentColumns",
+    "LatentRow",
     "LatentWriter",
     "Latents",
+    "Storage",
     "StoredLatents",
     "extract",
     "extract_to",
     "load_latents",
     "open_latents",
     "read_manifest",
+    "reopen_latents",
+    "rows_of",
     "save_latents",
 ]

@@ -1,28 +1,28 @@
-"""Extracting the four latents of a set of images with the frozen encoders."""
+"""Extracting the latents of a set of images with the frozen encoders."""
 
 import os
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from unibrain.errors import InputError
-from unibrain.latents.caption_choice import CaptionChoice, CaptionUse, ContextUse
-from unibrain.latents.latents import LATENT_NAMES, Latents
-from unibrain.latents.writer import LatentWriter, Precision, Storage
+from unibrain.latents.store import LatentWriter, Precision, Storage
+from unibrain.latents.table import LATENTS, Latents
 from unibrain.workspace.progress import track
 
 if TYPE_CHECKING:
-    from unibrain.backbone import VersatileDiffusion
-    from unibrain.stimuli.stimuli import Stimuli
+    from unibrain.backbone import Backbone
+    from unibrain.stimuli import Stimuli
 
-__all__ = ["extract", "extract_to"]
+Array = NDArray[np.float32]
+CaptionUse = Literal["first", "random"]
+ContextUse = Literal["mean", "first", "random"]
 
 
 def extract(
-    backbone: "VersatileDiffusion",
+    backbone: "Backbone",
     stimuli: "Stimuli",
     stimulus_ids: Sequence[int] | NDArray[np.int64],
     batch_size: int = 64,
@@ -30,12 +30,12 @@ def extract(
     caption_context: ContextUse = "mean",
     caption_seed: int = 0,
 ) -> Latents:
-    """Encode pictures and captions into the four latents.
+    """Encode pictures and captions into the latents of `LATENTS`.
 
     Parameters
     ----------
-    backbone : VersatileDiffusion
-        Its encoders are used: AutoKL (`z_image`), Optimus (`z_text`), CLIP (`c_image` and `c_text`).
+    backbone : Backbone
+        Its encoders are used.
     stimuli : Stimuli
         Pictures and captions.
     stimulus_ids : sequence of int
@@ -43,18 +43,18 @@ def extract(
     batch_size : int
         Pictures encoded at once, at least 1.
     caption : {"first", "random"}
-        Which caption of an image `z_text` encodes. A mean over Optimus latents of differently worded sentences is no
-        sentence.
+        Which caption of an image a latent that starts a flow encodes (`z_text`). A mean over Optimus latents of
+        differently worded sentences is no sentence.
     caption_context : {"mean", "first", "random"}
-        `c_text` is the mean of the contexts of all captions of an image (as in Brain-Diffuser), or that of one.
+        A latent that guides (`c_text`) is the mean over all captions of an image (as in Brain-Diffuser), or that of
+        one. Where both are random, it is the same caption.
     caption_seed : int
-        Of random choices; what is drawn for an image depends on it and the image's id alone.
+        Seed of random choices, at least 0. What is drawn for an image depends on it and the image's id alone.
 
     Returns
     -------
     Latents
-        float32. A caption that occurs several times is encoded once. Of stimuli without captions, `z_text` and
-        `c_text` are placeholders: zeros of shape (n, 1) and (n, 1, context width), which nothing may be decoded from.
+        float32. Stimuli without captions have no latents that come from captions.
 
     Raises
     ------
@@ -62,28 +62,28 @@ def extract(
         If there is no image, an image is not known, a choice is not one of those named, or the encoders return a
         value that is not finite.
     """
-    ids, choice = _checked(stimulus_ids, batch_size), CaptionChoice(caption, caption_context, caption_seed)
-    arrays: dict[str, NDArray[np.float32]] = {}
-    for start, batch in _batches(backbone, stimuli, ids, batch_size, choice):
+    plan = _Plan(backbone, stimuli, stimulus_ids, batch_size, caption, caption_context, caption_seed)
+    arrays: dict[str, Array] = {}
+    for start, batch in plan.batches():
         for name, values in batch.items():
-            if name not in arrays:
-                arrays[name] = np.empty((len(ids), *values.shape[1:]), dtype=np.float32)
-            arrays[name][start : start + len(values)] = values
-    return Latents(ids, *(arrays[name] for name in LATENT_NAMES))
+            whole = arrays.setdefault(name, np.empty((len(plan.ids), *values.shape[1:]), dtype=np.float32))
+            whole[start : start + len(values)] = values
+    return Latents(plan.ids, arrays)
 
 
 def extract_to(
     folder: str | os.PathLike[str],
-    backbone: "VersatileDiffusion",
+    backbone: "Backbone",
     stimuli: "Stimuli",
     stimulus_ids: Sequence[int] | NDArray[np.int64],
     batch_size: int = 64,
     caption: CaptionUse = "first",
     caption_context: ContextUse = "mean",
+    caption_seed: int = 0,
+    *,
     storage: Storage = "auto",
     precision: Precision = "float32",
     unfinished: str | os.PathLike[str] | None = None,
-    caption_seed: int = 0,
 ) -> None:
     """Encode pictures and captions as `extract` does, straight into a folder, batch by batch.
 
@@ -92,126 +92,109 @@ def extract_to(
     Parameters
     ----------
     folder : path-like
-        Where the latents go; open them with `unibrain.latents.open_latents` or `load_latents`.
+        Where the latents go; open them with `open_latents` or `load_latents`.
     backbone, stimuli, stimulus_ids, batch_size, caption, caption_context, caption_seed
         See `extract`.
     storage, precision, unfinished
-        See `unibrain.latents.writer.LatentWriter`.
+        See `LatentWriter`.
 
     Raises
     ------
     InputError
         As `extract` does, and if the disk is full (what was written is kept).
     """
-    ids, choice = _checked(stimulus_ids, batch_size), CaptionChoice(caption, caption_context, caption_seed)
+    plan = _Plan(backbone, stimuli, stimulus_ids, batch_size, caption, caption_context, caption_seed)
     writer = LatentWriter(
         folder,
-        ids,
+        plan.ids,
         backbone.name,
         backbone.fingerprint,
-        choice.as_dict() if stimuli.has_captions else {"captions": "none"},
+        {"caption": caption, "caption_context": caption_context, "caption_seed": caption_seed},
         storage=storage,
         precision=precision,
+        key=str(batch_size),  # other batches may round differently
         unfinished=unfinished,
     )
-    for start, batch in _batches(backbone, stimuli, ids, batch_size, choice, writer.done.get("rows", 0)):
+    for start, batch in plan.batches(writer.done.get("rows", 0)):
         writer.begin({name: values.shape[1:] for name, values in batch.items()})
         writer.write_rows(start, batch)
-        writer.mark("rows", start + len(batch["z_image"]))
+        writer.mark("rows", min(start + batch_size, len(plan.ids)))
     writer.finish()
 
 
-def _checked(stimulus_ids: Sequence[int] | NDArray[np.int64], batch_size: int) -> NDArray[np.int64]:
-    ids = np.asarray(stimulus_ids, dtype=np.int64)
-    if ids.ndim != 1 or len(ids) == 0:
-        raise InputError(
-            f"stimulus ids have shape {ids.shape}, expected a list of at least one: name the images to encode"
-        )
-    if batch_size < 1:
-        raise InputError(f"batch_size is {batch_size}, expected at least 1: choose another")
-    return ids
-
-
-def _batches(
-    backbone: "VersatileDiffusion",
-    stimuli: "Stimuli",
-    ids: NDArray[np.int64],
-    batch_size: int,
-    choice: CaptionChoice,
-    begin: int = 0,
-) -> Iterator[tuple[int, dict[str, NDArray[np.float32]]]]:
-    """Latents of one batch after the other, from row `begin` on: its first row, and its values."""
-    text = _TextLatents(backbone, stimuli, ids, choice, begin) if stimuli.has_captions else None
-    for start in track(range(begin, len(ids), batch_size), "extract latents", unit="batch"):
-        batch = slice(start, start + batch_size)
-        pictures = stimuli.pictures(ids[batch])
-        c_image = backbone.picture_contexts(pictures)
-        z_text, c_text = text.of(batch) if text is not None else _placeholders(c_image)
-        values = {
-            "z_image": backbone.encode_pictures(pictures),
-            "z_text": z_text,
-            "c_image": c_image,
-            "c_text": c_text,
-        }
-        for name, array in values.items():
-            wrong = [int(i) for i, row in zip(ids[batch], array, strict=True) if not np.isfinite(row).all()]
-            if wrong:
-                raise InputError(
-                    f"{stimuli.source}: latent {name} of image id {wrong[0]} holds a NaN or infinite value, expected "
-                    "finite ones: check that picture and its captions, and the weights of the backbone "
-                    f"{backbone.name}"
-                )
-        yield start, values
-
-
-def _placeholders(c_image: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    n, _, width = c_image.shape
-    return np.zeros((n, 1), dtype=np.float32), np.zeros((n, 1, width), dtype=np.float32)
-
-
-class _TextLatents:
-    """`z_text` and `c_text` of one batch after the other, from row `begin` on."""
+class _Plan:
+    """What is encoded, in which batches."""
 
     def __init__(
         self,
-        backbone: "VersatileDiffusion",
+        backbone: "Backbone",
         stimuli: "Stimuli",
-        ids: NDArray[np.int64],
-        choice: CaptionChoice,
-        begin: int,
+        stimulus_ids: Sequence[int] | NDArray[np.int64],
+        batch_size: int,
+        caption: CaptionUse,
+        caption_context: ContextUse,
+        caption_seed: int,
     ) -> None:
-        captions = [tuple(text for text in texts if text) for texts in stimuli.captions(ids)]
-        self._whole, self._contexts = choice.of(ids, captions)
-        self._encode_whole = _EncodeOnce(backbone.encode_captions, self._whole[begin:])
-        left = [text for texts in self._contexts[begin:] for text in texts]
-        self._encode_context = _EncodeOnce(backbone.caption_contexts, left)
+        self.ids = np.asarray(stimulus_ids, dtype=np.int64)
+        allowed = {"caption": (caption, CaptionUse), "caption_context": (caption_context, ContextUse)}
+        for option, (value, choices) in allowed.items():
+            if value not in choices.__args__:
+                raise InputError(f"{option} is {value!r}: choose one of {', '.join(choices.__args__)}")
+        if self.ids.ndim != 1 or len(self.ids) == 0:
+            raise InputError("there is no image to encode: name at least one stimulus id")
+        if batch_size < 1:
+            raise InputError(f"batch_size is {batch_size}: choose at least 1")
+        if caption_seed < 0:
+            raise InputError(f"caption_seed is {caption_seed}: choose at least 0")
+        self._backbone, self._stimuli, self._size = backbone, stimuli, batch_size
+        self._rows = [row for row in LATENTS.values() if row.source == "picture" or stimuli.has_captions]
+        self._texts: dict[str, list[tuple[str, ...]]] = {}
+        if stimuli.has_captions:
+            captions = [tuple(filter(None, texts)) for texts in stimuli.captions(self.ids)]
+            for row in self._rows:
+                if row.source == "caption":
+                    use = caption_context if row.guides else caption
+                    self._texts[row.name] = [
+                        _used_captions(use, caption_seed, int(image), texts)
+                        for image, texts in zip(self.ids, captions, strict=True)
+                    ]
 
-    def of(self, batch: slice) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        contexts = self._contexts[batch]
-        every = self._encode_context([text for texts in contexts for text in texts])
-        ends = np.cumsum([len(texts) for texts in contexts])
-        c_text = np.stack([group.mean(axis=0) for group in np.split(every, ends[:-1])])
-        return self._encode_whole(self._whole[batch]), c_text
+    def batches(self, begin: int = 0) -> Iterator[tuple[int, dict[str, Array]]]:
+        """Latents of one batch after the other, from row `begin` on: its first row, and its values.
+
+        What is encoded together depends on the batch alone, so that a stop in the middle changes nothing.
+        """
+        for start in track(range(begin, len(self.ids), self._size), "extract latents", unit="batch"):
+            batch = slice(start, start + self._size)
+            pictures, values = self._stimuli.pictures(self.ids[batch]), {}
+            for row in self._rows:
+                if row.source == "picture":
+                    values[row.name] = self._backbone.encode(row.name, pictures)
+                else:
+                    values[row.name] = _encode_means(self._backbone, row.name, self._texts[row.name][batch])
+            for name, array in values.items():
+                finite = np.isfinite(array).reshape(len(array), -1).all(axis=1)
+                if not finite.all():
+                    raise InputError(
+                        f"{self._stimuli.source}: latent {name} of image id {self.ids[batch][~finite][0]} is not "
+                        "finite. Check that picture and its captions, and the weights of the backbone "
+                        f"{self._backbone.name}"
+                    )
+            yield start, values
 
 
-class _EncodeOnce:
-    """Encode captions batch by batch; keep those that will come again, and only as long as they will."""
+def _used_captions(use: str, seed: int, stimulus_id: int, captions: tuple[str, ...]) -> tuple[str, ...]:
+    """The captions of one image that are encoded; a random one depends on seed and image alone."""
+    if use == "mean":
+        return captions
+    if use == "first":
+        return captions[:1]
+    drawn = int(np.random.SeedSequence((seed, stimulus_id)).generate_state(1, np.uint64)[0]) % len(captions)
+    return captions[drawn : drawn + 1]
 
-    def __init__(self, encode: Callable[[list[str]], NDArray[np.float32]], captions: Sequence[str]) -> None:
-        self._encode = encode
-        self._left = Counter(captions)
-        self._kept: dict[str, NDArray[np.float32]] = {}
 
-    def __call__(self, captions: Sequence[str]) -> NDArray[np.float32]:
-        """Encode `captions`; returns one row each."""
-        new = [text for text in dict.fromkeys(captions) if text not in self._kept]
-        encoded = dict(self._kept)
-        if new:
-            encoded.update(zip(new, self._encode(new), strict=True))
-        rows = np.stack([encoded[text] for text in captions])
-        self._left.subtract(captions)
-        # Copied, because a row that is a view would keep its whole batch in memory.
-        self._kept = {
-            text: row if text in self._kept else row.copy() for text, row in encoded.items() if self._left[text] > 0
-        }
-        return rows
+def _encode_means(backbone: "Backbone", name: str, groups: Sequence[tuple[str, ...]]) -> Array:
+    """Mean latent of each group of captions; a caption that occurs several times is encoded once."""
+    texts = list(dict.fromkeys(text for group in groups for text in group))
+    encoded = dict(zip(texts, backbone.encode(name, texts), strict=True))
+    return np.stack([np.stack([encoded[text] for text in group]).mean(axis=0) for group in groups])

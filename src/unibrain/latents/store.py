@@ -1,18 +1,385 @@
-"""Latents on disk: a folder with one array per latent (``.npy`` or zarr), and a manifest that vouches for them."""
+"""Latents on disk: a folder with one array per latent (npy or zarr) and a manifest that vouches for them.
 
+`LatentWriter` writes them part by part, `open_latents` opens them without reading, `load_latents` gives arrays. What is
+read is checked against the manifest first: sizes and shapes always, checksums unless the caller has just done so.
+"""
+
+import io
+import json
 import os
-from collections.abc import Mapping
-from typing import Any
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from unibrain.latents.latents import LATENT_NAMES, Latents
-from unibrain.latents.manifest import ARRAYS, MANIFEST, manifest_of, read_manifest
-from unibrain.latents.stored import open_latents
-from unibrain.workspace.files import atomic_folder, write_json
+from unibrain.errors import DamagedFile, InputError
+from unibrain.latents.columns import LatentColumns
+from unibrain.latents.table import Latents, rows_of
+from unibrain.workspace.files import atomic_folder, disk_is_full, write_json
+from unibrain.workspace.fingerprints import digest, sha256_of
 
-__all__ = ["load_latents", "read_manifest", "save_latents"]
+Storage = Literal["auto", "npy", "zarr"]
+Precision = Literal["float32", "float16"]
+
+FORMAT = ("unibrain-latents", 3)
+MANIFEST = "manifest.json"
+ZARR = "arrays.zarr"
+PROGRESS = "progress.json"
+IDS = "stimulus_ids"
+
+CHUNK = (256, 4096)
+"""Images and dimensions of a zarr chunk: 4 MiB of float32, not compressed (latents look like noise)."""
+
+LARGE = 10**9
+"""Bytes from which ``"auto"`` stores zarr, whose blocks of columns are whole chunks and need no scattered reads."""
+
+INTERVAL = 5.0
+"""Seconds between two records of what is safe: a stopped writer repeats little, and waits for the disk are rare."""
+
+
+def _array_path(folder: Path, name: str, storage: str) -> Path:
+    return folder / ZARR / name if storage == "zarr" and name != IDS else folder / f"{name}.npy"
+
+
+def _checksum(path: Path) -> tuple[int, str]:
+    """Bytes and checksum of a file, or of all files of a zarr array."""
+    if path.is_file():
+        return path.stat().st_size, sha256_of(path)
+    files = sorted(inner for inner in path.rglob("*") if inner.is_file())
+    with ThreadPoolExecutor(4) as pool:  # hashing lets other threads run
+        sums = list(pool.map(sha256_of, files))
+    sizes = [inner.stat().st_size for inner in files]
+    names = [inner.relative_to(path).as_posix() for inner in files]
+    return sum(sizes), digest(list(zip(names, sizes, sums, strict=True)))
+
+
+def read_manifest(folder: str | os.PathLike[str]) -> dict[str, Any]:
+    """Manifest of a folder of latents.
+
+    Parameters
+    ----------
+    folder : path-like
+
+    Returns
+    -------
+    dict
+        Keys ``format``, ``storage`` (``"npy"`` or ``"zarr"``), ``backbone``, ``fingerprint``, ``choices``, and
+        ``arrays``: for ``stimulus_ids`` and every latent its ``shape``, ``dtype``, ``bytes`` and ``sha256``.
+
+    Raises
+    ------
+    InputError
+        If there is none, or it is of another version.
+    DamagedFile
+        If it is no manifest.
+    """
+    path = Path(folder) / MANIFEST
+    if not path.is_file():
+        raise InputError(f"{folder} holds no latents ({MANIFEST} is missing): extract them")
+    return _parse_manifest(path.read_bytes(), path)
+
+
+def _parse_manifest(content: bytes, path: Path) -> dict[str, Any]:
+    try:
+        manifest = json.loads(content)
+        found = tuple(manifest["format"])
+        texts = [manifest["backbone"], manifest["fingerprint"]]
+        for name, about in manifest["arrays"].items():
+            # File names are made of these.
+            texts += [about["sha256"], about["dtype"]]
+            if not name.isidentifier() or not all(type(size) is int for size in (*about["shape"], about["bytes"])):
+                raise ValueError(name)
+        if not all(isinstance(text, str) for text in texts) or IDS not in manifest["arrays"]:
+            raise ValueError("texts")
+        if found == FORMAT and manifest["storage"] not in ("npy", "zarr"):
+            raise ValueError("storage")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise DamagedFile(path, f"{path} is damaged or of an older version: extract the latents again") from error
+    if found != FORMAT:
+        raise InputError(f"{path} is of format {found}, and this version reads {FORMAT}: extract the latents again")
+    return dict(manifest)
+
+
+@dataclass(frozen=True, repr=False)
+class StoredLatents:
+    """Latents of a set of images, where they are stored.
+
+    Attributes
+    ----------
+    folder : str
+        The folder, or the address on an object store.
+    manifest_sha256 : str
+        Checksum of the manifest, which holds the checksums of the arrays: it stands for their content.
+    stimulus_ids : ndarray of shape (n,), int64
+        Image of each row; the same image may have several rows.
+    shapes : mapping of str to tuple of int
+        Shape of one image's latent.
+    arrays : mapping of str to array
+        Memory maps or zarr arrays of shape (images in the store, dimensions).
+    row_numbers : ndarray of shape (n,), int64
+        Rows of the store that these latents are, in this order.
+    """
+
+    folder: str
+    manifest_sha256: str
+    stimulus_ids: NDArray[np.int64]
+    shapes: Mapping[str, tuple[int, ...]]
+    arrays: Mapping[str, Any]
+    row_numbers: NDArray[np.int64]
+
+    def __repr__(self) -> str:
+        return f"StoredLatents({self.n} images in {self.folder}: {', '.join(self.names)})"
+
+    @property
+    def n(self) -> int:
+        """Number of images."""
+        return len(self.stimulus_ids)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The latents that are there."""
+        return tuple(self.shapes)
+
+    def columns(self, name: str) -> LatentColumns:
+        """One latent, to be read in blocks of columns."""
+        array = self.arrays[name]
+        local = not isinstance(array, np.ndarray) and "://" not in self.folder
+        return LatentColumns(array, self.row_numbers, _array_path(Path(self.folder), name, "zarr") if local else None)
+
+    def at(self, row_numbers: NDArray[np.int64]) -> "StoredLatents":
+        """Some of these rows, by position, in that order; nothing is read.
+
+        Raises
+        ------
+        InputError
+            If a position is out of range.
+        """
+        wrong = row_numbers[(row_numbers < 0) | (row_numbers >= self.n)]
+        if len(wrong):
+            raise InputError(f"{self.folder} has no row {wrong[0]}, only {self.n} rows: extract the latents again")
+        return replace(self, stimulus_ids=self.stimulus_ids[row_numbers], row_numbers=self.row_numbers[row_numbers])
+
+    def select(self, stimulus_ids: NDArray[np.int64]) -> "StoredLatents":
+        """The rows of `stimulus_ids`, in that order, an id as often as it is named; nothing is read.
+
+        Raises
+        ------
+        InputError
+            If one of them is missing.
+        """
+        return self.at(rows_of(self.stimulus_ids, stimulus_ids))
+
+    def read(self) -> Latents:
+        """All of these rows, in memory, as float32."""
+        arrays = {}
+        for name in self.names:
+            columns = self.columns(name)
+            array = np.empty(columns.shape, dtype=np.float32)
+            columns.read_into(array, slice(0, columns.shape[1]))
+            arrays[name] = array.reshape(self.n, *self.shapes[name])
+        return Latents(self.stimulus_ids, arrays)
+
+
+def open_latents(folder: str | os.PathLike[str], fingerprint: str | None = None, verify: bool = True) -> StoredLatents:
+    """Open stored latents without loading them.
+
+    Parameters
+    ----------
+    folder : path-like or str
+        A folder, or the address of one on an object store (``s3://...``; it needs zarr arrays, `fsspec` and its driver
+        for that store).
+    fingerprint : str, optional
+        Fingerprint of the backbone that they must come from.
+    verify : bool
+        Compare the checksum of every array, which reads all of them once. Sizes and shapes are compared in any case. On
+        an object store only shapes are.
+
+    Returns
+    -------
+    StoredLatents
+
+    Raises
+    ------
+    InputError
+        If there are none, or they come from another backbone.
+    DamagedFile
+        If something is missing, truncated or changed since it was written.
+    """
+    if "://" in str(folder):
+        text, manifest, ids, arrays = _open_address(str(folder).rstrip("/"))
+    else:
+        path = Path(folder)
+        text, manifest = (path / MANIFEST).read_bytes() if (path / MANIFEST).is_file() else b"", read_manifest(path)
+        paths = {name: _checked(path, name, manifest, verify) for name in manifest["arrays"]}
+        ids = _open_npy(paths.pop(IDS))
+        is_npy = manifest["storage"] == "npy"
+        arrays = {name: _open_npy(inner) if is_npy else _open_zarr(inner) for name, inner in paths.items()}
+    if fingerprint not in (None, manifest["fingerprint"]):
+        raise InputError(
+            f"{folder}: latents of another backbone ({manifest['backbone']}, {manifest['fingerprint'][:12]}; this one "
+            f"is {str(fingerprint)[:12]}): extract them again with this backbone"
+        )
+    shapes = {}
+    for name, array in ((IDS, ids), *arrays.items()):
+        about = manifest["arrays"][name]
+        whole = tuple(about["shape"])
+        # A zarr array is stored flattened, so that a block of columns is a few whole chunks.
+        flat = whole if isinstance(array, np.ndarray) else (*whole[:1], int(np.prod(whole[1:])))
+        right_type = about["dtype"] in (("int64",) if name == IDS else ("float32", "float16"))
+        if not right_type or tuple(array.shape) != flat or str(array.dtype) != about["dtype"] or whole[:1] != ids.shape:
+            raise DamagedFile(
+                Path(str(folder), MANIFEST),
+                f"{folder}: {name} is {array.dtype} of shape {tuple(array.shape)}, and the manifest says "
+                f"{about['dtype']} of shape {flat}: extract the latents again",
+            )
+        shapes[name] = whole[1:]
+    del shapes[IDS]
+    flat_arrays = {
+        name: array.reshape(len(ids), -1) if isinstance(array, np.ndarray) else array for name, array in arrays.items()
+    }
+    return StoredLatents(str(folder).rstrip("/"), digest(text), np.array(ids), shapes, flat_arrays, np.arange(len(ids)))
+
+
+def reopen_latents(folder: str | os.PathLike[str], manifest_sha256: str, verify: bool = True) -> StoredLatents:
+    """Open latents that a decoder was fitted to, if they are still the same.
+
+    Parameters
+    ----------
+    folder : path-like or str
+    manifest_sha256 : str
+        As `StoredLatents` had it.
+    verify : bool
+        See `open_latents`.
+
+    Returns
+    -------
+    StoredLatents
+
+    Raises
+    ------
+    InputError
+        If they are missing, damaged, or others.
+    """
+    stored = open_latents(folder, verify=verify)
+    if stored.manifest_sha256 != manifest_sha256:
+        raise InputError(f"{folder} holds other latents than the decoder was fitted to: fit again, or restore them")
+    return stored
+
+
+def load_latents(folder: str | os.PathLike[str], fingerprint: str | None = None, verify: bool = True) -> Latents:
+    """Open stored latents as arrays: read-only memory maps of npy files; zarr arrays are read into memory.
+
+    Parameters
+    ----------
+    folder, fingerprint, verify
+        See `open_latents`, which is for what goes through them in blocks.
+
+    Returns
+    -------
+    Latents
+
+    Raises
+    ------
+    InputError
+        See `open_latents`.
+    """
+    stored = open_latents(folder, fingerprint, verify)
+    if not all(isinstance(array, np.ndarray) for array in stored.arrays.values()):
+        return stored.read()
+    arrays = {name: array.reshape(stored.n, *stored.shapes[name]) for name, array in stored.arrays.items()}
+    return Latents(stored.stimulus_ids, arrays)
+
+
+def _checked(folder: Path, name: str, manifest: Mapping[str, Any], verify: bool) -> Path:
+    """Path of an array that is as the manifest says."""
+    path, about = _array_path(folder, name, manifest["storage"]), manifest["arrays"][name]
+    if not path.exists():
+        raise DamagedFile(path, f"{path} is missing: extract the latents again")
+    if path.is_file():
+        size = path.stat().st_size
+    else:
+        size = sum(inner.stat().st_size for inner in path.rglob("*") if inner.is_file())
+    if size != about["bytes"]:
+        raise DamagedFile(path, f"{path} is truncated ({size} of {about['bytes']} bytes): extract the latents again")
+    if verify and _checksum(path)[1] != about["sha256"]:
+        raise DamagedFile(path, f"{path} was changed or damaged after it was written: extract the latents again")
+    return path
+
+
+def _open_npy(path: Path) -> NDArray[Any]:
+    try:
+        array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise DamagedFile(path, f"{path} is no array of numbers ({error}): extract the latents again") from error
+    return array
+
+
+def check_zarr(description: bytes, path: str) -> None:
+    """Refuse a zarr array that is anything but plain little-endian floats, before zarr looks at it.
+
+    Codecs, filters and storage transformers are programs that a file chooses; old numcodecs even unpickled. None is
+    used here, so none is accepted.
+    """
+    try:
+        about = json.loads(description)
+        plain = (
+            (about["zarr_format"], about["node_type"]) == (3, "array")
+            and about["data_type"] in ("float32", "float16")
+            and about["codecs"] == [{"name": "bytes", "configuration": {"endian": "little"}}]
+            and about["chunk_grid"]["name"] == "regular"
+            and about["chunk_key_encoding"] == {"name": "default", "configuration": {"separator": "/"}}
+            and len(about["shape"]) == 2
+            and not about.get("storage_transformers")
+        )
+    except (ValueError, KeyError, TypeError, RecursionError):
+        plain = False
+    if not plain:
+        raise InputError(f"{path} is not a zarr (version 3) array of plain floats: extract the latents again")
+
+
+def _open_zarr(path: Path) -> Any:
+    import zarr
+
+    description = path / "zarr.json"
+    if not description.is_file():
+        raise InputError(f"{path} is not a zarr (version 3) array of plain floats: extract the latents again")
+    check_zarr(description.read_bytes(), str(path))
+    return zarr.open_array(str(path), mode="r", zarr_format=3)
+
+
+def _open_address(address: str) -> tuple[bytes, dict[str, Any], NDArray[Any], dict[str, Any]]:
+    import fsspec  # type: ignore[import-untyped]
+    import zarr
+
+    def read(name: str) -> bytes:
+        with fsspec.open(f"{address}/{name}", "rb") as file:
+            content: bytes = file.read()
+        return content
+
+    try:
+        text = read(MANIFEST)
+        manifest = _parse_manifest(text, Path(address, MANIFEST))
+        if manifest["storage"] != "zarr":
+            raise InputError(f"{address}: an object store needs zarr arrays: extract with storage = zarr")
+        ids = np.load(io.BytesIO(read(f"{IDS}.npy")), allow_pickle=False)
+        arrays = {}
+        for name in manifest["arrays"]:
+            if name != IDS:
+                check_zarr(read(f"{ZARR}/{name}/zarr.json"), f"{address}/{ZARR}/{name}")
+                arrays[name] = zarr.open_array(f"{address}/{ZARR}/{name}", mode="r", zarr_format=3)
+    except (OSError, ValueError, ImportError) as error:
+        raise InputError(
+            f"{address}: no latents can be read there ({error}): check the address, and that fsspec's driver for it is "
+            "installed"
+        ) from error
+    return text, manifest, ids, arrays
 
 
 def save_latents(
@@ -22,7 +389,7 @@ def save_latents(
     fingerprint: str,
     choices: Mapping[str, str | int | float] | None = None,
 ) -> None:
-    """Write latents that are in memory, as ``.npy``; `unibrain.latents.writer.LatentWriter` writes part by part.
+    """Write latents that are in memory, as npy; `LatentWriter` writes part by part.
 
     Parameters
     ----------
@@ -42,41 +409,206 @@ def save_latents(
     InputError
         If the disk is full.
     """
-    about = {"backbone": backbone, "fingerprint": fingerprint, "choices": dict(choices or {})}
-    with atomic_folder(folder) as temporary:
-        shapes, dtypes = {}, {}
-        for name in ARRAYS:
-            dtype = np.int64 if name == "stimulus_ids" else np.float32
-            array: NDArray[Any] = np.asarray(latents.stimulus_ids if name == "stimulus_ids" else latents[name])
-            np.save(temporary / f"{name}.npy", np.ascontiguousarray(array, dtype=dtype), allow_pickle=False)
-            shapes[name], dtypes[name] = array.shape, np.dtype(dtype).name
-        write_json(temporary / MANIFEST, manifest_of(temporary, "npy", shapes, dtypes, about))
+    writer = LatentWriter(folder, latents.stimulus_ids, backbone, fingerprint, choices, storage="npy", resume=False)
+    writer.begin({name: array.shape[1:] for name, array in latents.items()})
+    writer.write_rows(0, latents)
+    writer.finish()
 
 
-def load_latents(folder: str | os.PathLike[str], fingerprint: str | None = None, verify: bool = True) -> Latents:
-    """Open stored latents as arrays: read-only memory maps of ``.npy`` files; zarr arrays are read into memory.
+class LatentWriter:
+    """Write latents of known images in parts: batches of rows, or blocks of columns of one latent.
 
-    `unibrain.latents.open_latents` opens either without reading them, for what goes through them in blocks.
+    Parts go into an unfinished folder. `mark` records what is safe there, every few seconds; made again with the same
+    arguments, the writer continues from that record. `finish` adds the manifest and moves the folder to its place.
 
     Parameters
     ----------
     folder : path-like
-    fingerprint : str, optional
-        Fingerprint of the backbone that they must come from.
-    verify : bool
-        Compare the checksum of every file (reads all of it once); sizes and shapes are compared in any case.
+        Where the latents end up; what it held before is replaced as a whole, at the end.
+    stimulus_ids : ndarray of shape (n,), int64
+        Image of each row.
+    backbone, fingerprint : str
+        Backbone that made the latents, and sha256 of its weights.
+    choices : mapping, optional
+        Named choices, for the record.
+    storage : {"auto", "npy", "zarr"}
+        ``"auto"``: npy below 1 GB (`LARGE`), zarr from there on.
+    precision : {"float32", "float16"}
+    key : str
+        Anything else that decides the content; unfinished work of another key is dropped.
+    unfinished : path-like, optional
+        The unfinished folder, on the same file system; beside `folder` if it is not given.
+    resume : bool
+        Whether to go on where an earlier writer stopped.
 
-    Returns
-    -------
-    Latents
-
-    Raises
-    ------
-    InputError
-        If a file is missing, truncated or changed since it was written, or the backbone is another one.
+    Attributes
+    ----------
+    done : dict of str to int
+        What was marked: label to number of rows or columns that are safe.
     """
-    stored = open_latents(folder, fingerprint, verify)
-    if not all(isinstance(stored.arrays[name], np.ndarray) for name in LATENT_NAMES):
-        return stored.read()
-    arrays = (stored.arrays[name].reshape(len(stored), *stored.shapes[name]) for name in LATENT_NAMES)
-    return Latents(stored.stimulus_ids, *arrays)
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        stimulus_ids: NDArray[np.int64],
+        backbone: str,
+        fingerprint: str,
+        choices: Mapping[str, str | int | float] | None = None,
+        *,
+        storage: Storage = "auto",
+        precision: Precision = "float32",
+        key: str = "",
+        unfinished: str | os.PathLike[str] | None = None,
+        resume: bool = True,
+    ) -> None:
+        self.folder = Path(folder)
+        self.unfinished = Path(unfinished or self.folder.with_name(f".{self.folder.name}.unfinished"))
+        self._ids = np.ascontiguousarray(stimulus_ids, dtype=np.int64)
+        self._about = {"backbone": backbone, "fingerprint": fingerprint, "choices": dict(choices or {})}
+        self._wanted, self._dtype = storage, np.dtype(precision)
+        self._key = digest(self._about, storage, precision, key, self._ids)
+        self._shapes: dict[str, tuple[int, ...]] = {}
+        self._arrays: dict[str, Any] = {}
+        self.done: dict[str, int] = {}
+        self._marked = -INTERVAL
+        if not (resume and self._resume()):
+            self._arrays, self.done = {}, {}
+            shutil.rmtree(self.unfinished, ignore_errors=True)
+
+    def _resume(self) -> bool:
+        try:
+            kept = json.loads((self.unfinished / PROGRESS).read_bytes())
+            if kept["key"] != self._key:
+                return False
+            self._storage: Literal["npy", "zarr"] = kept["storage"]
+            self._shapes = {name: tuple(shape) for name, shape in kept["shapes"].items()}
+            self._arrays = {name: self._open(name) for name in self._shapes}
+            self.done = dict(kept["done"])
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, InputError):
+            return False
+        return True
+
+    def _open(self, name: str) -> Any:
+        path, shape = _array_path(self.unfinished, name, self._storage), (len(self._ids), *self._shapes[name])
+        if self._storage == "npy":
+            array: Any = np.load(path, mmap_mode="r+", allow_pickle=False)
+        else:
+            import zarr
+
+            check_zarr((path / "zarr.json").read_bytes(), str(path))
+            array, shape = zarr.open_array(str(path), mode="r+"), (len(self._ids), int(np.prod(shape[1:])))
+        if tuple(array.shape) != shape or array.dtype != self._dtype:
+            raise ValueError("not the array that was begun")
+        return array.reshape(len(self._ids), -1) if self._storage == "npy" else array
+
+    def begin(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        """Make the arrays, unless they are there from before.
+
+        Parameters
+        ----------
+        shapes : mapping of str to tuple of int
+            Shape of one image's latent.
+
+        Raises
+        ------
+        InputError
+            If the disk has no room for them (as far as that can be known before).
+        """
+        if self._arrays:
+            return
+        self._shapes = {name: tuple(shape) for name, shape in shapes.items()}
+        size = sum(int(np.prod(shape)) for shape in self._shapes.values()) * len(self._ids) * self._dtype.itemsize
+        self._storage = ("zarr" if size >= LARGE else "npy") if self._wanted == "auto" else self._wanted
+        with self._room():
+            self.unfinished.mkdir(parents=True, exist_ok=True)
+            np.save(self.unfinished / f"{IDS}.npy", self._ids, allow_pickle=False)
+            self._arrays = {name: self._create(name) for name in self._shapes}
+            self.mark("", 0)
+
+    def _create(self, name: str) -> Any:
+        n, shape = len(self._ids), self._shapes[name]
+        path = _array_path(self.unfinished, name, self._storage)
+        if self._storage == "npy":
+            array = np.lib.format.open_memmap(path, mode="w+", dtype=self._dtype, shape=(n, *shape))
+            if hasattr(os, "posix_fallocate"):
+                # A memory map of a sparse file on a full disk is killed by a signal; this is an error instead.
+                with path.open("r+b") as file:
+                    os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+            return array.reshape(n, -1)
+        import zarr
+
+        width = int(np.prod(shape))
+        chunks = (max(1, min(CHUNK[0], n)), max(1, min(CHUNK[1], width)))
+        group = zarr.open_group(str(self.unfinished / ZARR), mode="a", zarr_format=3)
+        little = zarr.codecs.BytesCodec(endian="little")
+        return group.create_array(
+            name, shape=(n, width), chunks=chunks, dtype=self._dtype, compressors=None, serializer=little
+        )
+
+    def write_rows(self, start: int, values: Mapping[str, NDArray[Any]]) -> None:
+        """Write a batch of images from row `start` on, all latents.
+
+        Raises
+        ------
+        InputError
+            If the disk is full, or a value is too large for float16.
+        """
+        for name, rows in values.items():
+            self._put(name, (slice(start, start + len(rows)), slice(None)), rows.reshape(len(rows), -1))
+
+    def write_columns(self, name: str, columns: slice, values: NDArray[Any]) -> None:
+        """Write a block of columns of one latent, for all images; see `write_rows`."""
+        self._put(name, (slice(None), columns), values)
+
+    def _put(self, name: str, where: tuple[slice, slice], values: NDArray[Any]) -> None:
+        with np.errstate(over="ignore"):
+            stored = np.asarray(values, dtype=self._dtype)
+        if self._dtype == np.float16 and not np.isfinite(stored).all():
+            row = int(np.flatnonzero(~np.isfinite(stored).all(axis=1))[0]) + (where[0].start or 0)
+            raise InputError(
+                f"{self.folder}: latent {name} of image id {self._ids[row]} is beyond float16 (65,504): store float32"
+            )
+        with self._room():
+            self._arrays[name][where] = stored
+
+    def mark(self, label: str, count: int) -> None:
+        """Record, now or within `INTERVAL` seconds, that the first `count` rows or columns of `label` are written."""
+        self.done[label] = count
+        if time.monotonic() - self._marked < INTERVAL:
+            return
+        with self._room():
+            if self._storage == "npy":
+                for array in self._arrays.values():
+                    array.flush()
+            kept = {"key": self._key, "storage": self._storage, "shapes": self._shapes, "done": self.done}
+            write_json(self.unfinished / PROGRESS, kept)
+        self._marked = time.monotonic()
+
+    def finish(self) -> None:
+        """Add the manifest (reads all once for the checksums) and move everything to its place."""
+        self._arrays = {}
+        with self._room():
+            about = {}
+            for name, shape in ((IDS, ()), *self._shapes.items()):
+                size, checksum = _checksum(_array_path(self.unfinished, name, self._storage))
+                dtype = "int64" if name == IDS else self._dtype.name
+                whole = [len(self._ids), *shape]
+                about[name] = {"shape": whole, "dtype": dtype, "bytes": size, "sha256": checksum}
+            manifest = {"format": FORMAT, "storage": self._storage, **self._about, "arrays": about}
+            write_json(self.unfinished / MANIFEST, manifest)
+            with atomic_folder(self.folder) as temporary:
+                temporary.rmdir()
+                self.unfinished.replace(temporary)
+                (temporary / PROGRESS).unlink()
+
+    @contextmanager
+    def _room(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if not disk_is_full(error):
+                raise
+            raise InputError(
+                f"{self.folder}: no space left on the disk. What is written so far is kept in {self.unfinished}: free "
+                "some space and run again, it continues there"
+            ) from error
