@@ -1,93 +1,105 @@
 """From predicted latents to pictures and captions: in batches, seeded per scan, resumable."""
 
+import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from unibrain.errors import InputError
-from unibrain.latents.latents import Latents
-from unibrain.reconstruction.cache import item_keys, load_caption, load_picture, store_caption, store_picture
-from unibrain.reconstruction.decoded import Decoded
-from unibrain.workspace.progress import track
+from unibrain.backbone.config import SamplingSettings
+from unibrain.backbone.protocol import SamplingError
+from unibrain.errors import DamagedFile, InputError
+from unibrain.latents import LATENTS, Latents
+from unibrain.reconstruction.decoded import Decoded, read_picture, write_picture
+from unibrain.workspace.files import atomic_path, write_json
+from unibrain.workspace.fingerprints import digest
+from unibrain.workspace.progress import progress_bar
 
 if TYPE_CHECKING:
-    from unibrain.backbone import VersatileDiffusion
-    from unibrain.backbone.sampler import SamplingSettings
-
-__all__ = ["reconstruct", "scan_seeds"]
+    from unibrain.backbone import Backbone
 
 T = TypeVar("T")
+PerKind = T | Mapping[str, T] | None
+"""One value for all kinds of items, or one for some of them; None, or what is left out: the backbone's own."""
 
 KINDS = ("picture", "caption")
+"""The order decides the seeds; other kinds follow by name."""
+
+BATCH = 32
+"""Most scans in a batch, unless it is given: a stopped run repeats no more than that."""
+
+
+class StepCallback(Protocol):
+    """Sees every denoising step of every batch."""
+
+    def __call__(self, kind: str, rows: NDArray[np.int64], step: int, steps: int, latents: NDArray[np.float32]) -> None:
+        """Look at the clean latents that step `step` of `steps` (from 1) predicts for the scans `rows`."""
 
 
 def scan_seeds(seed: int, stimulus_ids: NDArray[np.int64], kind: str) -> NDArray[np.int64]:
-    """Seed of the noise of each scan.
+    """Seed of the noise of each scan, shape (n,), int64.
 
-    Parameters
-    ----------
-    seed : int
-        Seed of the run, at least 0.
-    stimulus_ids : ndarray of shape (n,), int64
-        Image of each scan, at least 0.
-    kind : {"picture", "caption"}
-        The two flows of one scan get independent noise.
-
-    Returns
-    -------
-    ndarray of shape (n,), int64
-        At least 0. It depends on `seed`, `kind` and the image only (`numpy.random.SeedSequence`), so a scan is decoded
-        to the same result alone, in any batch, and in any order.
-
-    Raises
-    ------
-    InputError
-        If `seed` or an id is negative.
+    It depends on `seed`, `kind` and the image only, so that neither batches nor order change a scan's noise.
     """
     if seed < 0:
-        raise InputError(f"seed is {seed}, expected at least 0: choose another")
+        raise InputError(f"seed is {seed}: choose at least 0")
     if (stimulus_ids < 0).any():
-        raise InputError(f"image id {stimulus_ids.min()} is negative, expected 0-based ids: check the ids of the scans")
-    entropy = (np.random.SeedSequence((seed, KINDS.index(kind), int(i))) for i in stimulus_ids)
+        raise InputError(f"image id {stimulus_ids.min()} is negative: ids count from 0, check those of the scans")
+    number = KINDS.index(kind) if kind in KINDS else len(KINDS) + int(digest(kind)[:8], 16)
+    entropy = (np.random.SeedSequence((seed, number, int(i))) for i in stimulus_ids)
     # torch takes seeds as int64: the highest bit is dropped.
     return np.array([sequence.generate_state(1, np.uint64)[0] >> np.uint64(1) for sequence in entropy], dtype=np.int64)
 
 
 def reconstruct(
-    backbone: "VersatileDiffusion",
+    backbone: "Backbone",
     latents: Latents,
-    image_settings: "SamplingSettings | None" = None,
-    text_settings: "SamplingSettings | None" = None,
+    *,
+    kinds: Collection[str] | None = None,
+    use: Collection[str] | None = None,
+    image_weight: PerKind[float] = None,
+    guidance_scale: PerKind[float] = None,
+    strength: PerKind[float] = None,
+    steps: PerKind[int] = None,
+    eta: PerKind[float] = None,
     seed: int = 0,
     batch_size: int | None = None,
     cache: str | os.PathLike[str] | None = None,
-    captions: bool = True,
+    callback: StepCallback | None = None,
 ) -> Decoded:
     """Decode a picture and a caption for every scan.
 
+    Each flow starts from its latent (see `LATENTS`), noised part of the way, and is guided by all contexts. A flow
+    without its start begins with noise; a context that is left out gives its share to the others; a start without any
+    context is decoded without diffusion.
+
     Parameters
     ----------
-    backbone : VersatileDiffusion
+    backbone : Backbone
         The frozen network.
     latents : Latents
         Predicted latents, one row per scan.
-    image_settings, text_settings : SamplingSettings, optional
-        How the two flows sample; the backbone's recommended settings if not given.
+    kinds : collection of str, optional
+        What to decode, ``"picture"``, ``"caption"``; everything whose start there is if left out.
+    use : collection of str, optional
+        Names of the latents that take part; all if left out. ``use={"z_image"}`` decodes without diffusion,
+        ``use={"c_image"}`` starts from noise and is guided by the image alone.
+    image_weight, guidance_scale, strength, steps, eta : number or mapping of str to number, optional
+        How to sample (see `SamplingSettings`), for all kinds or by kind; the backbone's own if left out.
     seed : int
-        Seed of the noise; every scan's own seed is derived from it (see `scan_seeds`).
+        Seed of the noise, at least 0. Every scan has its own stream, made of it and the image's id.
     batch_size : int, optional
-        Scans decoded at once, at least 1; what fits into memory if not given. It does not change the result beyond
-        rounding.
+        Scans decoded at once, at least 1. The same batches and threads give the same bytes; others may round
+        differently, by a grey level.
     cache : path-like, optional
-        A folder where each picture and caption is kept as soon as it is decoded. Run again with the same latents,
-        backbone, settings and seed, and only what is not there is decoded; other items are left alone.
-    captions : bool
-        False decodes pictures only, for latents that were learnt without captions: every caption is then empty, and
-        `image_settings` must give the image all the weight.
+        A folder where each item is kept as soon as its batch is decoded. Run again with the same latents, backbone,
+        settings and seed, and only batches that are not whole are decoded.
+    callback : callable, optional
+        See `StepCallback`.
 
     Returns
     -------
@@ -96,69 +108,158 @@ def reconstruct(
     Raises
     ------
     InputError
-        If there is no scan, a latent is not finite, or a number is out of range.
+        If there is no scan, a latent is not known or not finite, a number is out of range, or sampling leaves the range
+        of numbers.
+
+    Examples
+    --------
+    >>> decoded = reconstruct(backbone, predicted, image_weight=0.6, strength=0.75)  # doctest: +SKIP
+    >>> layout = reconstruct(backbone, predicted, kinds={"picture"}, use={"z_image"})  # doctest: +SKIP
     """
+    used = set(latents if use is None else use)
+    if used - set(latents):
+        raise InputError(f"use names {min(used - set(latents))}, and the latents are {', '.join(latents)}")
     if batch_size is not None and batch_size < 1:
-        raise InputError(f"batch_size is {batch_size}, expected at least 1: choose another")
-    if len(latents) == 0:
-        raise InputError(
-            "there are 0 scans to decode, expected at least one: check the split into training and test images"
-        )
-    for name, array in latents.items():
-        wrong = [int(i) for i, row in zip(latents.stimulus_ids, array, strict=True) if not np.isfinite(row).all()]
-        if wrong:
+        raise InputError(f"batch_size is {batch_size}: choose at least 1")
+    if latents.n == 0:
+        raise InputError("there is no scan to decode: check the split into training and test images")
+    for name in sorted(used):
+        finite = np.isfinite(latents[name]).reshape(latents.n, -1).all(axis=1)
+        if not finite.all():
             raise InputError(
-                f"predicted latent {name} of image id {wrong[0]} holds a NaN or infinite value, expected finite ones: "
-                "fit and predict again"
+                f"latent {name} of image id {latents.stimulus_ids[~finite][0]} is not finite: fit and predict again"
             )
-    image_settings = backbone.image_settings if image_settings is None else image_settings
-    if not captions and image_settings.image_weight != 1:
-        raise InputError(
-            f"image_weight is {image_settings.image_weight} and the latents have no captions behind them, expected 1: "
-            "give the image all the weight"
-        )
-    text_settings = backbone.text_settings if text_settings is None else text_settings
-    folder = None if cache is None else Path(cache)
+    starts = {row.starts: name for name, row in LATENTS.items() if row.starts is not None and name in used}
+    if kinds is None:
+        kinds = [kind for kind in backbone.kinds if kind in starts]
+    unknown = set(kinds) - set(backbone.kinds)
+    if unknown or not kinds:
+        raise InputError(f"kinds is {sorted(kinds)}, and {backbone.name} decodes {', '.join(backbone.kinds)}")
+    contexts = [name for name, row in LATENTS.items() if row.guides and name in used]
+    chosen = {
+        "image_weight": image_weight,
+        "guidance_scale": guidance_scale,
+        "strength": strength,
+        "steps": steps,
+        "eta": eta,
+    }
+    items: dict[str, list[Any]] = {}
+    for kind in [kind for kind in backbone.kinds if kind in kinds]:
+        start = starts.get(kind)
+        if start is None and not contexts:
+            raise InputError(f"use leaves nothing to decode a {kind} from: name its start or a context")
+        flow = _Flow(backbone, kind, start, contexts, _sampling(backbone, kind, chosen))
+        items[kind] = flow.decode(latents, scan_seeds(seed, latents.stimulus_ids, kind), batch_size, cache, callback)
+    pictures, captions = items.pop("picture", None), items.pop("caption", None)
+    return Decoded(
+        np.array(latents.stimulus_ids),
+        None if pictures is None else np.stack(pictures),
+        None if captions is None else tuple(captions),
+        {kind: np.stack(arrays) for kind, arrays in items.items()},
+    )
 
-    def pictures(rows: NDArray[np.int64], seeds: NDArray[np.int64]) -> list[NDArray[np.uint8]]:
-        part = latents.rows(rows)
-        return list(backbone.sample_pictures(part.z_image, part.c_image, part.c_text, image_settings, seeds))
 
-    def sentences(rows: NDArray[np.int64], seeds: NDArray[np.int64]) -> list[str]:
-        part = latents.rows(rows)
-        return backbone.sample_captions(part.z_text, part.c_image, part.c_text, text_settings, seeds)
+def _sampling(backbone: "Backbone", kind: str, chosen: Mapping[str, PerKind[Any]]) -> SamplingSettings:
+    given = {name: value.get(kind) if isinstance(value, Mapping) else value for name, value in chosen.items()}
+    return replace(backbone.sampling(kind), **{name: value for name, value in given.items() if value is not None})
+
+
+class _Flow:
+    """How one kind of item is decoded: from which latents, with which settings."""
+
+    def __init__(
+        self,
+        backbone: "Backbone",
+        kind: str,
+        start: str | None,
+        contexts: list[str],
+        settings: SamplingSettings,
+    ) -> None:
+        self.backbone, self.kind, self.start, self.contexts, self.settings = backbone, kind, start, contexts, settings
 
     def decode(
-        kind: str,
-        settings: "SamplingSettings",
-        sample: Callable[[NDArray[np.int64], NDArray[np.int64]], list[T]],
-        load: Callable[[Path, str], T | None],
-        store: Callable[[Path, str, T], None],
-    ) -> list[T]:
-        seeds = scan_seeds(seed, latents.stimulus_ids, kind)
-        # Items of another precision are other items.
-        weights = backbone.fingerprint + ("" if backbone.precision == "fp32" else f" {backbone.precision}")
-        keys = item_keys(kind, latents, settings, weights, seeds) if folder is not None else []
-        done = {row: item for row, key in enumerate(keys) if folder and (item := load(folder, key)) is not None}
-        left = np.array([row for row in range(len(latents)) if row not in done], dtype=np.int64)
-        size = batch_size or backbone.scans_at_once("pictures" if kind == "picture" else "captions")
-        items = _by_item(lambda rows: sample(rows, seeds[rows]), left, size)
-        for row, item in track(items, f"decode {kind}s", total=len(left), unit=kind):
-            if folder is not None:
-                store(folder, keys[row], item)
-            done[row] = item
-        return [done[row] for row in range(len(latents))]
+        self,
+        latents: Latents,
+        seeds: NDArray[np.int64],
+        batch_size: int | None,
+        cache: str | os.PathLike[str] | None,
+        callback: StepCallback | None,
+    ) -> list[Any]:
+        size = min(batch_size or BATCH, self.backbone.scans_at_once(self.kind))
+        batches = [np.arange(start, min(start + size, latents.n)) for start in range(0, latents.n, size)]
+        kept = None if cache is None else _Cache(Path(cache), self.kind, self._keys(latents, seeds))
+        done = {} if kept is None else kept.read()
+        # A batch is decoded whole or not at all, so that what is in it never depends on where a run was stopped.
+        left = [rows for rows in batches if not all(int(row) in done for row in rows)]
+        with progress_bar(len(left) * self._steps(), f"decode {self.kind}s", unit="step") as advance:
+            for rows in left:
 
-    decoded_pictures = decode("picture", image_settings, pictures, load_picture, store_picture)
-    decoded_captions = [""] * len(latents)
-    if captions:
-        decoded_captions = decode("caption", text_settings, sentences, load_caption, store_caption)
-    return Decoded(np.array(latents.stimulus_ids), np.stack(decoded_pictures), tuple(decoded_captions))
+                def look(step: int, steps: int, x0: NDArray[np.float32], rows: NDArray[np.int64] = rows) -> None:
+                    advance()
+                    if callback is not None:
+                        callback(self.kind, rows, step, steps, x0)
+
+                try:
+                    decoded = self._decode(latents.rows(rows), seeds[rows], look)
+                except SamplingError as error:
+                    image = latents.stimulus_ids[rows[error.row]]
+                    raise InputError(f"the {self.kind} of image id {image} cannot be decoded: {error}") from error
+                for row, item in zip(rows.tolist(), decoded, strict=True):
+                    if kept is not None:
+                        kept.write(row, item)
+                    done[row] = item
+        return [done[row] for row in range(latents.n)]
+
+    def _decode(self, part: Latents, seeds: NDArray[np.int64], look: Callable[..., None]) -> list[Any]:
+        start = None if self.start is None else part[self.start]
+        if not self.contexts:
+            assert start is not None
+            return list(self.backbone.decode(self.kind, start))
+        contexts = {name: part[name] for name in self.contexts}
+        return list(self.backbone.sample(self.kind, start, contexts, self.settings, seeds, look))
+
+    def _steps(self) -> int:
+        if not self.contexts:
+            return 1
+        return self.settings.steps if self.start is None else max(1, int(self.settings.strength * self.settings.steps))
+
+    def _keys(self, latents: Latents, seeds: NDArray[np.int64]) -> list[str]:
+        """Name of each item: a digest of everything that it depends on."""
+        names = ([] if self.start is None else [self.start]) + self.contexts
+        common = digest(
+            self.kind, self.start, names, self.backbone.fingerprint, self.backbone.precision, asdict(self.settings)
+        )
+        return [digest(common, int(seed), *(latents[name][row] for name in names)) for row, seed in enumerate(seeds)]
 
 
-def _by_item(
-    sample: Callable[[NDArray[np.int64]], list[T]], rows: NDArray[np.int64], batch_size: int
-) -> Iterator[tuple[int, T]]:
-    for start in range(0, len(rows), batch_size):
-        batch = rows[start : start + batch_size]
-        yield from zip(batch.tolist(), sample(batch), strict=True)
+class _Cache:
+    """Decoded items in a folder, one file each, so that a killed run continues at the batch."""
+
+    def __init__(self, folder: Path, kind: str, keys: list[str]) -> None:
+        suffix = {"picture": "png", "caption": "json"}.get(kind, "npy")
+        self._kind, self._paths = kind, [folder / f"{key}.{suffix}" for key in keys]
+
+    def read(self) -> dict[int, Any]:
+        """The items that are there and whole, by row."""
+        found = {}
+        for row, path in enumerate(self._paths):
+            try:
+                if self._kind == "picture":
+                    found[row] = read_picture(path)
+                elif self._kind == "caption":
+                    caption = json.loads(path.read_bytes())
+                    if isinstance(caption, str):
+                        found[row] = caption
+                else:
+                    found[row] = np.load(path, allow_pickle=False)
+            except (OSError, ValueError, RecursionError, DamagedFile):
+                # An item that cannot be read is an item that is not there: decoding it again gives the same one.
+                continue
+        return found
+
+    def write(self, row: int, item: Any) -> None:
+        if self._kind == "caption":
+            write_json(self._paths[row], item)
+            return
+        with atomic_path(self._paths[row]) as temporary:
+            write_picture(temporary, item) if self._kind == "picture" else np.save(temporary, item, allow_pickle=False)

@@ -2,7 +2,8 @@
 
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 from unibrain.errors import InputError
@@ -22,7 +23,9 @@ def say(message: str) -> None:
         print(message, file=sys.stderr, flush=True)
 
 
-def track(iterable: Iterable[T], description: str, total: int | None = None, unit: str = "it") -> Iterator[T]:
+def track(
+    iterable: Iterable[T], description: str, total: int | None = None, unit: str = "it"
+) -> Generator[T, None, None]:
     """Iterate with a progress bar on standard error.
 
     Parameters
@@ -52,6 +55,17 @@ def track(iterable: Iterable[T], description: str, total: int | None = None, uni
         dynamic_ncols=True,
         mininterval=0.5,
     )
+
+
+@contextmanager
+def progress_bar(total: int, description: str, unit: str = "it") -> Iterator[Callable[[], None]]:
+    """Show a progress bar whose yielded function counts one more of `total`; for what is no loop of ours."""
+    ticks = track(range(total), description, unit=unit)
+    next(ticks, None)  # a bar counts an item when the next one is asked for
+    try:
+        yield lambda: next(ticks, None) and None
+    finally:
+        ticks.close()
 
 
 def limit_threads(threads: int | None) -> None:
