@@ -1,8 +1,19 @@
-"""Scores of decoded pictures and captions, each with its control."""
+"""Scores of decoded pictures, captions and latents, each beside its control; `METRICS` is the table of them."""
 
 from unibrain.evaluation.evaluate import evaluate
-from unibrain.evaluation.scores import Score, Scores
-from unibrain.evaluation.store import load_scores, save_scores
-from unibrain.evaluation.table import format_table
+from unibrain.evaluation.metrics import METRICS, Comparison, Measure, Metric, UnavailableError
+from unibrain.evaluation.scores import Score, Scores, format_table, load_scores, save_scores
 
-__all__ = ["Score", "Scores", "evaluate", "format_table", "load_scores", "save_scores"]
+__all__ = [
+    "METRICS",
+    "Comparison",
+    "Measure",
+    "Metric",
+    "Score",
+    "Scores",
+    "UnavailableError",
+    "evaluate",
+    "format_table",
+    "load_scores",
+    "save_scores",
+]

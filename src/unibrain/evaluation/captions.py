@@ -2,14 +2,13 @@
 
 from collections.abc import Sequence
 from functools import cache
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from unibrain.evaluation.wordnet import WordNet
-
-__all__ = ["meteor", "rouge", "words_of"]
+if TYPE_CHECKING:
+    from unibrain.evaluation.wordnet import WordNet
 
 References = Sequence[Sequence[str]]
 
@@ -38,24 +37,11 @@ class _CachedStemmer:
         self.stem = cache(PorterStemmer().stem)
 
 
-def meteor(decoded: Sequence[str], references: References, wordnet: WordNet) -> NDArray[np.float64]:
-    """METEOR (Lavie and Agarwal 2007) as nltk computes it, against the best reference.
+def meteor(decoded: Sequence[str], references: References, wordnet: "WordNet") -> NDArray[np.float64]:
+    """METEOR (Lavie and Agarwal 2007) as nltk computes it, against the best reference: shape (n,), 0 to 1.
 
-    Exact matches, matches of Porter stems, then synonyms; alpha 0.9, beta 3, gamma 0.5. Not on the scale of the Java
-    program METEOR 1.5.
-
-    Parameters
-    ----------
-    decoded : sequence of n str
-        Decoded captions; an empty one scores 0.
-    references : sequence of n sequences of str
-        True captions of each image, at least one.
-    wordnet : WordNet
-        Where synonyms of decoded words are looked up.
-
-    Returns
-    -------
-    ndarray of shape (n,), float64, 0 to 1
+    Exact matches, matches of Porter stems, then synonyms of the decoded words; alpha 0.9, beta 3, gamma 0.5. Not on the
+    scale of the Java program METEOR 1.5. An empty caption scores 0.
     """
     from nltk.translate.meteor_score import meteor_score
 
@@ -69,21 +55,10 @@ def meteor(decoded: Sequence[str], references: References, wordnet: WordNet) -> 
 
 
 def rouge(decoded: Sequence[str], references: References, kind: Literal["rouge1", "rougeL"]) -> NDArray[np.float64]:
-    """ROUGE-1 or ROUGE-L (Lin 2004), the F measure, without stemming, against the best reference.
+    """ROUGE-1 (shared words) or ROUGE-L (longest common subsequence; Lin 2004): shape (n,), 0 to 1.
 
-    Parameters
-    ----------
-    decoded : sequence of n str
-        Decoded captions; an empty one scores 0.
-    references : sequence of n sequences of str
-        True captions of each image, at least one.
-    kind : {"rouge1", "rougeL"}
-        Shared words, or the longest common subsequence of words.
-
-    Returns
-    -------
-    ndarray of shape (n,), float64, 0 to 1
-        One value per sentence, to be averaged (no bootstrap, so the result is the same every time).
+    The F measure, without stemming, against the best reference; one value per sentence, to be averaged (no bootstrap,
+    so the result is the same every time). An empty caption scores 0.
     """
     from rouge_score.rouge_scorer import RougeScorer
 

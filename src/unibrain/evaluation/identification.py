@@ -3,26 +3,14 @@
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["correlations", "identify", "two_way_identification"]
+_SAME = 1e-9  # correlations of features that are equal differ by less, from rounding alone
 
 
 def correlations(true_features: NDArray[np.floating], decoded_features: NDArray[np.floating]) -> NDArray[np.float64]:
     """Pearson correlation of every true image's features with every decoded item's features.
 
-    Parameters
-    ----------
-    true_features, decoded_features : ndarray of shape (n, ...) and (m, ...)
-        Features; everything after the first axis is flattened.
-
-    Returns
-    -------
-    ndarray of shape (n, m), float64
-        ``[i, j]`` belongs to true image i and decoded item j; NaN where one of the two is constant.
-
-    Raises
-    ------
-    ValueError
-        If the two have different numbers of features.
+    Features have shape (n, ...) and (m, ...); the result (n, m): ``[i, j]`` belongs to true image i and decoded item j,
+    NaN where one of the two is constant.
     """
     true, decoded = _standardised(true_features), _standardised(decoded_features)
     if true.shape[1] != decoded.shape[1]:
@@ -42,54 +30,39 @@ def _standardised(features: NDArray[np.floating]) -> NDArray[np.float64]:
 
 
 def identify(similarity: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Two-way identification from a matrix of similarities.
+    """Two-way identification from a matrix of similarities, as from `correlations`.
 
-    Parameters
-    ----------
-    similarity : ndarray of shape (n, n)
-        ``[i, j]`` belongs to true image i and decoded item j.
+    For each decoded item j, the share of the other true images i with ``[i, j] < [j, j]``: the decoded item is fixed
+    and compared with all true images, as in the public evaluation scripts of Brain-Diffuser (Ozcelik and VanRullen
+    2023) and MindEye (Scotti et al. 2023). A tie and a NaN fail; without ties, chance is 0.5.
 
-    Returns
-    -------
-    ndarray of shape (n,), float64, 0 to 1
-        For each decoded item j, the share of the other true images i with ``[i, j] < [j, j]``: a tie and a NaN fail.
-        Chance is 0.5.
-
-    Raises
-    ------
-    ValueError
-        If the matrix is not square, or there is only one image.
+    Examples
+    --------
+    >>> identify(np.array([[0.9, 0.3], [0.4, 0.2]]))
+    array([1., 0.])
     """
+    wins = similarity < _own(similarity) - _SAME
+    # The diagonal is never below itself, so it does not count.
+    share: NDArray[np.float64] = wins.sum(axis=0) / (len(similarity) - 1)
+    return share
+
+
+def count_ties(similarity: NDArray[np.float64]) -> int:
+    """How many of the n (n - 1) comparisons of `identify` are ties: both images are equally close."""
+    # A NaN is neither closer nor equally close.
+    same = np.abs(similarity - _own(similarity)) <= _SAME
+    return int(same.sum() - same.diagonal().sum())
+
+
+def _own(similarity: NDArray[np.float64]) -> NDArray[np.float64]:
     n = len(similarity)
     if similarity.shape != (n, n) or n < 2:
         raise ValueError(f"a similarity matrix of shape {similarity.shape} is not square with at least two images")
-    # The diagonal is never below itself, so it does not count.
-    wins = (similarity < np.diagonal(similarity)[None, :]).sum(axis=0)
-    share: NDArray[np.float64] = wins / (n - 1)
-    return share
+    return np.diagonal(similarity)[None, :]
 
 
 def two_way_identification(
     true_features: NDArray[np.floating], decoded_features: NDArray[np.floating]
 ) -> NDArray[np.float64]:
-    """Two-way identification of each decoded item among all true images.
-
-    The decoded item is fixed and compared with all true images, as in the public evaluation scripts of Brain-Diffuser
-    (Ozcelik and VanRullen 2023) and MindEye (Scotti et al. 2023); the similarity is Pearson's correlation of features.
-
-    Parameters
-    ----------
-    true_features, decoded_features : ndarray of shape (n, ...)
-        Features of true images and decoded items, row by row.
-
-    Returns
-    -------
-    ndarray of shape (n,), float64, 0 to 1
-        Share of the other images that are correctly told apart; chance is 0.5. A constant decoded item scores 0.
-
-    Examples
-    --------
-    >>> two_way_identification(np.eye(3), np.eye(3))
-    array([1., 1., 1.])
-    """
+    """`identify` on the correlations of features, both of shape (n, ...): one share per decoded item, shape (n,)."""
     return identify(correlations(true_features, decoded_features))

@@ -3,19 +3,26 @@
 import io
 import json
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from unibrain.errors import InputError
-
-__all__ = ["DEBIAN_FOLDER", "SynonymTable", "WordNet", "bundled_synonyms", "full_wordnet", "synonym_names"]
+from unibrain.evaluation.captions import words_of
 
 DEBIAN_FOLDER = Path("/usr/share/wordnet")
 """Where Debian's ``wordnet-base`` keeps WordNet 3.0."""
+
+LARGEST_UNKNOWN_SHARE = 0.05
+"""Up to this share of the decoded words may be malformed, that is, in no table."""
+
+WORDNET_HINT = (
+    "METEOR needs the full WordNet for these words: run apt-get install wordnet-base, "
+    "or python -m nltk.downloader wordnet, then evaluate again"
+)
 
 # nltk asks for a file that Debian does not install; these are its 45 names (manual page lexnames(5WN)), with the
 # number of the part of speech. METEOR does not depend on them.
@@ -38,32 +45,16 @@ _LEXNAMES = (
 )
 
 
-class Lemma(Protocol):
-    """A word of a synset, as nltk has it."""
-
-    def name(self) -> str:
-        """The word, with ``_`` for a blank."""
-        ...
-
-
-class Synset(Protocol):
-    """A set of words with one meaning, as nltk has it."""
-
-    def lemmas(self) -> Sequence[Lemma]:
-        """Its words."""
-        ...
-
-
 class WordNet(Protocol):
     """The part of nltk's WordNet reader that METEOR uses."""
 
-    def synsets(self, word: str) -> Sequence[Synset]:
-        """All meanings of a word, of any part of speech, also of the base forms of an inflected word."""
+    def synsets(self, word: str) -> Sequence[Any]:
+        """All meanings of a word; each has ``lemmas()``, and each of those ``name()``."""
         ...
 
 
 @dataclass(frozen=True)
-class _TableLemma:
+class _Lemma:
     word: str
 
     def name(self) -> str:
@@ -71,11 +62,11 @@ class _TableLemma:
 
 
 @dataclass(frozen=True)
-class _TableSynset:
-    words: tuple[_TableLemma, ...]
+class _Synset:
+    words: tuple[str, ...]
 
-    def lemmas(self) -> tuple[_TableLemma, ...]:
-        return self.words
+    def lemmas(self) -> tuple[_Lemma, ...]:
+        return tuple(map(_Lemma, self.words))
 
 
 @dataclass(frozen=True)
@@ -83,12 +74,8 @@ class SynonymTable:
     """A table of synonyms that METEOR can use in the place of WordNet.
 
     METEOR asks for the words that share a meaning with a *decoded* word, and compares them with the words of the
-    reference; it needs no more of WordNet than this table keeps.
-
-    Attributes
-    ----------
-    synonyms : mapping of str to tuple of str
-        Lower-case word to the one-word names of all its synsets; empty for a word that WordNet does not have.
+    reference; it needs no more of WordNet than `synonyms` keeps: lower-case word to the one-word names of all its
+    synsets, empty for a word that WordNet does not have.
 
     Examples
     --------
@@ -105,10 +92,10 @@ class SynonymTable:
         # A mark such as a full stop is no word of WordNet, so nothing is missing for it.
         return word.lower() in self.synonyms or not any(character.isalnum() for character in word)
 
-    def synsets(self, word: str) -> list[_TableSynset]:
-        """One synset with all synonyms of `word`; none if there are no synonyms, or the word is not in the table."""
+    def synsets(self, word: str) -> list[_Synset]:
+        """One synset with all synonyms of `word`; none if there are none, or the word is not in the table."""
         names = self.synonyms.get(word.lower(), ())
-        return [_TableSynset(tuple(map(_TableLemma, names)))] if names else []
+        return [_Synset(names)] if names else []
 
 
 def synonym_names(wordnet: WordNet, word: str) -> tuple[str, ...]:
@@ -127,18 +114,7 @@ def bundled_synonyms() -> SynonymTable:
 
 @cache
 def full_wordnet(folder: Path = DEBIAN_FOLDER) -> WordNet | None:
-    """The full WordNet, from Debian's package or from nltk's own data; None if neither is installed.
-
-    Parameters
-    ----------
-    folder : path
-        Folder of WordNet's database files (``data.noun``, ``index.noun``, ...).
-
-    Raises
-    ------
-    InputError
-        If there is such a folder, and WordNet cannot be read from it.
-    """
+    """The full WordNet, from Debian's package or from nltk's own data; None if neither is installed."""
     if (folder / "data.noun").is_file():
         return _read_folder(folder)
     from nltk.corpus import wordnet
@@ -174,7 +150,34 @@ def _read_folder(folder: Path) -> WordNet:
             reader: WordNet = Reader(str(folder), None)
     except (OSError, ValueError, LookupError) as error:
         raise InputError(
-            f"{folder}: WordNet cannot be read from there ({error}), expected the files of Debian's wordnet-base: "
-            "run apt-get install --reinstall wordnet-base"
+            f"{folder}: WordNet cannot be read from there ({error}). Run apt-get install --reinstall wordnet-base."
         ) from error
     return reader
+
+
+def choose_synonyms(
+    decoded: Sequence[str],
+    references: Sequence[Sequence[str]],
+    *,
+    table: SynonymTable | None = None,
+    full: Callable[[], WordNet | None] = full_wordnet,
+) -> tuple[WordNet | None, str]:
+    """Choose the source of synonyms, and what to know of it; None if there would be no honest value.
+
+    METEOR looks up decoded words only. So the table gives the very value of the full WordNet if it has all of them.
+    If it has not, the full WordNet is used where it is installed. Where it is not, a few decoded words that are in no
+    table are taken as malformed (without synonyms) if all words of the references are known, and counted in the note.
+    """
+    table = bundled_synonyms() if table is None else table
+    words = [word for caption in decoded for word in words_of(caption)]
+    unknown = [word for word in words if word not in table]
+    if not unknown:
+        return table, ""
+    what = f"{len(unknown)} of {len(words)} decoded words are not in the synonym table (for example {unknown[0]!r})"
+    wordnet = full()
+    if wordnet is not None:
+        return wordnet, f"{what}, so the full WordNet was used"
+    known_references = all(word in table for true in references for caption in true for word in words_of(caption))
+    if known_references and len(unknown) <= LARGEST_UNKNOWN_SHARE * len(words):
+        return table, f"{what}; they count as malformed, without synonyms"
+    return None, f"{what}; {WORDNET_HINT}"
