@@ -125,6 +125,25 @@ class NsdLayout:
         """All pictures, HDF5."""
         return self.root / "nsddata_stimuli" / "stimuli" / "nsd" / "nsd_stimuli.hdf5"
 
+    def files_read(self) -> dict[str, Path]:
+        """Every file and folder that reading this subject's scans depends on, by what it is; some need not be there."""
+        surfaces = self.root / "nsddata" / "freesurfer"
+        tables = sorted(
+            table
+            for whose in (self.name, "fsaverage")
+            for table in (surfaces / whose / "label").glob("*.mgz.ctab")
+        )
+        return {
+            "the mark of simulated scans": self.marker,
+            "the design": self.expdesign,
+            "the table of pictures": self.stim_info,
+            "responses.tsv": self.responses,
+            "the folder of the betas": self.betas_folder,
+            "the brain mask": self.brainmask,
+            "the folder of the regions": self.volumes / "roi",
+            **{f"the labels {table.relative_to(surfaces)}": table for table in tables},
+        }
+
     def captions(self, split: str) -> Path:
         """COCO's captions of one COCO split (``"train2017"`` or ``"val2017"``); not part of NSD's own download."""
         _check_name(split)
@@ -168,3 +187,30 @@ def as_ranges(numbers: Iterable[int]) -> str:
         else:
             parts.append([number])
     return ", ".join("-".join(str(number) for number in part) for part in parts)
+
+
+def parse_sessions(text: str) -> tuple[int, ...]:
+    """Read numbers and ranges such as ``1-37`` or ``1,2,5-7``; ascending, each once.
+
+    Raises
+    ------
+    ValueError
+        If a part is something else, is 0, or ends before it begins. The message says what is wrong with which part.
+
+    Examples
+    --------
+    >>> parse_sessions("3,1-2")
+    (1, 2, 3)
+    """
+    numbers: set[int] = set()
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*([0-9]{1,3})\s*(?:-\s*([0-9]{1,3})\s*)?", part)
+        if match is None:
+            raise ValueError(f"{part.strip()[:40]!r} is no number or range such as 1-37")
+        first, last = int(match[1]), int(match[2] or match[1])
+        if first < 1:
+            raise ValueError(f"{part.strip()!r} begins at 0, and sessions are counted from 1")
+        if last < first:
+            raise ValueError(f"{part.strip()!r} ends before it begins")
+        numbers.update(range(first, last + 1))
+    return tuple(sorted(numbers))
