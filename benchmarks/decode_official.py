@@ -48,14 +48,15 @@ def main() -> None:
 
     backbone = timed("load", lambda: load_backbone(options.folder, options.device, dtype=options.dtype))
     picture = np.random.default_rng(0).integers(0, 256, (1, 512, 512, 3), dtype=np.uint8)
-    z_image = timed("encode picture", lambda: backbone.encode_pictures(picture))
-    z_text = timed("encode caption", lambda: backbone.encode_captions(["t1 t2"]))
-    c_image = timed("picture context", lambda: backbone.picture_contexts(picture))
-    c_text = timed("caption context", lambda: backbone.caption_contexts(["t1 t2"]))
+    z_image = timed("encode picture", lambda: backbone.encode("z_image", picture))
+    z_text = timed("encode caption", lambda: backbone.encode("z_text", ["t1 t2"]))
+    c_image = timed("picture context", lambda: backbone.encode("c_image", picture))
+    c_text = timed("caption context", lambda: backbone.encode("c_text", ["t1 t2"]))
+    contexts = {"c_image": c_image, "c_text": c_text}
     seeds = np.zeros(1, dtype=np.int64)
     images, texts = (replace(chosen, steps=options.steps) for chosen in (OFFICIAL.image, OFFICIAL.text))
-    decoded = timed("decode picture", lambda: backbone.sample_pictures(z_image, c_image, c_text, images, seeds))
-    timed("decode caption", lambda: backbone.sample_captions(z_text, c_image, c_text, texts, seeds))
+    decoded = timed("decode picture", lambda: backbone.sample("picture", z_image, contexts, images, seeds))
+    timed("decode caption", lambda: backbone.sample("caption", z_text, contexts, texts, seeds))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     print(
         json.dumps(

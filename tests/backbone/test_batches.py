@@ -121,26 +121,26 @@ def test_one_seed_gives_one_result_in_batches_of_1_3_and_8(
 ) -> None:
     seeds = np.arange(8, dtype=np.int64) + 5
     pictures = np.random.default_rng(0).integers(0, 256, (8, 16, 16, 3), dtype=np.uint8)
-    contexts = tiny.picture_contexts(pictures), tiny.caption_contexts(captions[:8])
+    contexts = tiny.encode("c_image", pictures), tiny.encode("c_text", captions[:8])
     z_image, z_text = (
-        (tiny.encode_pictures(pictures), tiny.encode_captions(captions[:8])) if start == "latent" else (None,) * 2
+        (tiny.encode("z_image", pictures), tiny.encode("z_text", captions[:8])) if start == "latent" else (None,) * 2
     )
     found = {}
     for size in (1, 3, 8, None):
         one = VersatileDiffusion(tiny.config, tiny.parts, tiny.tokenizers, tiny.fingerprint, tiny.dtype, size)
         found[size] = (
-            one.sample_pictures(z_image, *contexts, dataclasses.replace(tiny.image_settings, eta=0.5), seeds),
-            one.sample_captions(z_text, *contexts, tiny.text_settings, seeds),
+            one.sample("picture", z_image, *contexts, dataclasses.replace(tiny.sampling("picture"), eta=0.5), seeds),
+            one.sample("caption", z_text, *contexts, tiny.sampling("caption"), seeds),
         )
     for size in (1, 3, None):
         assert np.abs(found[size][0].astype(int) - found[8][0]).max() <= 1, size
         assert found[size][1] == found[8][1], size
     # As a run that was stopped after three scans goes on.
     rest = slice(3, None)
-    later = tiny.sample_captions(
+    later = tiny.sample("caption", 
         None if z_text is None else z_text[rest],
         *(context[rest] for context in contexts),
-        tiny.text_settings,
+        tiny.sampling("caption"),
         seeds[rest],
     )
     assert found[8][1][rest] == later
@@ -151,8 +151,8 @@ def test_out_of_memory_inside_sampling_changes_nothing(
 ) -> None:
     seeds = np.arange(6, dtype=np.int64)
     pictures = np.random.default_rng(0).integers(0, 256, (6, 16, 16, 3), dtype=np.uint8)
-    inputs = (None, tiny.picture_contexts(pictures), tiny.caption_contexts(captions[:6]), tiny.text_settings, seeds)
-    expected = tiny.sample_captions(*inputs)
+    inputs = (None, tiny.encode("c_image", pictures), tiny.encode("c_text", captions[:6]), tiny.sampling("caption"), seeds)
+    expected = tiny.sample("caption", *inputs)
     forward, sizes = tiny.flows.forward, []
 
     def limited(x: Any, timesteps: Any, contexts: Any, choices: Any = None) -> Any:
@@ -163,9 +163,9 @@ def test_out_of_memory_inside_sampling_changes_nothing(
 
     monkeypatch.setattr(tiny.flows, "forward", limited)
     one = VersatileDiffusion(tiny.config, tiny.parts, tiny.tokenizers, tiny.fingerprint, tiny.dtype, 64)
-    assert one.sample_captions(*inputs) == expected
+    assert one.sample("caption", *inputs) == expected
     assert sizes[:3] == [6, 3, 1]
-    assert one.scans_at_once("captions") == 1
+    assert one.scans_at_once("caption") == 1
 
 
 def test_unconditional_contexts_are_computed_and_projected_once(
@@ -173,7 +173,7 @@ def test_unconditional_contexts_are_computed_and_projected_once(
 ) -> None:
     one = VersatileDiffusion(tiny.config, tiny.parts, tiny.tokenizers, tiny.fingerprint, tiny.dtype, 2)
     pictures = np.random.default_rng(0).integers(0, 256, (4, 16, 16, 3), dtype=np.uint8)
-    contexts = tiny.picture_contexts(pictures), tiny.caption_contexts(captions[:4])
+    contexts = tiny.encode("c_image", pictures), tiny.encode("c_text", captions[:4])
     rows: list[tuple[str, int]] = []
     prepare = tiny.flows.prepare
 
@@ -183,8 +183,8 @@ def test_unconditional_contexts_are_computed_and_projected_once(
 
     monkeypatch.setattr(tiny.flows, "prepare", watch)
     for _ in range(2):
-        one.sample_pictures(None, *contexts, tiny.image_settings, np.arange(4))
-        one.sample_captions(None, *contexts, tiny.text_settings, np.arange(4))
+        one.sample("picture", None, *contexts, tiny.sampling("picture"), np.arange(4))
+        one.sample("caption", None, *contexts, tiny.sampling("caption"), np.arange(4))
     once = [entry for entry in rows if entry[1] == 1]
     assert sorted(once) == [("image", 1), ("text", 1)]
     # Two batches of two, two flows, two runs, two contexts; nothing per step.

@@ -150,12 +150,12 @@ def test_precisions(tiny: VersatileDiffusion, tiny_folder: Path, captions: tuple
     seeds = np.array([1, 2], dtype=np.int64)
     results = []
     for one in (tiny, backbone):
-        z_image, c_image = one.encode_pictures(PICTURES), one.picture_contexts(PICTURES)
-        z_text, c_text = one.encode_captions(captions[:2]), one.caption_contexts(captions[:2])
-        pictures = one.sample_pictures(z_image, c_image, c_text, one.image_settings, seeds)
+        z_image, c_image = one.encode("z_image", PICTURES), one.encode("c_image", PICTURES)
+        z_text, c_text = one.encode("z_text", captions[:2]), one.encode("c_text", captions[:2])
+        pictures = one.sample("picture", z_image, c_image, c_text, one.sampling("picture"), seeds)
         results.append((z_image, c_image, z_text, c_text, pictures.astype(np.float32)))
         assert all(
-            isinstance(text, str) for text in one.sample_captions(None, c_image, c_text, one.text_settings, seeds)
+            isinstance(text, str) for text in one.sample("caption", None, c_image, c_text, one.sampling("caption"), seeds)
         )
     for exact, rough in zip(*results, strict=True):
         assert rough.dtype == np.float32
@@ -232,22 +232,22 @@ def test_parts_give_the_same_results_and_say_what_they_lack(
     tiny: VersatileDiffusion, tiny_folder: Path, captions: tuple[str, ...]
 ) -> None:
     seeds = np.array([1, 2], dtype=np.int64)
-    z_image, c_image = tiny.encode_pictures(PICTURES), tiny.picture_contexts(PICTURES)
-    c_text = tiny.caption_contexts(captions[:2])
+    z_image, c_image = tiny.encode("z_image", PICTURES), tiny.encode("c_image", PICTURES)
+    c_text = tiny.encode("c_text", captions[:2])
     pictures = load_backbone(tiny_folder, device="cpu", parts=("flows", "autokl", "clip"))
-    inputs = (z_image, c_image, c_text, tiny.image_settings, seeds)
-    np.testing.assert_array_equal(pictures.sample_pictures(*inputs), tiny.sample_pictures(*inputs))
+    inputs = (z_image, c_image, c_text, tiny.sampling("picture"), seeds)
+    np.testing.assert_array_equal(pictures.sample("picture", *inputs), tiny.sample("picture", *inputs))
     with pytest.raises(InputError, match="loaded without optimus, which is needed for encoding and decoding captions"):
-        pictures.sample_captions(None, c_image, c_text, tiny.text_settings, seeds)
+        pictures.sample("caption", None, c_image, c_text, tiny.sampling("caption"), seeds)
     writer = load_backbone(tiny_folder, device="cpu", parts=("flows", "optimus", "clip"))
-    words = (None, c_image, c_text, tiny.text_settings, seeds)
-    assert writer.sample_captions(*words) == tiny.sample_captions(*words)
+    words = (None, c_image, c_text, tiny.sampling("caption"), seeds)
+    assert writer.sample("caption", *words) == tiny.sample("caption", *words)
     with pytest.raises(InputError, match="loaded without autokl"):
-        writer.sample_pictures(*inputs)
+        writer.sample("picture", *inputs)
     encoder = load_backbone(tiny_folder, device="cpu", parts=("autokl", "optimus", "clip"))
-    np.testing.assert_array_equal(encoder.encode_pictures(PICTURES), z_image)
+    np.testing.assert_array_equal(encoder.encode("z_image", PICTURES), z_image)
     with pytest.raises(InputError, match="loaded without flows, which is needed for denoising"):
-        encoder.sample_pictures(*inputs)
+        encoder.sample("picture", *inputs)
     with pytest.raises(InputError, match="loaded without clip"):
         load_backbone(tiny_folder, device="cpu", parts=["autokl"]).picture_contexts(PICTURES)
 
@@ -280,9 +280,9 @@ def test_a_backbone_without_optimus_decodes_pictures(
     backbone = load_backbone(folder, device="cpu", parts=("flows", "autokl", "clip"))
     assert len(backbone.fingerprint) == 64
     assert backbone.fingerprint != tiny.fingerprint
-    context = (tiny.picture_contexts(PICTURES), tiny.caption_contexts(captions[:2]))
-    inputs = (None, *context, tiny.image_settings, np.array([1, 2]))
-    np.testing.assert_array_equal(backbone.sample_pictures(*inputs), tiny.sample_pictures(*inputs))
+    context = (tiny.encode("c_image", PICTURES), tiny.encode("c_text", captions[:2]))
+    inputs = (None, *context, tiny.sampling("picture"), np.array([1, 2]))
+    np.testing.assert_array_equal(backbone.sample("picture", *inputs), tiny.sample("picture", *inputs))
 
 
 def test_not_enough_memory_is_said_before_anything_is_read(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

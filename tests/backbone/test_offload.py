@@ -70,11 +70,11 @@ def test_a_bringing_that_fails_leaves_the_part_at_home(tiny: VersatileDiffusion,
 def test_parts_can_be_added(tiny: VersatileDiffusion, tiny_folder: Path, captions: tuple[str, ...]) -> None:
     backbone = load_backbone(tiny_folder, device="cpu", parts=["clip"])
     with pytest.raises(InputError, match="loaded without optimus"):
-        backbone.encode_captions(captions)
+        backbone.encode("z_text", captions)
     backbone.extend(load_backbone(tiny_folder, device="cpu", parts=["optimus"]))
     assert backbone.parts.names == ("optimus", "clip")
-    assert (backbone.encode_captions(captions) == tiny.encode_captions(captions)).all()
-    assert (backbone.caption_contexts(captions) == tiny.caption_contexts(captions)).all()
+    assert (backbone.encode("z_text", captions) == tiny.encode("z_text", captions)).all()
+    assert (backbone.encode("c_text", captions) == tiny.encode("c_text", captions)).all()
 
 
 def test_on_a_processor_offloading_means_nothing(tiny_folder: Path) -> None:

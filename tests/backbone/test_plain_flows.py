@@ -42,5 +42,5 @@ def test_a_random_folder_can_be_loaded(tiny_config: BackboneConfig, tmp_path: Pa
 
     write_random_folder(tmp_path / "random", tiny_config, torch.bfloat16)
     backbone = load_backbone(tmp_path / "random", device="cpu", dtype="bf16")
-    assert backbone.encode_captions(["t1 t2"]).shape == (1, 16)
-    assert backbone.caption_contexts(["t1"]).shape == (1, 12, 16)
+    assert backbone.encode("z_text", ["t1 t2"]).shape == (1, 16)
+    assert backbone.encode("c_text", ["t1"]).shape == (1, 12, 16)

@@ -32,10 +32,10 @@ def encoded(tiny: VersatileDiffusion, captions: tuple[str, ...]) -> Encoded:
     return Encoded(
         pictures,
         chosen,
-        tiny.encode_pictures(pictures),
-        tiny.encode_captions(chosen),
-        tiny.picture_contexts(pictures),
-        tiny.caption_contexts(chosen),
+        tiny.encode("z_image", pictures),
+        tiny.encode("z_text", chosen),
+        tiny.encode("c_image", pictures),
+        tiny.encode("c_text", chosen),
     )
 
 
@@ -52,13 +52,13 @@ def like(backbone: VersatileDiffusion, batch_size: int | None = None, **changes:
 
 
 def sample_pictures(backbone: VersatileDiffusion, encoded: Encoded, **changes: Any) -> np.ndarray:
-    settings = dataclasses.replace(backbone.image_settings, **changes)
-    return backbone.sample_pictures(encoded.z_image, encoded.c_image, encoded.c_text, settings, SEEDS)
+    settings = dataclasses.replace(backbone.sampling("picture"), **changes)
+    return backbone.sample("picture", encoded.z_image, encoded.c_image, encoded.c_text, settings, SEEDS)
 
 
 def sample_captions(backbone: VersatileDiffusion, encoded: Encoded, **changes: Any) -> list[str]:
-    settings = dataclasses.replace(backbone.text_settings, **changes)
-    return backbone.sample_captions(encoded.z_text, encoded.c_image, encoded.c_text, settings, SEEDS)
+    settings = dataclasses.replace(backbone.sampling("caption"), **changes)
+    return backbone.sample("caption", encoded.z_text, encoded.c_image, encoded.c_text, settings, SEEDS)
 
 
 def test_what_it_says_of_itself(tiny: VersatileDiffusion, tiny_folder: Any, tiny_config: Any) -> None:
@@ -66,8 +66,8 @@ def test_what_it_says_of_itself(tiny: VersatileDiffusion, tiny_folder: Any, tiny
     assert tiny.config == tiny_config
     assert tiny.fingerprint == folder_fingerprint(tiny_folder)
     assert len(tiny.fingerprint) == 64
-    assert tiny.image_settings == tiny_config.image
-    assert tiny.text_settings == tiny_config.text
+    assert tiny.sampling("picture") == tiny_config.image
+    assert tiny.sampling("caption") == tiny_config.text
     parts = (tiny.flows, tiny.autokl, tiny.optimus, tiny.clip)
     assert not any(part.training or any(p.requires_grad for p in part.parameters()) for part in parts)
 
@@ -79,24 +79,24 @@ def test_shapes_and_types(tiny: VersatileDiffusion, encoded: Encoded) -> None:
         assert values.shape == (COUNT, *shape), name
         assert values.dtype == np.float32, name
         assert np.isfinite(values).all(), name
-    decoded = tiny.decode_pictures(encoded.z_image)
+    decoded = tiny.decode("picture", encoded.z_image)
     assert decoded.shape == encoded.pictures.shape
     assert decoded.dtype == np.uint8
-    sentences = tiny.decode_captions(encoded.z_text)
+    sentences = tiny.decode("caption", encoded.z_text)
     assert len(sentences) == COUNT
     assert all(type(sentence) is str for sentence in sentences)
 
 
 def test_pictures_of_another_size_are_resized(tiny: VersatileDiffusion) -> None:
     large = np.random.default_rng(1).integers(0, 256, (2, 40, 30, 3), dtype=np.uint8)
-    assert tiny.encode_pictures(large).shape == (2, 4, 8, 8)
+    assert tiny.encode("z_image", large).shape == (2, 4, 8, 8)
     flat = np.full((1, 40, 30, 3), 200, dtype=np.uint8)
     same = np.full((1, 16, 16, 3), 200, dtype=np.uint8)
-    np.testing.assert_allclose(tiny.encode_pictures(flat), tiny.encode_pictures(same), atol=1e-5)
+    np.testing.assert_allclose(tiny.encode("z_image", flat), tiny.encode("z_image", same), atol=1e-5)
 
 
 def test_embeddings_are_the_unit_rows_of_the_contexts(tiny: VersatileDiffusion, encoded: Encoded) -> None:
-    pictures, captions = tiny.picture_embeddings(encoded.pictures), tiny.caption_embeddings(encoded.captions)
+    pictures, captions = tiny.embed("picture", encoded.pictures), tiny.embed("caption", encoded.captions)
     for embeddings in (pictures, captions):
         np.testing.assert_allclose(np.linalg.norm(embeddings, axis=1), 1, atol=1e-5)
     np.testing.assert_array_equal(pictures, encoded.c_image[:, 0])
@@ -114,16 +114,16 @@ def test_encoders_and_decoders_do_not_depend_on_the_batch(
 ) -> None:
     other = like(tiny, batch_size)
     pairs = (
-        (other.encode_pictures(encoded.pictures), encoded.z_image),
-        (other.encode_captions(encoded.captions), encoded.z_text),
-        (other.picture_contexts(encoded.pictures), encoded.c_image),
-        (other.caption_contexts(encoded.captions), encoded.c_text),
-        (other.caption_embeddings(encoded.captions), tiny.caption_embeddings(encoded.captions)),
+        (other.encode("z_image", encoded.pictures), encoded.z_image),
+        (other.encode("z_text", encoded.captions), encoded.z_text),
+        (other.encode("c_image", encoded.pictures), encoded.c_image),
+        (other.encode("c_text", encoded.captions), encoded.c_text),
+        (other.embed("caption", encoded.captions), tiny.embed("caption", encoded.captions)),
     )
     for found, expected in pairs:
         np.testing.assert_allclose(found, expected, atol=1e-4, rtol=0)
-    assert other.decode_captions(encoded.z_text) == tiny.decode_captions(encoded.z_text)
-    levels = other.decode_pictures(encoded.z_image).astype(int) - tiny.decode_pictures(encoded.z_image)
+    assert other.decode("caption", encoded.z_text) == tiny.decode("caption", encoded.z_text)
+    levels = other.decode("picture", encoded.z_image).astype(int) - tiny.decode("picture", encoded.z_image)
     assert abs(levels).max() <= 1
 
 
@@ -135,8 +135,8 @@ def test_samples_do_not_depend_on_the_batch(tiny: VersatileDiffusion, encoded: E
     assert abs(sample_pictures(single, encoded, eta=eta).astype(int) - whole).max() <= 1
     assert sample_captions(single, encoded, eta=eta) == captions
     turned = slice(None, None, -1)
-    settings = dataclasses.replace(tiny.image_settings, eta=eta)
-    other_order = tiny.sample_pictures(
+    settings = dataclasses.replace(tiny.sampling("picture"), eta=eta)
+    other_order = tiny.sample("picture", 
         encoded.z_image[turned], encoded.c_image[turned], encoded.c_text[turned], settings, SEEDS[turned]
     )
     assert abs(other_order[turned].astype(int) - whole).max() <= 1
@@ -145,8 +145,8 @@ def test_samples_do_not_depend_on_the_batch(tiny: VersatileDiffusion, encoded: E
 def test_seeds_decide(tiny: VersatileDiffusion, encoded: Encoded) -> None:
     first = sample_pictures(tiny, encoded)
     np.testing.assert_array_equal(first, sample_pictures(tiny, encoded))
-    inputs = (encoded.z_image, encoded.c_image, encoded.c_text, tiny.image_settings)
-    other = tiny.sample_pictures(*inputs, np.array([40, 41, 42, 43, 99]))
+    inputs = (encoded.z_image, encoded.c_image, encoded.c_text, tiny.sampling("picture"))
+    other = tiny.sample("picture", *inputs, np.array([40, 41, 42, 43, 99]))
     assert (other[:4] == first[:4]).all()
     assert (other[4] != first[4]).any()
     assert sample_captions(tiny, encoded) == sample_captions(tiny, encoded)
@@ -176,22 +176,22 @@ def test_without_a_latent_the_whole_schedule_is_run(
 
     monkeypatch.setattr(tiny.flows, "forward", watch)
     contexts = (encoded.c_image, encoded.c_text)
-    from_noise = tiny.sample_pictures(None, *contexts, tiny.image_settings, SEEDS)
+    from_noise = tiny.sample("picture", None, *contexts, tiny.sampling("picture"), SEEDS)
     assert visited == [801, 601, 401, 201, 1]
     visited.clear()
     from_latent = sample_pictures(tiny, encoded)
     assert visited == [401, 201, 1]
     assert from_noise.shape == from_latent.shape
     assert (from_noise != from_latent).any()
-    assert len(tiny.sample_captions(None, *contexts, tiny.text_settings, SEEDS)) == COUNT
+    assert len(tiny.sample("caption", None, *contexts, tiny.sampling("caption"), SEEDS)) == COUNT
 
 
 def test_unconditional_image_contexts(tiny: VersatileDiffusion) -> None:
     for kind, level in (("grey", 127), ("black", 0)):
         contexts = like(tiny, unconditional_image=kind).unconditional_contexts()
         even = np.full((1, 24, 24, 3), level, dtype=np.uint8)
-        np.testing.assert_array_equal(contexts["image"].numpy(), tiny.picture_contexts(even))
-        np.testing.assert_array_equal(contexts["text"].numpy(), tiny.caption_contexts([""]))
+        np.testing.assert_array_equal(contexts["image"].numpy(), tiny.encode("c_image", even))
+        np.testing.assert_array_equal(contexts["text"].numpy(), tiny.encode("c_text", [""]))
     zeros = like(tiny, unconditional_image="zeros").unconditional_contexts()["image"]
     assert torch.equal(zeros, torch.zeros(1, 5, 16))
 
@@ -210,14 +210,14 @@ def test_wrong_inputs_are_named(tiny: VersatileDiffusion, encoded: Encoded) -> N
     settings = SamplingSettings(0.5, steps=5)
     contexts = (encoded.c_image, encoded.c_text)
     with pytest.raises(InputError, match=r"latents have shape \(5, 4, 7, 8\), expected \(n, 4, 8, 8\).*tiny"):
-        tiny.sample_pictures(np.zeros((5, 4, 7, 8), np.float32), *contexts, settings, SEEDS)
+        tiny.sample("picture", np.zeros((5, 4, 7, 8), np.float32), *contexts, settings, SEEDS)
     with pytest.raises(InputError, match=r"latents have shape \(5, 4, 8, 8\), expected \(n, 16\)"):
-        tiny.sample_captions(encoded.z_image, *contexts, settings, SEEDS)
+        tiny.sample("caption", encoded.z_image, *contexts, settings, SEEDS)
     with pytest.raises(InputError, match=r"expected \(n, tokens, 16\)"):
-        tiny.sample_pictures(None, encoded.c_image[..., :8], encoded.c_text, settings, SEEDS)
+        tiny.sample("picture", None, encoded.c_image[..., :8], encoded.c_text, settings, SEEDS)
     with pytest.raises(InputError, match=r"of \[4, 5\] scans"):
-        tiny.sample_captions(encoded.z_text[:4], *contexts, settings, SEEDS)
+        tiny.sample("caption", encoded.z_text[:4], *contexts, settings, SEEDS)
     with pytest.raises(InputError, match="expected one item or more"):
-        tiny.encode_captions([])
+        tiny.encode("z_text", [])
     with pytest.raises(InputError, match="expected one item or more"):
-        tiny.decode_captions(np.zeros((0, 16), np.float32))
+        tiny.decode("caption", np.zeros((0, 16), np.float32))

@@ -44,7 +44,7 @@ def test_each_stage_loads_what_it_needs_and_nothing_twice(loads: list[tuple[str,
 def test_scores_need_clip_alone(loads: list[tuple[str, ...]]) -> None:
     backbone = BackboneSource("cpu").load("small", SCORING)
     assert backbone.parts.names == ("clip",)
-    assert backbone.caption_embeddings(["a dog"]).shape[0] == 1
+    assert backbone.embed("caption", ["a dog"]).shape[0] == 1
 
 
 def test_facts_are_known_without_loading_and_name_the_precision(loads: list[tuple[str, ...]]) -> None:

@@ -99,7 +99,7 @@ def test_without_captions_pictures_are_decoded_and_everything_says_so(
     silent: tuple[RunFolder, FakeBackbone], spoken: RunFolder
 ) -> None:
     run, fake = silent
-    assert not [call for call in fake.calls if call.startswith("sample_captions")]
+    assert not [call for call in fake.calls if call.startswith("sample caption")]
     decoded = load_decoded(run.artefact("decoded"))
     assert decoded.captions == ("",) * 6
     # The image side does not notice: same split, same latents, same pictures.

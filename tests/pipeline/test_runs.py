@@ -77,9 +77,9 @@ def test_decoded_pictures_are_those_of_the_predicted_latents_of_unseen_scans(fin
     assert set(decoder.latents_.stimulus_ids) == set(subject.train.stimulus_ids)
     predicted = decoder.predict(subject.test.betas, subject.test.stimulus_ids)
     kept = load_latents(finished.artefact("predicted"))
-    assert np.array_equal(predicted.z_image, kept.z_image)
-    expected = FakeBackbone().sample_pictures(
-        predicted.z_image, predicted.c_image, predicted.c_text, FakeBackbone.image_settings, np.zeros(6, dtype=np.int64)
+    assert np.array_equal(predicted["z_image"], kept.z_image)
+    expected = FakeBackbone().sample("picture", 
+        predicted["z_image"], {name: predicted[name] for name in ("c_image", "c_text")}, FakeBackbone().sampling("picture"), np.zeros(6, dtype=np.int64)
     )
     assert np.array_equal(load_decoded(finished.artefact("decoded")).pictures, expected)
 
@@ -139,12 +139,12 @@ def test_a_stopped_reconstruction_continues_at_the_item(run: RunFolder) -> None:
     stopped = FakeBackbone(stop_at_caption=1)
     with pytest.raises(KeyboardInterrupt):
         run_one("reconstruct", run, small, BackboneSource(loaded=stopped))
-    assert stopped.calls == ["sample_pictures 2"] * 3 + ["sample_captions 2"] * 2
+    assert stopped.calls == ["sample picture 2"] * 3 + ["sample caption 2"] * 2
     assert not run.artefact("decoded").exists()
 
     again = FakeBackbone()
     assert not run_one("reconstruct", run, small, BackboneSource(loaded=again)).skipped
-    assert again.calls == ["sample_captions 2"] * 2
+    assert again.calls == ["sample caption 2"] * 2
     assert run_all(run, small, BackboneSource(loaded=again))[5].skipped, "decoded as if it had not been stopped"
 
 

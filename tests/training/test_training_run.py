@@ -77,17 +77,17 @@ def test_what_the_flows_are_trained_on(run: TrainingRun, exported: Path) -> None
     assert backbone.config.autokl.scale_factor == pytest.approx(scale_factor, rel=1e-6)
     # The exported weights, and the data, are in half precision.
     close = {"atol": 0.02, "rtol": 0.02}
-    np.testing.assert_allclose(data.z_image.float(), backbone.encode_pictures(run.scenes.pictures), **close)
+    np.testing.assert_allclose(data.z_image.float(), backbone.encode("z_image", run.scenes.pictures), **close)
     assert float(data.z_image.float().std()) == pytest.approx(1, abs=0.01)
-    np.testing.assert_allclose(data.c_image.float(), backbone.picture_contexts(run.scenes.pictures), **close)
-    contexts = np.stack([backbone.caption_contexts(row[:5]) for row in run.scenes.captions])
+    np.testing.assert_allclose(data.c_image.float(), backbone.encode("c_image", run.scenes.pictures), **close)
+    contexts = np.stack([backbone.encode("c_text", row[:5]) for row in run.scenes.captions])
     np.testing.assert_allclose(data.c_text.float(), contexts.mean(1), **close)
     np.testing.assert_allclose(data.c_text_first.float(), contexts[:, 0], **close)
-    latents = np.stack([backbone.encode_captions(row[:5]) for row in run.scenes.captions])
+    latents = np.stack([backbone.encode("z_text", row[:5]) for row in run.scenes.captions])
     np.testing.assert_allclose(data.z_text.float(), latents, **close)
     empty = backbone.unconditional_contexts()
-    np.testing.assert_allclose(data.empty_image, empty["image"], **close)
-    np.testing.assert_allclose(data.empty_text, empty["text"], **close)
+    np.testing.assert_allclose(data.empty_image, empty["c_image"], **close)
+    np.testing.assert_allclose(data.empty_text, empty["c_text"], **close)
 
 
 def test_export(run: TrainingRun, exported: Path) -> None:

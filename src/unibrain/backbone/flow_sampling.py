@@ -9,48 +9,41 @@ from torch import Tensor
 
 from unibrain.backbone.config import BackboneConfig, SamplingSettings
 from unibrain.backbone.flows import FourFlows, PreparedContext
-from unibrain.backbone.guidance import guided_model
+from unibrain.backbone.guidance import CONTEXT_KINDS, guided_model
+from unibrain.backbone.protocol import Callback, SamplingError
 from unibrain.backbone.sampler import add_noise, sample_ddim, start_index
 from unibrain.backbone.schedule import ddim_steps
 from unibrain.errors import InputError
-
-__all__ = ["check_rows", "denoise", "noise_of"]
 
 Array = NDArray[np.float32]
 
 
 def check_rows(
     config: BackboneConfig,
-    z: Array | None,
+    start: Array | None,
     shape: tuple[int, ...],
-    c_image: Array,
-    c_text: Array,
+    contexts: Mapping[str, Array],
     seeds: NDArray[np.int64],
 ) -> None:
-    """Check what is to be sampled from.
-
-    Raises
-    ------
-    InputError
-        If latents or contexts have another shape than the backbone's, or there are not as many of each.
-    """
-    if z is not None and z.shape[1:] != shape:
+    """Refuse latents and contexts of another shape than the backbone's, or not as many of each."""
+    if start is not None and start.shape[1:] != shape:
         raise InputError(
-            f"latents have shape {z.shape}, expected (n, {', '.join(map(str, shape))}): they are not of backbone "
-            f"{config.name}"
+            f"latents have shape {start.shape}, not (n, {', '.join(map(str, shape))}): they are not of backbone "
+            f"{config.name}."
         )
     width = config.flows.context_width
-    if c_image.shape[2:] != (width,) or c_text.shape[2:] != (width,):
-        raise InputError(
-            f"contexts have shapes {c_image.shape} and {c_text.shape}, expected (n, tokens, {width}): they are not "
-            f"of backbone {config.name}"
-        )
-    counts = {len(rows) for rows in (z, c_image, c_text, seeds) if rows is not None}
+    for name, context in contexts.items():
+        if name not in CONTEXT_KINDS:
+            raise InputError(
+                f"backbone {config.name} has no context {name!r}. Give some of {', '.join(CONTEXT_KINDS)}."
+            )
+        if context.ndim != 3 or context.shape[2] != width:
+            raise InputError(
+                f"{name} has shape {context.shape}, not (n, tokens, {width}): it is not of backbone {config.name}."
+            )
+    counts = {len(rows) for rows in (start, seeds, *contexts.values()) if rows is not None}
     if len(counts) > 1:
-        raise InputError(
-            f"latents, contexts and seeds are of {sorted(counts)} scans, expected as many of each: give one row "
-            "per scan"
-        )
+        raise InputError(f"latents, contexts and seeds are of {sorted(counts)} scans. Give one row per scan.")
 
 
 def noise_of(seeds: NDArray[np.int64], shape: tuple[int, ...], device: torch.device) -> Callable[[int], Tensor]:
@@ -74,37 +67,14 @@ def denoise(
     seeds: NDArray[np.int64],
     device: torch.device,
     dtype: torch.dtype,
+    callback: Callback | None = None,
 ) -> Array:
-    """Denoise the latents of one batch.
-
-    Latents are kept and updated in float32; the network's states have `dtype`.
-
-    Parameters
-    ----------
-    flows : FourFlows
-    config : BackboneConfig
-    z : ndarray of shape (n, *shape), float32, or None
-        Where to start; None starts from pure noise.
-    shape : tuple of int
-        Of one latent.
-    contexts : mapping of str to ndarray
-        ``"image"`` and ``"text"``, (n, tokens, width), float32.
-    empty : mapping of str to PreparedContext
-        The unconditional contexts that have a share.
-    settings : SamplingSettings
-    seeds : ndarray of shape (n,), int64
-    device : torch.device
-    dtype : torch.dtype
-
-    Returns
-    -------
-    ndarray of shape (n, *shape), float32
-    """
+    """Denoise the latents of one batch; they are kept and updated in float32, the network's states have `dtype`."""
     steps = ddim_steps(config.schedule, settings.steps, settings.eta)
     draw = noise_of(seeds, shape, device)
     rows = {
-        kind: torch.from_numpy(np.array(context, dtype=np.float32)).to(device, dtype)
-        for kind, context in contexts.items()
+        name: torch.from_numpy(np.array(context, dtype=np.float32)).to(device, dtype)
+        for name, context in contexts.items()
     }
     model = guided_model(flows, rows, empty, settings.image_weight, settings.guidance_scale)
     if z is None:
@@ -113,5 +83,13 @@ def denoise(
         count = start_index(settings)
         clean = torch.from_numpy(np.array(z, dtype=np.float32)).to(device)
         start = add_noise(clean, draw(0), steps.alphas[count])
-    x = sample_ddim(model, start, steps, count, config.schedule.prediction, draw)
+
+    def watch(index: int, x: Tensor, x0: Tensor) -> None:
+        finite = torch.isfinite(x).flatten(1).all(dim=1)
+        if not bool(finite.all()):
+            raise SamplingError("a latent is not finite", int(finite.int().argmin()))
+        if callback is not None:
+            callback(count - index, count, x0.float().cpu().numpy())
+
+    x = sample_ddim(model, start, steps, count, config.schedule.prediction, draw, watch)
     return x.float().cpu().numpy()

@@ -1,18 +1,22 @@
 """Classifier-free guidance over a mix of contexts."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 
 from torch import Tensor
 
 from unibrain.backbone.flows import ContextKind, FourFlows, PreparedContext
 
-__all__ = ["guided_model", "shares_of"]
+CONTEXT_KINDS: dict[str, ContextKind] = {"c_image": "image", "c_text": "text"}
 
 
-def shares_of(image_weight: float) -> dict[ContextKind, float]:
-    """Share of each context that has one, for the share of the image context, 0 to 1."""
-    shares: dict[ContextKind, float] = {"image": image_weight, "text": 1 - image_weight}
-    return {kind: share for kind, share in shares.items() if share}
+def context_shares(image_weight: float, present: Collection[str]) -> dict[str, float]:
+    """Share of each context that is read; an absent one gives its share to the others, all absent count as present."""
+    shares = {"c_image": image_weight, "c_text": 1 - image_weight}
+    given = [name for name in shares if name in present] or list(shares)
+    if len(given) == 1:
+        return {given[0]: 1.0}
+    return {name: shares[name] for name in given if shares[name]}
 
 
 def guided_model(
@@ -24,34 +28,21 @@ def guided_model(
 ) -> Callable[[Tensor, Tensor], Tensor]:
     """Wrap the network for the sampler: contexts are projected here, once, for all steps.
 
-    Parameters
-    ----------
-    flows : FourFlows
-    conditional : mapping
-        ``"image"`` and ``"text"`` contexts, (B, tokens, width).
-    unconditional : mapping
-        The same, of B rows or one; or as `FourFlows.prepare` gives them, if they were projected before.
-    image_weight : float
-        Share of the image context, 0 to 1. A context without a share is not computed.
-    guidance_scale : float
-        ``e_u + scale * (e_c - e_u)``; the mixing happens inside the network, so guidance acts on the mixed prediction.
-        At exactly 1 the unconditional half is left out.
-
-    Returns
-    -------
-    callable
-        Maps latents and timesteps to the guided prediction. The network's states have the dtype of the contexts;
-        the prediction has that of the latents, so that a sampler can keep these in float32.
+    The prediction is ``e_u + scale * (e_c - e_u)``, and the mixing happens inside the network, so guidance acts on the
+    mixed prediction. At a scale of exactly 1 the unconditional half is left out; without any conditional context, the
+    conditional one. The network's states have the dtype of the contexts; the prediction has that of the latents.
     """
-    guided = guidance_scale != 1
+    guided = guidance_scale != 1 and bool(conditional)
+
+    def prepare(source: Mapping[str, Tensor | PreparedContext], name: str) -> PreparedContext:
+        rows = source[name]
+        return rows if isinstance(rows, PreparedContext) else flows.prepare(CONTEXT_KINDS[name], rows)
+
     contexts: list[PreparedContext] = []
-    for kind, share in shares_of(image_weight).items():
-        prepared = flows.prepare(kind, conditional[kind], share)
-        if guided:
-            empty = unconditional[kind]
-            prepared = prepared.beside(flows.prepare(kind, empty) if isinstance(empty, Tensor) else empty)
-        contexts.append(prepared)
-    dtype = next(iter(conditional.values())).dtype
+    for name, share in context_shares(image_weight, conditional).items():
+        context = replace(prepare(conditional or unconditional, name), weight=share)
+        contexts.append(context.beside(prepare(unconditional, name)) if guided else context)
+    dtype = contexts[0].keys_values[0][0][0].dtype
 
     def model(x: Tensor, timesteps: Tensor) -> Tensor:
         # One timestep for all rows (an expanded tensor, as the sampler gives it) is embedded once.

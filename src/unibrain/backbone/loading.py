@@ -1,6 +1,7 @@
 """Opening a backbone folder: what is needed of it, once, in the precision that is wanted."""
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +18,17 @@ from unibrain.backbone.memory import require_memory
 from unibrain.backbone.optimus import Optimus
 from unibrain.backbone.parts import Parts, check_parts
 from unibrain.backbone.products import use_fast_products
+from unibrain.backbone.protocol import Backbone
 from unibrain.backbone.storage import PARTS, backbone_folder, folder_fingerprint
 from unibrain.backbone.versatile_diffusion import VersatileDiffusion
 from unibrain.backbone.vocabularies import open_tokenizers
 from unibrain.errors import InputError
 
-__all__ = ["choose_device", "load_backbone", "precision_in"]
-
 _LATENT_OF: dict[str, ContextKind] = {"autokl": "image", "optimus": "text"}
 """A flow's latents come from and go to one autoencoder; without it, its data blocks have nothing to do."""
 
 
-def load_backbone(
+def load_folder(
     name: str | Path = "small",
     device: str = "auto",
     batch_size: int | None = None,
@@ -72,7 +72,7 @@ def load_backbone(
 
     Examples
     --------
-    >>> load_backbone("small", device="cpu").encode_captions(["a dog on a beach"]).shape
+    >>> load_backbone("small", device="cpu").encode("z_text", ["a dog on a beach"]).shape
     (1, 128)
     >>> load_backbone("small", device="cpu", parts=["clip"]).parts.names
     ('clip',)
@@ -202,3 +202,15 @@ def _load(
         convolutions: Any = module.get_submodule("image.data_blocks") if part == "flows" else module
         convolutions.to(memory_format=torch.channels_last)
     return module
+
+
+BACKBONES: dict[str, Callable[..., Backbone]] = {
+    "small": partial(load_folder, "small"),
+    "official": partial(load_folder, "official"),
+}
+"""Name to loader, which is called with the options of `load_backbone`. A further backbone is a further row."""
+
+
+def load_backbone(name: str | Path = "small", **options: Any) -> Any:
+    """Load a backbone of `BACKBONES`, or of a folder; see `load_folder` for the options."""
+    return BACKBONES.get(str(name), partial(load_folder, name))(**options)

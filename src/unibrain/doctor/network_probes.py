@@ -19,16 +19,16 @@ _INDEX = 30
 
 
 def _picture_contexts(bench: Bench) -> Fingerprint:
-    return of_array(bench.backbone.picture_contexts(fixed_picture(120, 90)[None]))
+    return of_array(bench.backbone.encode("c_image", fixed_picture(120, 90)[None]))
 
 
 def _caption_contexts(bench: Bench) -> Fingerprint:
-    return of_array(bench.backbone.caption_contexts([*CAPTIONS, ""]))
+    return of_array(bench.backbone.encode("c_text", [*CAPTIONS, ""]))
 
 
 def _encoded_picture(bench: Bench) -> Fingerprint:
     side = bench.backbone.config.autokl.image_size
-    return of_array(bench.backbone.encode_pictures(fixed_picture(side, side)[None]))
+    return of_array(bench.backbone.encode("z_image", fixed_picture(side, side)[None]))
 
 
 def _decoded_picture(bench: Bench) -> Fingerprint:
@@ -41,14 +41,14 @@ def _decoded_picture(bench: Bench) -> Fingerprint:
 
 
 def _encoded_captions(bench: Bench) -> Fingerprint:
-    return of_array(bench.backbone.encode_captions(CAPTIONS))
+    return of_array(bench.backbone.encode("z_text", CAPTIONS))
 
 
 def _decoded_captions(bench: Bench) -> Fingerprint:
     # The words alone would hide a small change: the most probable one mostly stays the most probable.
     backbone = bench.backbone
-    latents = backbone.encode_captions(CAPTIONS)
-    words = backbone.decode_captions(latents)
+    latents = backbone.encode("z_text", CAPTIONS)
+    words = backbone.decode("caption", latents)
     gpt2 = Gpt2Tokens(bench.folder / "gpt2-vocab.json", bench.folder / "gpt2-merges.txt")
     tokens = torch.tensor([gpt2.ids(CAPTIONS[0])])
     with torch.inference_mode():

@@ -218,8 +218,8 @@ def reconstruct(run: RunFolder, settings: Settings, backbone: BackboneSource | N
         decoded = reconstruction.reconstruct(
             network,
             predicted,
-            sampling(network.image_settings, settings, "pictures", captions),
-            sampling(network.text_settings, settings, "captions"),
+            sampling(network.sampling("picture"), settings, "pictures", captions),
+            sampling(network.sampling("caption"), settings, "captions"),
             section.seed,
             section.batch_size,
             run.cache("reconstruct"),

@@ -36,9 +36,9 @@ def _records(run: RunFolder, names: tuple[str, ...]) -> dict[str, dict[str, Any]
 def _settings(settings: Settings, network: "VersatileDiffusion", captions: bool) -> dict[str, dict[str, Any]]:
     """Settings of the run, with what the backbone chose for itself."""
     plain = {name: as_plain(getattr(settings, name)) for name in SECTIONS if getattr(settings, name) is not None}
-    plain["sampling of pictures"] = asdict(sampling(network.image_settings, settings, "pictures", captions))
+    plain["sampling of pictures"] = asdict(sampling(network.sampling("picture"), settings, "pictures", captions))
     if captions:
-        plain["sampling of captions"] = asdict(sampling(network.text_settings, settings, "captions"))
+        plain["sampling of captions"] = asdict(sampling(network.sampling("caption"), settings, "captions"))
     return plain
 
 
@@ -97,7 +97,7 @@ def evaluate(run: RunFolder, settings: Settings, backbone: BackboneSource | None
 
     def work() -> None:
         from unibrain import evaluation
-        from unibrain.latents import open_latents
+        from unibrain.latents import load_latents, open_latents
         from unibrain.reconstruction import load_decoded
         from unibrain.regression import BrainDecoder, region_accuracy
         from unibrain.scans import load_subject, split_hash
@@ -105,7 +105,7 @@ def evaluate(run: RunFolder, settings: Settings, backbone: BackboneSource | None
         began = time.monotonic()
         subject = load_subject(run.artefact("subject"))
         decoder = BrainDecoder.load(run.artefact("decoder") / "decoder.safetensors")
-        latents = open_latents(run.artefact("latents"))
+        latents, predicted = open_latents(run.artefact("latents")), load_latents(run.artefact("predicted"))
         network = backbone.load(settings.extract.backbone, SCORING)
         captions = with_captions(run)
         accuracy = region_accuracy(training_view(subject, settings), latents, decoder.alpha_, settings.fit.memory)
@@ -115,7 +115,9 @@ def evaluate(run: RunFolder, settings: Settings, backbone: BackboneSource | None
             network,
             simulated=subject.simulated,
             seed=section.seed,
-            latent_accuracy=tuple(entry for entry in accuracy if captions or entry[0] not in TEXT_LATENTS),
+            predicted=predicted,
+            latents=latents.select(predicted.stimulus_ids).read(),
+            region_accuracy=tuple(entry for entry in accuracy if captions or entry[0] not in TEXT_LATENTS),
         )
         stages = _records(run, earlier)
         seconds = sum(float(about["seconds"]) for about in stages.values()) + time.monotonic() - began
@@ -134,7 +136,7 @@ def evaluate(run: RunFolder, settings: Settings, backbone: BackboneSource | None
             },
         )
 
-    names = ("subject", "latents", "decoder", "decoded", *inputs)
+    names = ("subject", "latents", "decoder", "predicted", "decoded", *inputs)
     facts = backbone.facts(settings.extract.backbone)
     chosen = as_plain(section) | caption_source(settings)
     return run_stage(run, Stage("evaluate", chosen, names, ("scores",), work, outside, facts))
@@ -162,7 +164,7 @@ def report(run: RunFolder, settings: Settings) -> StageResult:
 
     def work() -> None:
         from unibrain import report as page
-        from unibrain.evaluation.store import load_scores
+        from unibrain.evaluation.scores import load_scores
         from unibrain.reconstruction import load_decoded
         from unibrain.regression.rescale import TEST_WARNING
         from unibrain.regression.store import load_choices

@@ -84,7 +84,7 @@ def measure_quality(
         First true caption, and the sampled one.
     """
     from unibrain.evaluation.captions import rouge
-    from unibrain.evaluation.features import picture_features
+    from unibrain.evaluation.pictures import picture_features
     from unibrain.evaluation.identification import two_way_identification
 
     size = backbone.config.autokl.image_size
@@ -92,29 +92,29 @@ def measure_quality(
     seen = np.stack([render(scene, size) for scene in drawn])
     references = [describe(scene) for scene in drawn]
     first = [row[0] for row in references]
-    z_image, c_image = backbone.encode_pictures(seen), backbone.picture_contexts(seen)
-    z_text = backbone.encode_captions(first)
-    c_text = np.stack([backbone.caption_contexts(row).mean(0) for row in references])
+    z_image, c_image = backbone.encode("z_image", seen), backbone.encode("c_image", seen)
+    z_text = backbone.encode("z_text", first)
+    c_text = np.stack([backbone.encode("c_text", row).mean(0) for row in references])
     seeds = np.arange(scenes, dtype=np.int64) + 1_000_000 * seed
     pictures: list[NDArray[np.uint8]] = []
     noise_pictures: list[NDArray[np.uint8]] = []
     captions: list[str] = []
-    for start in track(range(0, scenes, backbone.batch_size), "sampling", unit="batch"):
-        rows = slice(start, start + backbone.batch_size)
-        contexts = (c_image[rows], c_text[rows])
-        images, texts = image_settings or backbone.image_settings, text_settings or backbone.text_settings
-        pictures.append(backbone.sample_pictures(z_image[rows], *contexts, images, seeds[rows]))
-        noise_pictures.append(backbone.sample_pictures(None, *contexts, images, seeds[rows]))
-        captions += backbone.sample_captions(z_text[rows], *contexts, texts, seeds[rows])
+    for start in track(range(0, scenes, 64), "sampling", unit="batch"):
+        rows = slice(start, start + 64)
+        contexts = {"c_image": c_image[rows], "c_text": c_text[rows]}
+        images, texts = image_settings or backbone.sampling("picture"), text_settings or backbone.sampling("caption")
+        pictures.append(backbone.sample("picture", z_image[rows], contexts, images, seeds[rows]))
+        noise_pictures.append(backbone.sample("picture", None, contexts, images, seeds[rows]))
+        captions += backbone.sample("caption", z_text[rows], contexts, texts, seeds[rows])
     sampled, from_noise = np.concatenate(pictures), np.concatenate(noise_pictures)
-    rebuilt = backbone.decode_pictures(z_image)
+    rebuilt = backbone.decode("picture", z_image)
     error = ((rebuilt.astype(float) - seen) ** 2).mean(axis=(1, 2, 3))
     true_features = picture_features(seen)
 
     def identified(decoded: NDArray[np.uint8]) -> float:
         return float(np.mean(two_way_identification(true_features, picture_features(decoded))))
 
-    embeddings = np.stack([backbone.caption_embeddings(row).mean(0) for row in references])
+    embeddings = np.stack([backbone.embed("caption", row).mean(0) for row in references])
     quality = Quality(
         scenes=scenes,
         autokl_psnr=float(np.mean(10 * np.log10(255**2 / error))),
@@ -122,8 +122,8 @@ def measure_quality(
         two_way_without_latent=identified(from_noise),
         two_way_autokl=identified(rebuilt),
         rougeL=float(np.mean(rouge(captions, references, "rougeL"))),
-        rougeL_optimus=float(np.mean(rouge(backbone.decode_captions(z_text), references, "rougeL"))),
-        two_way_caption=float(np.mean(two_way_identification(embeddings, backbone.caption_embeddings(captions)))),
+        rougeL_optimus=float(np.mean(rouge(backbone.decode("caption", z_text), references, "rougeL"))),
+        two_way_caption=float(np.mean(two_way_identification(embeddings, backbone.embed("caption", captions)))),
         two_way_clip=float(np.mean(two_way_identification(embeddings, c_image[:, 0]))),
     )
     return quality, seen, sampled, list(zip(first, captions, strict=True))

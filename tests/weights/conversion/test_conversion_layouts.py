@@ -117,18 +117,18 @@ LAYOUTS: dict[str, Callable[[Tiny, Path], Files]] = {
 def outputs(folder: Path, captions: tuple[str, ...], *names: str) -> dict[str, Any]:
     backbone = load_backbone(folder, device="cpu")
     pictures = np.random.default_rng(1).integers(0, 256, (2, 16, 16, 3), dtype=np.uint8)
-    z_image, z_text = backbone.encode_pictures(pictures), backbone.encode_captions(captions[:2])
-    contexts = backbone.picture_contexts(pictures), backbone.caption_contexts(captions[:2])
+    z_image, z_text = backbone.encode("z_image", pictures), backbone.encode("z_text", captions[:2])
+    contexts = {"c_image": backbone.encode("c_image", pictures), "c_text": backbone.encode("c_text", captions[:2])}
     seeds = np.arange(2)
     makers: dict[str, Callable[[], Any]] = {
         "z_image": lambda: z_image,
         "z_text": lambda: z_text,
-        "c_image": lambda: contexts[0],
-        "c_text": lambda: contexts[1],
-        "decoded": lambda: backbone.decode_pictures(z_image),
-        "written": lambda: backbone.decode_captions(z_text),
-        "pictures": lambda: backbone.sample_pictures(z_image, *contexts, backbone.image_settings, seeds),
-        "captions": lambda: backbone.sample_captions(z_text, *contexts, backbone.text_settings, seeds),
+        "c_image": lambda: contexts["c_image"],
+        "c_text": lambda: contexts["c_text"],
+        "decoded": lambda: backbone.decode("picture", z_image),
+        "written": lambda: backbone.decode("caption", z_text),
+        "pictures": lambda: backbone.sample("picture", z_image, contexts, backbone.sampling("picture"), seeds),
+        "captions": lambda: backbone.sample("caption", z_text, contexts, backbone.sampling("caption"), seeds),
     }
     return {name: maker() for name, maker in makers.items() if not names or name in names}
 

@@ -65,7 +65,7 @@ def test_fetched_backbone_decodes(
     tiny_convert(files, tmp_path / "direct")
     noise = np.random.default_rng(0).integers(0, 256, (2, 16, 16, 3), dtype=np.uint8)
     ours, direct = load_backbone("official", "cpu"), load_backbone(tmp_path / "direct", "cpu")
-    np.testing.assert_array_equal(ours.picture_contexts(noise), direct.picture_contexts(noise))
+    np.testing.assert_array_equal(ours.encode("c_image", noise), direct.encode("c_image", noise))
 
 
 def test_import_list_and_verify(
