@@ -1,84 +1,40 @@
 """`Audit`: what was found out about a subject's scans, pictures and captions before anything is decoded."""
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, get_args
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
 
-from unibrain.errors import InputError
-
-__all__ = ["LEVELS", "Audit", "Finding", "Level", "Neighbours", "Pair", "RegionVoxels", "SessionVoxels"]
-
-Level = Literal["ok", "note", "problem"]
-"""``"note"``: worth knowing when numbers are read; ``"problem"``: numbers cannot be trusted before it is settled."""
-
-LEVELS: tuple[Level, ...] = get_args(Level)
+from unibrain.audit.findings import Finding, Level, worst
+from unibrain.errors import DamagedFile, InputError
+from unibrain.workspace.files import write_json
 
 
 @dataclass(frozen=True)
-class Finding:
-    """One row of an audit.
+class SessionSummary:
+    """What the betas of one session (1-based) are like inside the mask.
 
-    Attributes
-    ----------
-    name : str
-        What was looked at.
-    level : {"ok", "note", "problem"}
-    found : str
-    why : str
-        Why it matters.
-    remedy : str
-        What to do; empty if there is nothing to do.
-    numbers : mapping
-        JSON-ready numbers behind `found`.
-    """
-
-    name: str
-    level: Level
-    found: str
-    why: str
-    remedy: str = ""
-    numbers: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class SessionVoxels:
-    """Voxels of the mask without a response in one session.
-
-    Attributes
-    ----------
-    session : int
-        1-based.
-    trials, voxels : int
-    zero : int
-        Voxels that are 0 in all trials: outside the scanned slab.
-    constant : int
-        Voxels that hold another value in all trials.
-    non_finite : int
-        Voxels with NaN or an infinite value in some trial.
+    Of all voxels some are 0 in all trials (outside the scanned slab), some hold another constant, some NaN or an
+    infinite value; over the others, `mean` and `deviation` are medians of their mean and standard deviation over
+    trials, in the unit of the file. `empty_scans` are trials (1-based) in which every voxel is 0.
     """
 
     session: int
     trials: int
+    training: int
     voxels: int
     zero: int
     constant: int
     non_finite: int
+    mean: float
+    deviation: float
+    empty_scans: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
 class RegionVoxels:
-    """One region (or ``"all"``) and its noise ceiling.
-
-    Attributes
-    ----------
-    region : str
-    voxels : int
-    known : int
-        Voxels whose noise ceiling is known.
-    quartiles : tuple of float, or None
-        Lower quartile, median and upper quartile of the noise ceiling over the known voxels, in percent of variance of
-        an average of three trials; None without such voxels.
-    """
+    """Voxels of one region (or ``"all"``), how many have a known noise ceiling, and its quartiles over those, in percent
+    of the variance of an average of three trials."""
 
     region: str
     voxels: int
@@ -88,15 +44,7 @@ class RegionVoxels:
 
 @dataclass(frozen=True)
 class Pair:
-    """A test image and the training image that is most like it.
-
-    Attributes
-    ----------
-    test_id, train_id : int
-        0-based stimulus ids.
-    similarity : float
-        -1 to 1.
-    """
+    """Ids of a test image and of the training image that is most like it; `similarity` is -1 to 1."""
 
     test_id: int
     train_id: int
@@ -105,21 +53,11 @@ class Pair:
 
 @dataclass(frozen=True)
 class Neighbours:
-    """How near the nearest training image is, for test images and, to compare, for training images themselves.
+    """How near the nearest training image is by the cosine of CLIP picture embeddings, most alike first.
 
-    Attributes
-    ----------
-    pairs : tuple of Pair
-        Every test image with its nearest training image by the cosine of CLIP picture embeddings, most alike first.
-    test_quantiles, train_quantiles : tuple of float
-        Quantiles 0.05, 0.25, 0.5, 0.75 and 0.95 of that cosine, over test images, and over training images with their
-        nearest other training image.
-    edges : tuple of float
-        Edges of the bins of the two histograms, ascending.
-    test_counts, train_counts : tuple of int
-        One fewer than `edges`.
-    share_as_near : float
-        Share of test images whose nearest training image is at least as near as that of the median training image.
+    Quantiles (0.05, 0.25, 0.5, 0.75, 0.95) and histograms are those of test images and, to compare, of training images
+    with their nearest other training image. `share_as_near` is the share of test images whose nearest training image
+    is at least as near as that of the median training image.
     """
 
     pairs: tuple[Pair, ...]
@@ -145,25 +83,14 @@ class Audit:
     split : str
         `unibrain.scans.split_hash` of the prepared subject; empty for a tree that is not prepared.
     findings : tuple of Finding
-    sessions : tuple of SessionVoxels
+    sessions : tuple of SessionSummary
     regions : tuple of RegionVoxels
     near_duplicate : float
         From this likeness of two pictures on they count as near duplicates.
     pictures : tuple of Pair
-        The test pictures that are most like a training picture (see `unibrain.audit.likeness`), most alike first.
+        The test pictures that are most like a training picture (see `unibrain.audit.image_checks`), most alike first.
     neighbours : Neighbours or None
         None if the latents are not there.
-
-    Raises
-    ------
-    InputError
-        If there is no finding, or a level is none of those named.
-
-    Examples
-    --------
-    >>> finding = Finding("repeats", "note", "2 images once", "noisier averages")
-    >>> Audit("subj01", False, "my-run", "", (finding,)).level
-    'note'
     """
 
     subject: str
@@ -171,42 +98,71 @@ class Audit:
     source: str
     split: str
     findings: tuple[Finding, ...]
-    sessions: tuple[SessionVoxels, ...] = ()
+    sessions: tuple[SessionSummary, ...] = ()
     regions: tuple[RegionVoxels, ...] = ()
     near_duplicate: float = 1.0
     pictures: tuple[Pair, ...] = ()
     neighbours: Neighbours | None = None
 
-    def __post_init__(self) -> None:
-        wrong = [finding.level for finding in self.findings if finding.level not in LEVELS]
-        if wrong or not self.findings:
-            raise InputError(
-                f"{self.source}: found {f'the level {wrong[0]!r}' if wrong else 'no finding'} in the audit, expected "
-                f"findings of the levels {', '.join(LEVELS)}: audit again"
-            )
-
     @property
     def level(self) -> Level:
         """The worst level of all findings."""
-        return max((finding.level for finding in self.findings), key=LEVELS.index)
+        return worst(self.findings)
 
     def count(self, level: Level) -> int:
         """How many findings are of a level."""
         return sum(finding.level == level for finding in self.findings)
 
-    def finding(self, name: str) -> Finding:
-        """The finding of a name.
-
-        Raises
-        ------
-        KeyError
-            If there is none.
-        """
-        for finding in self.findings:
-            if finding.name == name:
-                return finding
-        raise KeyError(f"no finding {name!r}; there are {', '.join(finding.name for finding in self.findings)}")
+    def finding(self, title: str) -> Finding:
+        """The finding of a title; `KeyError` if there is none."""
+        return {finding.title: finding for finding in self.findings}[title]
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready copy, with the worst level as ``level``."""
         return {"level": self.level, **asdict(self)}
+
+
+def save_audit(path: str | os.PathLike[str], audit: Audit) -> None:
+    """Write an audit to a JSON file, atomically.
+
+    Parameters
+    ----------
+    path : path-like
+    audit : Audit
+
+    Raises
+    ------
+    InputError
+        If the disk is full.
+    """
+    write_json(path, audit.as_dict())
+
+
+def load_audit(path: str | os.PathLike[str]) -> Audit:
+    """Read what `save_audit` wrote.
+
+    Parameters
+    ----------
+    path : path-like
+
+    Returns
+    -------
+    Audit
+
+    Raises
+    ------
+    InputError
+        If the file is not there.
+    DamagedFile
+        If it is not such a file.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        content = Path(path).read_bytes()
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file. Run `unibrain audit` first.") from error
+    try:
+        return TypeAdapter(Audit).validate_json(content)
+    except ValidationError as error:
+        raise DamagedFile(path, f"{path}: this is not what `unibrain audit` writes. Run it again.") from error

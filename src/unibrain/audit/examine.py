@@ -1,24 +1,25 @@
 """Every check of an audit, one after the other."""
 
-from collections.abc import Callable, Iterable
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from unibrain.audit import image_checks, scan_checks
-from unibrain.audit.audit import Audit, Finding, Neighbours, Pair, SessionVoxels
-from unibrain.audit.likeness import NEAR_DUPLICATE, small_pictures
-from unibrain.audit.material import Material
+from unibrain.audit.audit import Audit, Neighbours, Pair
+from unibrain.audit.findings import Finding
+from unibrain.audit.material import Images, Material, NsdTree
 from unibrain.errors import InputError
+from unibrain.scans.noise_ceiling import read_noise_ceiling
+from unibrain.scans.nsd_design import read_design
+from unibrain.scans.nsd_layout import NsdLayout
+from unibrain.scans.nsd_regions import read_regions
 
-__all__ = ["clip_embeddings", "examine"]
-
-_UNREADABLE = "what cannot be read can be neither checked nor decoded"
+_SILENT = "a voxel without a response in a session holds nothing to decode there"
 
 
-def examine(material: Material, near_duplicate: float = NEAR_DUPLICATE, betas: bool = True) -> Audit:
-    """Audit a subject.
+def examine(material: Material, betas: bool = True) -> Audit:
+    """Audit a subject; a file that cannot be read is a finding.
 
     Betas are read session by session, pictures in blocks; beside the prepared subject this takes some 200 MB for a
     subject of NSD.
@@ -26,11 +27,95 @@ def examine(material: Material, near_duplicate: float = NEAR_DUPLICATE, betas: b
     Parameters
     ----------
     material : Material
-    near_duplicate : float
-        From this likeness on two pictures are near duplicates, 0 to 1.
     betas : bool
-        Whether to read the betas of all sessions again, to count their voxels without a response (about as long as
-        preparing takes).
+        Whether to read the betas of all sessions again (about as long as preparing takes).
+
+    Returns
+    -------
+    Audit
+    """
+    images, findings = material.images, list[Finding]()
+    if material.sessions is not None:
+        with _noted(findings, "sessions"):
+            findings.append(scan_checks.check_sessions(material.sessions()))
+    looked = scan_checks.Looked()
+    with _noted(findings, "voxels in sessions"):
+        if material.betas is not None and betas:
+            looked = scan_checks.look_at(material.betas())
+        findings += _about_betas(looked, material.betas is not None, betas)
+    if material.matrix is not None:
+        findings.append(scan_checks.check_matrix(material.matrix, material.is_test))
+    findings += [scan_checks.check_repeats(images), image_checks.check_ids(images)]
+    if material.coco_ids is not None:
+        with _noted(findings, "overlap by COCO id"):
+            findings.append(image_checks.check_coco_ids(images, material.coco_ids()))
+    pairs: tuple[Pair, ...] = ()
+    if material.pictures is not None:
+        with _noted(findings, "identical pictures"):
+            small = image_checks.small_pictures(material.pictures, images.ids)
+            about_pictures, pairs = image_checks.check_pictures(images, small)
+            findings += about_pictures
+    if material.captions is not None:
+        with _noted(findings, "captions"):
+            findings += image_checks.check_captions(images, material.captions())
+    regions = scan_checks.region_voxels(material.regions, material.noise_ceiling)
+    findings += scan_checks.check_regions(regions)
+    neighbours: Neighbours | None = None
+    with _noted(findings, "overlap in meaning"):
+        if material.embeddings is not None and len(images.test_ids) and len(images.train_ids) > 1:
+            neighbours = image_checks.neighbours_of(images, material.embeddings())
+        findings.append(image_checks.check_meaning(neighbours, material.how_to_embed))
+    about = (material.subject, material.simulated, material.source, material.split)
+    return Audit(*about, tuple(findings), looked.sessions, regions, image_checks.NEAR_DUPLICATE, pairs, neighbours)
+
+
+@contextmanager
+def _noted(findings: list[Finding], title: str) -> Iterator[None]:
+    try:
+        yield
+    except InputError as error:
+        why = "what cannot be read can be neither checked nor decoded"
+        findings.append(Finding("problem", title, str(error), "see what was found, then audit again", why))
+
+
+def _about_betas(looked: scan_checks.Looked, known: bool, wanted: bool) -> list[Finding]:
+    title = "voxels in sessions"
+    if not known:
+        return [Finding("note", title, "not known: only the prepared matrix is there, without sessions", "", _SILENT)]
+    if not wanted:
+        return [Finding("note", title, "not looked at (--no-betas)", "audit again without --no-betas", _SILENT)]
+    if not (looked.sessions or looked.unreadable):
+        return [Finding("problem", title, "no betas are there", "fetch them with `unibrain nsd fetch`", _SILENT)]
+    return [
+        scan_checks.check_voxels(looked),
+        scan_checks.check_zscores(looked.sessions),
+        scan_checks.check_scans(looked),
+    ]
+
+
+def audit_nsd(
+    root: str | os.PathLike[str],
+    subject: int = 1,
+    *,
+    mask: str = "nsdgeneral",
+    regions: str = "default",
+    beta_version: str = "betas_fithrf_GLMdenoise_RR",
+    file_format: str = "auto",
+    betas: bool = True,
+) -> Audit:
+    """Audit one subject of a tree in NSD's layout, before it is prepared.
+
+    Images are those of the sessions whose betas are there, or, if none are, of all that were run.
+
+    Parameters
+    ----------
+    root : path-like
+    subject : int
+        1 to 8.
+    mask, regions, beta_version, file_format : str
+        As in `unibrain.scans.PrepareSettings`.
+    betas : bool
+        As in `examine`.
 
     Returns
     -------
@@ -39,134 +124,21 @@ def examine(material: Material, near_duplicate: float = NEAR_DUPLICATE, betas: b
     Raises
     ------
     InputError
-        If `near_duplicate` is out of range. A file that cannot be read is a finding.
+        If the folder, the design, the mask or a region cannot be read.
     """
-    if not 0 < near_duplicate <= 1:
-        raise InputError(
-            f"near duplicates: found a likeness of {near_duplicate:g}, expected more than 0 and at most 1, such as "
-            f"{NEAR_DUPLICATE:g}"
-        )
-    findings: list[Finding] = []
-    if material.sessions is not None:
-        sessions = material.sessions
-        findings += _tried("sessions", lambda: [scan_checks.check_sessions(sessions())])
-    voxels, about_voxels = _voxels(material, betas)
-    findings += about_voxels
-    if material.subject is not None:
-        findings.append(scan_checks.check_matrix(material.subject.betas, material.subject.is_test))
-    findings += [scan_checks.check_repeats(material.images), image_checks.check_ids(material.images)]
-    if material.coco_ids is not None:
-        coco_ids = material.coco_ids
-        findings += _tried("overlap by COCO id", lambda: [image_checks.check_coco_ids(material.images, coco_ids())])
-    pairs, about_pictures = _pictures(material, near_duplicate)
-    findings += about_pictures
-    if material.captions is not None:
-        captions = material.captions
-        findings += _tried("captions", lambda: image_checks.check_captions(material.images, captions()))
-    regions = scan_checks.region_voxels(material.regions, material.noise_ceiling)
-    findings += scan_checks.check_regions(regions)
-    neighbours, about_meaning = _meaning(material)
-    findings += about_meaning
-    return Audit(
-        subject=material.name,
-        simulated=material.simulated,
-        source=material.source,
-        split=material.split,
-        findings=tuple(findings),
-        sessions=voxels,
-        regions=regions,
-        near_duplicate=near_duplicate,
-        pictures=pairs,
-        neighbours=neighbours,
+    layout = NsdLayout(Path(root), subject, beta_version)
+    if not layout.root.is_dir():
+        raise InputError(f"{layout.root}: no such folder. Name the one that holds nsddata.")
+    tree = NsdTree(layout, mask, file_format)
+    present = [session for session in tree.sessions().present if session in tree.design.sessions]
+    design = read_design(layout, present) if present else tree.design
+    material = Material(
+        layout.name,
+        str(layout.root),
+        layout.marker.is_file(),
+        "",
+        Images.of(design.stimulus_ids, design.is_shared),
+        read_regions(layout, tree.mask, regions),
+        read_noise_ceiling(layout, tree.mask),
     )
-
-
-def clip_embeddings(folder: Path, stimulus_ids: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Read CLIP picture embeddings out of stored latents: the first token of ``c_image``.
-
-    Parameters
-    ----------
-    folder : pathlib.Path
-    stimulus_ids : ndarray of shape (n,), int64
-
-    Returns
-    -------
-    ndarray of shape (n, width), float32
-
-    Raises
-    ------
-    InputError
-        If the latents are damaged, or lack an image.
-    """
-    from unibrain.latents import open_latents
-
-    stored = open_latents(folder).select(stimulus_ids)
-    width = stored.shapes["c_image"][-1]
-    return np.asarray(stored.columns("c_image")[:, 0:width], dtype=np.float32)
-
-
-def _tried(name: str, check: Callable[[], Iterable[Finding]]) -> list[Finding]:
-    """What a check finds; that its files cannot be read is a finding too."""
-    try:
-        return list(check())
-    except InputError as error:
-        return [Finding(name, "problem", str(error), _UNREADABLE, "see what was found; then audit again")]
-
-
-def _voxels(material: Material, wanted: bool) -> tuple[tuple[SessionVoxels, ...], list[Finding]]:
-    name, read = "voxels in sessions", material.betas
-    why = "a voxel without a response in a session holds nothing to decode there"
-    if read is None:
-        return (), [Finding(name, "note", "not known: only the prepared matrix is there, without sessions", why)]
-    if not wanted:
-        return (), [Finding(name, "note", "not looked at (--no-betas)", why, "audit again without --no-betas")]
-    counted: list[SessionVoxels] = []
-    unreadable: list[str] = []
-
-    def check() -> list[Finding]:
-        for session, betas in read():
-            if isinstance(betas, InputError):
-                unreadable.append(str(betas))
-            else:
-                counted.append(scan_checks.count_voxels(session, betas))
-        if not counted and not unreadable:
-            remedy = "fetch them with `unibrain nsd fetch`"
-            return [Finding(name, "problem", "no betas are there", why, remedy)]
-        return [scan_checks.check_voxels(counted, unreadable)]
-
-    findings = _tried(name, check)
-    return tuple(counted), findings
-
-
-def _pictures(material: Material, near_duplicate: float) -> tuple[tuple[Pair, ...], list[Finding]]:
-    read = material.pictures
-    if read is None:
-        return (), []
-    pairs: tuple[Pair, ...] = ()
-
-    def check() -> Iterable[Finding]:
-        nonlocal pairs
-        small = small_pictures(read, material.images.ids)
-        findings, pairs = image_checks.check_pictures(material.images, small, near_duplicate)
-        return findings
-
-    findings = _tried("identical pictures", check)
-    return pairs, findings
-
-
-def _meaning(material: Material) -> tuple[Neighbours | None, list[Finding]]:
-    name, read, images = "overlap in meaning", material.embeddings, material.images
-    why = "test images with close relatives in training can be decoded by picking what was seen in training"
-    if len(images.test_ids) < 1 or len(images.train_ids) < 2:
-        return None, [Finding(name, "note", "too few images to have neighbours", why)]
-    if read is None:
-        return None, [Finding(name, "note", "not known: no latents are extracted", why, material.how_to_embed)]
-    neighbours: Neighbours | None = None
-
-    def check() -> Iterable[Finding]:
-        nonlocal neighbours
-        neighbours = image_checks.neighbours_of(images, read())
-        return [image_checks.check_meaning(neighbours)]
-
-    findings = _tried(name, check)
-    return neighbours, findings
+    return examine(tree.beside(material), betas)

@@ -1,29 +1,29 @@
-"""Findings about images: the same ones on both sides of the split, by id, picture, caption and meaning."""
+"""Findings about images: the same ones on both sides of the split, by id, picture, caption and meaning.
+
+Two pictures are compared by the cosine of the differences between neighbouring pixels of their grey copies of 32 x 32.
+Differences do not know the overall brightness, the cosine does not know the contrast, and averaging into few pixels
+forgets JPEG's rounding; pictures of different things, which may share a bright sky above a dark ground, have their
+edges in different places.
+"""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from unibrain.audit.audit import Finding, Neighbours, Pair
-from unibrain.audit.images import Images
-from unibrain.audit.likeness import SmallPictures
-from unibrain.audit.nearest import nearest, unit_rows
-from unibrain.audit.wording import count, some
+from unibrain.audit.audit import Neighbours, Pair
+from unibrain.audit.findings import Finding, count, some
+from unibrain.audit.material import Ids, Images
+from unibrain.workspace.fingerprints import digest
+from unibrain.workspace.progress import track
 
-__all__ = [
-    "CAPTIONS",
-    "FAR",
-    "QUANTILES",
-    "check_captions",
-    "check_coco_ids",
-    "check_ids",
-    "check_meaning",
-    "check_pictures",
-    "neighbours_of",
-]
-
+NEAR_DUPLICATE = 0.9
+"""From this likeness on two pictures count as near duplicates. Recompressed or brightened copies are above 0.95; the
+nearest of thousands of other photographs is usually below 0.8."""
+SIDE = 32
+"""Side of the grey copies, in pixels."""
 CAPTIONS = 5
 """Captions that COCO has of an image, at least."""
 FAR = 0.25
@@ -32,180 +32,179 @@ counted as new in meaning."""
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 _BINS = 40
 _PAIRS = 100
+_PICTURES_MB = 32
+_COSINES_MB = 16
 _SAME_IMAGE = "an image that was trained on is not decoded but recognised: scores on it say nothing about new images"
 
 
 def check_ids(images: Images) -> Finding:
     """Look for ids on both sides of the split."""
     both = np.intersect1d(images.train_ids, images.test_ids)
-    shown = f"{count(len(images.train_ids), 'training image')}, {count(len(images.test_ids), 'test image')}"
+    sides = f"{count(len(images.train_ids), 'training image')}, {count(len(images.test_ids), 'test image')}"
     return Finding(
-        "overlap by id",
         "problem" if len(both) else "ok",
-        f"{shown}; {f'on both sides: {some(both)}' if len(both) else 'none on both sides'}",
-        _SAME_IMAGE,
+        "overlap by id",
+        f"{sides}; {f'on both sides: {some(both)}' if len(both) else 'none on both sides'}",
         "take those images out of training and prepare again" if len(both) else "",
+        _SAME_IMAGE,
         {"train": len(images.train_ids), "test": len(images.test_ids), "both": both.tolist()},
     )
 
 
 def check_coco_ids(images: Images, coco_ids: Mapping[int, int]) -> Finding:
-    """Look for different stimulus ids of one COCO picture on both sides.
-
-    Parameters
-    ----------
-    images : Images
-    coco_ids : mapping of int to int
-        Stimulus id to COCO id.
-    """
+    """Look for different stimulus ids of one COCO picture on both sides."""
     by_coco = {coco_ids[int(i)]: int(i) for i in images.train_ids}
     pairs = [(int(i), by_coco[coco_ids[int(i)]]) for i in images.test_ids if coco_ids[int(i)] in by_coco]
     pairs = [(test, train) for test, train in pairs if test != train]
-    found = "; ".join(f"test {test} and training {train}" for test, train in pairs[:3])
     return Finding(
-        "overlap by COCO id",
         "problem" if pairs else "ok",
+        "overlap by COCO id",
         f"{count(len(pairs), 'test image')} from a COCO picture of the training images"
-        + (f" ({found}{'; ...' if len(pairs) > 3 else ''})" if pairs else ""),
-        _SAME_IMAGE,
+        + (f" ({some(f'test {test} and training {train}' for test, train in pairs)})" if pairs else ""),
         "take those images out of training" if pairs else "",
+        _SAME_IMAGE,
         {"pairs": [list(pair) for pair in pairs]},
     )
 
 
-def check_pictures(
-    images: Images, small: SmallPictures, near_duplicate: float
-) -> tuple[tuple[Finding, Finding], tuple[Pair, ...]]:
+@dataclass(frozen=True)
+class SmallPictures:
+    """What is kept of pictures to compare them: ids, digests of the pixels, and `edges_of` (8 kB for a picture)."""
+
+    stimulus_ids: Ids
+    digests: tuple[str, ...]
+    edges: NDArray[np.float32]
+
+
+def edges_of(pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Differences of neighbouring pixels in small grey copies, shape (n, 2 * 31 * 32); 0 for a picture of one shade."""
+    from PIL import Image
+
+    small = np.empty((len(pictures), SIDE, SIDE), dtype=np.float32)
+    for row, picture in enumerate(pictures):
+        # In floats: rounding the grey values would drown the edges of a faint picture.
+        grey = Image.fromarray(picture).convert("L").convert("F")
+        small[row] = np.asarray(grey.resize((SIDE, SIDE), Image.Resampling.BOX))
+    across = np.diff(small, axis=2).reshape(len(small), -1)
+    down = np.diff(small, axis=1).reshape(len(small), -1)
+    return np.concatenate((across, down), axis=1)
+
+
+def small_pictures(read: Callable[[Ids], NDArray[np.uint8]], stimulus_ids: Ids) -> SmallPictures:
+    """Read pictures, some at a time, and keep what is needed to compare them."""
+    edges = [np.empty((0, 2 * SIDE * (SIDE - 1)), dtype=np.float32)]
+    digests: list[str] = []
+    for pictures in _blocks(read, stimulus_ids):
+        digests += map(digest, pictures)
+        edges.append(edges_of(pictures))
+    return SmallPictures(stimulus_ids, tuple(digests), np.concatenate(edges))
+
+
+def _blocks(read: Callable[[Ids], NDArray[np.uint8]], stimulus_ids: Ids) -> Iterator[NDArray[np.uint8]]:
+    if not len(stimulus_ids):
+        return
+    first = read(stimulus_ids[:1])
+    yield first
+    step = max(1, _PICTURES_MB * 2**20 // max(first.nbytes, 1))
+    for start in track(range(1, len(stimulus_ids), step), "comparing pictures", unit="block"):
+        yield read(stimulus_ids[start : start + step])
+
+
+def nearest(
+    queries: NDArray[np.floating] | None, keys: NDArray[np.floating]
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """The row of `keys` with the largest cosine for each of `queries`, and that cosine (0 for a row of zeros).
+
+    Without `queries` for each key among the others. All cosines together are never held in memory.
+    """
+    from sklearn import config_context
+    from sklearn.neighbors import NearestNeighbors
+
+    search = NearestNeighbors(n_neighbors=1, algorithm="brute", metric="cosine").fit(np.asarray(keys, np.float32))
+    with config_context(working_memory=_COSINES_MB):
+        distance, index = search.kneighbors(None if queries is None else np.asarray(queries, np.float32))
+    return index[:, 0], np.clip(1 - distance[:, 0], -1, 1)
+
+
+def check_pictures(images: Images, small: SmallPictures) -> tuple[tuple[Finding, Finding], tuple[Pair, ...]]:
     """Compare every test picture with every training picture.
 
-    Parameters
-    ----------
-    images : Images
-    small : SmallPictures
-        Of all of them, in ascending order of id.
-    near_duplicate : float
-        From this likeness on two pictures are near duplicates.
-
-    Returns
-    -------
-    findings : tuple of Finding
-        ``identical pictures`` and ``near duplicates``.
-    pairs : tuple of Pair
-        The 100 most alike test and training pictures.
+    Gives findings on identical pictures and on near duplicates, and the 100 pairs that are most alike.
     """
     train, test = (np.searchsorted(small.stimulus_ids, ids) for ids in (images.train_ids, images.test_ids))
-    same, again = _identical(small, train, test)
-    findings = [
-        Finding(
-            "identical pictures",
-            "problem" if same else "note" if again else "ok",
-            f"{count(len(same), 'test picture')} with the pixels of a training picture"
-            + (f" ({some(f'test {t} and training {o}' for t, o in same)})" if same else "")
-            + (f"; {count(again, 'picture')} twice on one side, under two ids" if again else ""),
-            _SAME_IMAGE + "; the same picture twice among the test images bounds identification below 100 %",
-            "remove one of each pair" if same or again else "",
-            {"pairs": [list(pair) for pair in same], "within_a_side": again},
-        )
-    ]
-    pairs: list[Pair] = []
+    by_digest = {small.digests[row]: int(small.stimulus_ids[row]) for row in reversed(train)}
+    same = [(int(small.stimulus_ids[row]), by_digest.get(small.digests[row])) for row in test]
+    same = [(test_id, train_id) for test_id, train_id in same if train_id not in (None, test_id)]
+    again = sum(len(rows) - len({small.digests[row] for row in rows}) for rows in (train, test))
+    identical = Finding(
+        "problem" if same else "note" if again else "ok",
+        "identical pictures",
+        f"{count(len(same), 'test picture')} with the pixels of a training picture"
+        + (f" ({some(f'test {one} and training {other}' for one, other in same)})" if same else "")
+        + (f"; {count(again, 'picture')} twice on one side, under two ids" if again else ""),
+        "remove one of each pair" if same or again else "",
+        _SAME_IMAGE + "; the same picture twice among the test images bounds identification below 100 %",
+        {"pairs": [list(pair) for pair in same], "within_a_side": again},
+    )
+    pairs: tuple[Pair, ...] = ()
     if len(train) and len(test):
-        index, likeness = nearest(small.edges[test], small.edges[train])
-        order = np.argsort(-likeness, kind="stable")
-        pairs = [
-            Pair(int(images.test_ids[row]), int(images.train_ids[index[row]]), round(float(likeness[row]), 4))
-            for row in order
-        ]
+        pairs = _pairs(images, *nearest(small.edges[test], small.edges[train]))
     known = {test_id for test_id, _ in same}
-    close = [pair for pair in pairs if pair.similarity >= near_duplicate and pair.test_id not in known]
+    close = [pair for pair in pairs if pair.similarity >= NEAR_DUPLICATE and pair.test_id not in known]
+    said = f"closest: {pairs[0].similarity:.2f}" if pairs else "nothing to compare"
     if close:
         said = some(f"test {pair.test_id} and training {pair.train_id} ({pair.similarity:.2f})" for pair in close)
-    else:
-        said = f"closest: {pairs[0].similarity:.2f}" if pairs else "nothing to compare"
-    findings.append(
-        Finding(
-            "near duplicates",
-            "problem" if close else "ok",
-            f"{count(len(close), 'test picture')} with a likeness of {near_duplicate:g} or more to a training picture "
-            f"({said})",
-            "a brightened, recompressed or slightly changed copy leaks the answer as the picture itself does",
-            "look at these pairs in the report, and remove the training picture of each that is a copy"
-            if close
-            else "",
-            {"threshold": near_duplicate, "pairs": [[p.test_id, p.train_id, p.similarity] for p in close]},
-        )
+    near = Finding(
+        "problem" if close else "ok",
+        "near duplicates",
+        f"{count(len(close), 'test picture')} with a likeness of {NEAR_DUPLICATE:g} or more to a training picture "
+        f"({said})",
+        "look at these pairs in the report, and remove the training picture of each that is a copy" if close else "",
+        "a brightened, recompressed or slightly changed copy leaks the answer as the picture itself does",
+        {"threshold": NEAR_DUPLICATE, "pairs": [[p.test_id, p.train_id, p.similarity] for p in close]},
     )
-    return (findings[0], findings[1]), tuple(pairs[:_PAIRS])
+    return (identical, near), pairs[:_PAIRS]
 
 
-def _identical(
-    small: SmallPictures, train: NDArray[np.int64], test: NDArray[np.int64]
-) -> tuple[list[tuple[int, int]], int]:
-    """Pairs of test and training id with the same pixels; pictures that occur again on their own side."""
-    by_digest = {small.digests[row]: int(small.stimulus_ids[row]) for row in reversed(train)}
-    same = [
-        (int(small.stimulus_ids[row]), by_digest[small.digests[row]])
-        for row in test
-        if small.digests[row] in by_digest and by_digest[small.digests[row]] != int(small.stimulus_ids[row])
-    ]
-    again = sum(len(rows) - len({small.digests[row] for row in rows}) for rows in (train, test))
-    return same, again
+def _pairs(images: Images, index: NDArray[np.int64], cosine: NDArray[np.float32]) -> tuple[Pair, ...]:
+    order = np.argsort(-cosine, kind="stable")
+    return tuple(
+        Pair(int(images.test_ids[row]), int(images.train_ids[index[row]]), round(float(cosine[row]), 4))
+        for row in order
+    )
 
 
 def check_captions(images: Images, captions: Mapping[int, tuple[str, ...]]) -> tuple[Finding, Finding]:
-    """Count captions, and look for the same sentences on both sides.
-
-    Parameters
-    ----------
-    images : Images
-    captions : mapping of int to tuple of str
-        An id that is not there has none.
-
-    Returns
-    -------
-    tuple of Finding
-        ``captions`` and ``captions on both sides``.
-    """
-    ids = images.ids
-    counts = {int(i): len([text for text in captions.get(int(i), ()) if text.strip()]) for i in ids}
-    none = [i for i, number in counts.items() if number == 0]
+    """Count captions (an id that is missing has none), and look for the same sentences on both sides."""
+    counts = {int(i): sum(bool(text.strip()) for text in captions.get(int(i), ())) for i in images.ids}
+    without = [i for i, number in counts.items() if number == 0]
     few = [i for i, number in counts.items() if 0 < number < CAPTIONS]
-    total = sum(counts.values())
+    total, number_of = sum(counts.values()), count(len(counts), "image")
     spread = f"{min(counts.values(), default=0)} to {max(counts.values(), default=0)}"
-    found = f"{total:,} captions of {count(len(counts), 'image')} ({spread} each)"
-    why = "an image without a caption has no text latent to learn from or to be scored by; fewer than five are noisier"
-    if not total:
-        about = Finding(
-            "captions",
-            "note",
-            f"none of {count(len(counts), 'image')} has a caption",
-            why,
-            "nothing, if only pictures are to be decoded; otherwise add captions",
-            {"images": len(counts), "captions": 0},
-        )
-    else:
-        parts = [f"{len(none):,} without: {some(none)}"] * bool(none)
-        parts += [f"{len(few):,} with fewer than {CAPTIONS}: {some(few)}"] * bool(few)
-        about = Finding(
-            "captions",
-            "problem" if none else "note" if few else "ok",
-            "; ".join([found, *parts]),
-            why,
-            "add the missing captions, or leave those images out" if none else "",
-            {"images": len(counts), "captions": total, "without": none, "few": few},
-        )
+    said = [f"{total:,} captions of {number_of} ({spread} each)"] if total else [f"none of {number_of} has a caption"]
+    if total:
+        said += [f"{len(without):,} without: {some(without)}"] * bool(without)
+        said += [f"{len(few):,} with fewer than {CAPTIONS}: {some(few)}"] * bool(few)
+    advice = "add the missing captions, or leave those images out" if without else ""
+    about = Finding(
+        "ok" if not (without or few) else "problem" if total and without else "note",
+        "captions",
+        "; ".join(said),
+        advice if total else "nothing, if only pictures are to be decoded; otherwise add captions",
+        "an image without a caption has no text latent to learn from or to be scored by; fewer than five are noisier",
+        {"images": len(counts), "captions": total, "without": without, "few": few},
+    )
     training = {words for i in images.train_ids for words in map(_words, captions.get(int(i), ())) if words}
-    shared = {
-        int(i): sorted(training & {_words(caption) for caption in captions.get(int(i), ())}) for i in images.test_ids
-    }
+    shared = {int(i): training & set(map(_words, captions.get(int(i), ()))) for i in images.test_ids}
     shared = {i: sentences for i, sentences in shared.items() if sentences}
-    example = next(iter(shared.values()))[0] if shared else ""
+    example = min(next(iter(shared.values()))) if shared else ""
     return about, Finding(
-        "captions on both sides",
         "note" if shared else "ok",
+        "captions on both sides",
         f"{count(len(shared), 'test image')} of {len(images.test_ids):,} with a caption that a training image has too"
         + (f" (such as “{example}”)" if example else ""),
-        "a caption that was trained on can be repeated word by word without being composed",
         "read caption scores beside their shuffled control" if shared else "",
+        "a caption that was trained on can be repeated word by word without being composed",
         {"test_images": sorted(shared)},
     )
 
@@ -218,29 +217,15 @@ def _words(caption: str) -> str:
 def neighbours_of(images: Images, embeddings: NDArray[np.floating]) -> Neighbours:
     """Find the nearest training image of every test image, and of every training image among the others.
 
-    Parameters
-    ----------
-    images : Images
-        At least one test and two training images.
-    embeddings : ndarray of shape (images, width)
-        CLIP picture embeddings, in ascending order of id.
-
-    Returns
-    -------
-    Neighbours
+    Takes CLIP picture embeddings (images, width) in ascending order of id, of at least one test and two training images.
     """
-    rows = unit_rows(embeddings)
-    train, test = (rows[np.searchsorted(images.ids, ids)] for ids in (images.train_ids, images.test_ids))
+    train, test = (embeddings[np.searchsorted(images.ids, ids)] for ids in (images.train_ids, images.test_ids))
     index, cosine = nearest(test, train)
-    _, among = nearest(train, train)
-    order = np.argsort(-cosine, kind="stable")
+    _, among = nearest(None, train)
     both = np.concatenate((cosine, among))
     edges = np.linspace(float(both.min()), max(float(both.max()), float(both.min()) + 1e-3), _BINS + 1)
     return Neighbours(
-        pairs=tuple(
-            Pair(int(images.test_ids[row]), int(images.train_ids[index[row]]), round(float(cosine[row]), 4))
-            for row in order
-        ),
+        pairs=_pairs(images, index, cosine),
         test_quantiles=tuple(round(float(value), 4) for value in np.quantile(cosine, QUANTILES)),
         train_quantiles=tuple(round(float(value), 4) for value in np.quantile(among, QUANTILES)),
         edges=tuple(round(float(edge), 6) for edge in edges),
@@ -250,24 +235,27 @@ def neighbours_of(images: Images, embeddings: NDArray[np.floating]) -> Neighbour
     )
 
 
-def check_meaning(neighbours: Neighbours) -> Finding:
-    """Judge how new the test images are in meaning (Shirakawa et al. 2024)."""
-    test_quantiles, train_quantiles = neighbours.test_quantiles, neighbours.train_quantiles
-    test, train = test_quantiles[2], train_quantiles[2]
+def check_meaning(neighbours: Neighbours | None, how_to_embed: str = "") -> Finding:
+    """Judge how new the test images are in meaning (Shirakawa et al. 2024); without latents say how to know."""
+    title, why = (
+        "overlap in meaning",
+        (
+            "test images with close relatives in training can be decoded by picking what was seen in training (Shirakawa "
+            "et al. 2024, Spurious reconstruction from brain activity); scores then say little about new kinds of images"
+        ),
+    )
+    if neighbours is None:
+        return Finding("note", title, "not known: no latents are extracted", how_to_embed, why)
+    test, train = neighbours.test_quantiles, neighbours.train_quantiles
     overlap = neighbours.share_as_near >= FAR
     return Finding(
-        "overlap in meaning",
         "note" if overlap else "ok",
-        f"nearest training image in CLIP: median cosine {test:.2f} for test images, {train:.2f} among training images; "
-        f"{100 * neighbours.share_as_near:.0f} % of the test images are as near as the median training image",
-        "test images with close relatives in training can be decoded by picking what was seen in training (Shirakawa "
-        "et al. 2024, Spurious reconstruction from brain activity); scores then say little about new kinds of images",
+        title,
+        f"nearest training image in CLIP: median cosine {test[2]:.2f} for test images, {train[2]:.2f} among training "
+        f"images; {100 * neighbours.share_as_near:.0f} % of the test images are as near as the median training image",
         "call the test images new pictures of familiar kinds, and hold out whole kinds to claim more"
         if overlap
         else "",
-        {
-            "test": list(neighbours.test_quantiles),
-            "train": list(neighbours.train_quantiles),
-            "quantiles": list(QUANTILES),
-        },
+        why,
+        {"test": list(test), "train": list(train), "quantiles": list(QUANTILES)},
     )

@@ -1,84 +1,248 @@
-"""`Material`: what an audit looks at, wherever it comes from."""
+"""What an audit looks at: a prepared subject, a tree in NSD's layout, a laboratory's custom scans."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from unibrain.audit.images import Images
-from unibrain.audit.scan_checks import Sessions
 from unibrain.errors import InputError
-from unibrain.scans.subject import split_hash
-from unibrain.scans.subject import Subject
+from unibrain.scans.custom_scans import open_scans
+from unibrain.scans.custom_scans import read_mask as read_custom_mask
+from unibrain.scans.custom_table import CustomTable
+from unibrain.scans.nsd_betas import FILE_FORMATS, read_session
+from unibrain.scans.nsd_design import Design, read_design, read_expdesign, read_stim_info
+from unibrain.scans.nsd_layout import NsdLayout
+from unibrain.scans.nsd_regions import read_mask
+from unibrain.scans.subject import Subject, split_hash
+from unibrain.stimuli.nsd import read_annotations, read_nsd_stimuli
+from unibrain.workspace.progress import track
 
-__all__ = ["Material", "SessionBetas", "material_of_subject"]
+Ids = NDArray[np.int64]
 
-SessionBetas = tuple[int, "NDArray[np.generic] | InputError"]
-"""Session (1-based) with its betas, (voxels, trials) as stored, or with the reason why they cannot be read."""
+
+@dataclass(frozen=True)
+class SessionBetas:
+    """One session (1-based): betas (voxels, trials) as stored, or why they cannot be read; which trials are training."""
+
+    session: int
+    betas: "NDArray[np.generic] | InputError"
+    is_training: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Sessions:
+    """Numbers of a subject's sessions, 1-based and ascending: those of the design, those that were run (with trials in
+    ``responses.tsv``), those whose betas are there, and those that a prepared subject was read from."""
+
+    design: tuple[int, ...]
+    run: tuple[int, ...]
+    present: tuple[int, ...]
+    used: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Images:
+    """Ids (ascending, each once) on both sides of a split, and trials of each; an id may be on both, which is a
+    finding."""
+
+    train_ids: Ids
+    test_ids: Ids
+    train_repeats: Ids
+    test_repeats: Ids
+
+    @property
+    def ids(self) -> Ids:
+        """All ids, ascending, each once."""
+        return np.union1d(self.train_ids, self.test_ids)
+
+    @classmethod
+    def of(cls, stimulus_ids: Ids, is_test: NDArray[np.bool_], trials: Ids | None = None) -> "Images":
+        """Gather the rows of each image; a row stands for as many trials as `trials` says, or for one."""
+        counts = np.ones(len(stimulus_ids), dtype=np.int64) if trials is None else trials
+        sides = []
+        for side in (~is_test, is_test):
+            ids, rows = np.unique(stimulus_ids[side], return_inverse=True)
+            sides.append((ids, np.bincount(rows, weights=counts[side], minlength=len(ids)).astype(np.int64)))
+        (train, train_repeats), (test, test_repeats) = sides
+        return cls(train, test, train_repeats, test_repeats)
 
 
 @dataclass(frozen=True)
 class Material:
-    """A subject to audit.
+    """A subject to audit: what is known of it, and what is read when its turn comes.
 
-    Callables are called once at most. They raise `InputError` where a file is missing or damaged, which becomes a
-    finding.
+    Callables are called once at most; an `InputError` of theirs becomes a finding. None stands for what is not there.
 
     Attributes
     ----------
-    name : str
+    subject, source, split : str
     simulated : bool
-    source : str
-    split : str
-        See `unibrain.audit.Audit`.
+        As in `unibrain.audit.Audit`.
     images : Images
     regions : mapping of str to ndarray of shape (voxels,), bool
     noise_ceiling : ndarray of shape (voxels,)
-    subject : Subject or None
-        The prepared subject.
-    sessions : callable, optional
-        Gives `Sessions`; None where sessions are not known.
-    betas : callable, optional
-        Goes through all sessions that are there; None where only the prepared matrix is.
+        Percent, NaN where unknown.
+    matrix : ndarray of shape (rows, voxels), float32, optional
+        The prepared betas.
+    is_test : ndarray of shape (rows,), bool
+        Of their rows.
+    sessions, betas : callable, optional
+        Give `Sessions`, and the `SessionBetas` that are there.
     pictures : callable, optional
         Takes ids, returns uint8 pictures (n, height, width, 3).
-    captions : callable, optional
-        Gives a mapping of id to captions; ids without any may be left out.
-    coco_ids : callable, optional
-        Gives a mapping of id to COCO id.
+    captions, coco_ids : callable, optional
+        Give mappings of id to captions (ids without any may be missing) and to COCO id.
     embeddings : callable, optional
-        Gives CLIP picture embeddings of all images, in ascending order of id; None where no latents are extracted.
+        Gives CLIP picture embeddings (n, width) of all images, in ascending order of id.
     how_to_embed : str
         What to do to have them.
     """
 
-    name: str
-    simulated: bool
+    subject: str
     source: str
+    simulated: bool
     split: str
     images: Images
     regions: Mapping[str, NDArray[np.bool_]]
     noise_ceiling: NDArray[np.float32]
-    subject: Subject | None = None
+    matrix: NDArray[np.float32] | None = None
+    is_test: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, dtype=np.bool_))
     sessions: Callable[[], Sessions] | None = None
     betas: Callable[[], Iterator[SessionBetas]] | None = None
-    pictures: Callable[[NDArray[np.int64]], NDArray[np.uint8]] | None = None
+    pictures: Callable[[Ids], NDArray[np.uint8]] | None = None
     captions: Callable[[], Mapping[int, tuple[str, ...]]] | None = None
     coco_ids: Callable[[], Mapping[int, int]] | None = None
     embeddings: Callable[[], NDArray[np.floating]] | None = None
     how_to_embed: str = "prepare the subject and extract its latents, then audit the run"
 
+    @classmethod
+    def of_subject(cls, subject: Subject, source: str, how_to_embed: str) -> "Material":
+        """What a prepared subject holds by itself; add the rest with `dataclasses.replace`."""
+        return cls(
+            subject.name,
+            source,
+            subject.simulated,
+            split_hash(subject),
+            Images.of(subject.stimulus_ids, subject.is_test, subject.repeats),
+            subject.regions,
+            subject.noise_ceiling,
+            subject.betas,
+            subject.is_test,
+            how_to_embed=how_to_embed,
+        )
 
-def material_of_subject(subject: Subject, source: str) -> Material:
-    """What a prepared subject holds by itself; add the rest with `dataclasses.replace`."""
-    return Material(
-        name=subject.name,
-        simulated=subject.simulated,
-        source=source,
-        split=split_hash(subject),
-        images=Images.of_subject(subject),
-        regions=subject.regions,
-        noise_ceiling=subject.noise_ceiling,
-        subject=subject,
-    )
+    def with_latents(self, folder: Path) -> "Material":
+        """Add the CLIP picture embeddings of stored latents: the first token of ``c_image``."""
+
+        def embeddings() -> NDArray[np.floating]:
+            from unibrain.latents import open_latents
+
+            stored = open_latents(folder).select(self.images.ids)
+            return np.asarray(stored.columns("c_image")[:, 0 : stored.shapes["c_image"][-1]], dtype=np.float32)
+
+        return replace(self, embeddings=embeddings)
+
+
+class NsdTree:
+    """Reads what an audit needs of one subject's files in NSD's layout, and goes on where a reader of data would stop.
+
+    Parameters
+    ----------
+    layout : NsdLayout
+    mask : str
+        Voxels to look at; see `unibrain.scans.nsd_regions`.
+    file_format : {"auto", "nifti", "hdf5"}
+        Which copy of the betas; ``"auto"`` takes, for each session, what is there.
+    """
+
+    def __init__(self, layout: NsdLayout, mask: str = "nsdgeneral", file_format: str = "auto") -> None:
+        self.layout = layout
+        self._mask_name = mask
+        self._formats = FILE_FORMATS if file_format == "auto" else (file_format,)
+
+    @cached_property
+    def design(self) -> Design:
+        """Trials of all sessions that were run."""
+        return read_design(self.layout)
+
+    @cached_property
+    def mask(self) -> NDArray[np.bool_]:
+        """Voxels to look at, shape (X, Y, Z)."""
+        return read_mask(self.layout, self._mask_name)
+
+    def beside(self, material: Material, used: tuple[int, ...] | None = None) -> Material:
+        """Add what there is to read in the tree; `used` are the sessions that the subject was prepared from."""
+        ids = material.images.ids
+        return replace(
+            material,
+            sessions=lambda: self.sessions(used),
+            betas=self.betas,
+            pictures=self.pictures,
+            captions=lambda: self.captions(ids),
+            coco_ids=lambda: self.coco_ids(ids),
+        )
+
+    def sessions(self, used: tuple[int, ...] | None = None) -> Sessions:
+        """Sessions of the design, those that were run, and those that are there."""
+        run = self.design.sessions
+        trials = len(read_expdesign(self.layout.expdesign).masterordering)
+        number = -(-trials // len(self.design.trials(run[0])))
+        design = tuple(range(1, max(number, *run) + 1))
+        return Sessions(design, run, tuple(session for session in design if self._format_of(session)), used)
+
+    def _format_of(self, session: int) -> str:
+        return next((name for name in self._formats if self.layout.betas(session, name).is_file()), "")
+
+    def betas(self) -> Iterator[SessionBetas]:
+        """Betas inside the mask of every session that was run and is there."""
+        there = [session for session in self.design.sessions if self._format_of(session)]
+        for session in track(there, "looking at betas", unit="session"):
+            is_training = ~self.design.is_shared[self.design.session == session]
+            betas: NDArray[np.generic] | InputError
+            try:
+                betas = read_session(
+                    self.layout, self.mask, session, len(is_training), self._format_of(session), check_finite=False
+                )
+            except InputError as error:
+                betas = error
+            yield SessionBetas(session, betas, is_training)
+
+    def pictures(self, stimulus_ids: Ids) -> NDArray[np.uint8]:
+        """Pictures by id, whether they have captions or not."""
+        # Asked for no image, it gives the reader of all pictures, and minds no missing caption.
+        return read_nsd_stimuli(self.layout.root, np.empty(0, dtype=np.int64)).read_pictures(stimulus_ids)
+
+    def coco_ids(self, stimulus_ids: Ids) -> dict[int, int]:
+        """COCO id of each image."""
+        return {identity: coco_id for identity, (coco_id, _) in self._coco(stimulus_ids).items()}
+
+    def captions(self, stimulus_ids: Ids) -> dict[int, tuple[str, ...]]:
+        """COCO's captions of the images, as far as there are any."""
+        where = self._coco(stimulus_ids)
+        files = {split: read_annotations(self.layout.captions(split)) for split in {s for _, s in where.values()}}
+        return {identity: tuple(files[split].get(coco_id, ())) for identity, (coco_id, split) in where.items()}
+
+    def _coco(self, stimulus_ids: Ids) -> dict[int, tuple[int, str]]:
+        table = read_stim_info(self.layout, ["cocoId", "cocoSplit"])
+        rows = zip(table["cocoId"].to_numpy()[stimulus_ids], table["cocoSplit"].to_numpy()[stimulus_ids], strict=True)
+        return {int(i): (int(number), str(split)) for i, (number, split) in zip(stimulus_ids, rows, strict=True)}
+
+
+def custom_betas(
+    table: CustomTable, scans: Path, mask: Path | None = None, dataset: str | None = None
+) -> Iterator[SessionBetas]:
+    """Go through the sessions of custom scans; without sessions in the table, all scans are one."""
+    matrix = open_scans(scans, None if mask is None else read_custom_mask(mask), dataset)
+    if matrix.scans != table.rows:
+        raise InputError(f"{scans}: {matrix.scans} scans, but {table.path.name} lists {table.rows}. Import them again.")
+    for session in track(range(1, len(table.sessions) + 1), "looking at betas", unit="session"):
+        trials = table.session == session
+        betas: NDArray[np.generic] | InputError
+        try:
+            betas = matrix.read(table.scans[trials]).T
+        except InputError as error:
+            betas = error
+        yield SessionBetas(session, betas, ~table.is_test[table.stimulus_ids[trials]])

@@ -1,5 +1,6 @@
 """`unibrain audit`: what to know of a subject before its numbers are believed."""
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,45 +10,44 @@ from unibrain.cli.common import threads_option
 from unibrain.errors import InputError
 
 if TYPE_CHECKING:
-    from unibrain.audit import Audit
-
-__all__ = ["audit", "layout"]
+    from unibrain.audit import Audit, Finding
 
 _COLOURS = {"ok": "green", "note": "yellow", "problem": "red"}
 _PAIRS = 5
 
 
-def layout(audit: "Audit") -> str:
-    """Lay out an audit as a table: level, what was looked at, what was found, why it matters and what to do."""
-    width = max(len(finding.name) for finding in audit.findings)
-    indent = " " * (2 + 7 + 2 + width + 2)
-    simulated = " (simulated)" if audit.simulated else ""
-    lines = [f"{audit.subject}{simulated}, {audit.source}"]
-    for finding in audit.findings:
+def finding_lines(findings: "Iterable[Finding]") -> Iterator[str]:
+    """A table: level, what was looked at, what was found, and below it why it matters and what to do."""
+    findings = tuple(findings)
+    width = max(len(finding.title) for finding in findings)
+    for finding in findings:
         level = click.style(f"{finding.level:<7}", fg=_COLOURS[finding.level])
-        lines.append(f"  {level}  {finding.name:<{width}}  {finding.found}")
-        if finding.level != "ok":
-            lines.append(f"{indent}{finding.why}")
-        if finding.remedy:
-            lines.append(f"{indent}-> {finding.remedy}")
-    lines += ["", "Noise ceiling by region, in % of the variance of three trials"]
-    names = max(len(region.region) for region in audit.regions) if audit.regions else 0
+        yield f"  {level}  {finding.title:<{width}}  {finding.what}"
+        below = [finding.why] if finding.why and finding.level != "ok" else []
+        below += [f"-> {finding.advice}"] if finding.advice else []
+        yield from (" " * (width + 13) + line for line in below)
+    counts = {level: sum(finding.level == level for finding in findings) for level in ("problem", "note")}
+    yield from ("", ", ".join(f"{number} {level}{'s' * (number != 1)}" for level, number in counts.items()) + ".")
+
+
+def _lines(audit: "Audit") -> Iterator[str]:
+    yield f"{audit.subject}{' (simulated)' if audit.simulated else ''}, {audit.source}"
+    yield "Noise ceiling by region, in % of the variance of three trials"
+    names = max(len(region.region) for region in audit.regions)
     for region in audit.regions:
-        about = "not known"
+        about = "not known" if region.voxels else ""
         if region.quartiles is not None:
             low, middle, high = region.quartiles
             about = f"median {middle:5.1f}, quartiles {low:.1f} to {high:.1f}"
-        lines.append(f"  {region.region:<{names}}  {region.voxels:>7,} voxels  {about * (region.voxels > 0)}".rstrip())
+        yield f"  {region.region:<{names}}  {region.voxels:>7,} voxels  {about}".rstrip()
     for title, pairs in (
         ("Test pictures most like a training picture", audit.pictures),
         ("Test images nearest to a training image in CLIP", audit.neighbours.pairs if audit.neighbours else ()),
     ):
         if pairs:
-            lines += ["", title]
-            lines += [f"  test {p.test_id}, training {p.train_id}: {p.similarity:.3f}" for p in pairs[:_PAIRS]]
-    counts = {"problem": audit.count("problem"), "note": audit.count("note")}
-    said = ", ".join(f"{number} {level}{'s' * (number != 1)}" for level, number in counts.items())
-    return "\n".join([*lines, "", f"{said}."])
+            yield from ("", title)
+            yield from (f"  test {p.test_id}, training {p.train_id}: {p.similarity:.3f}" for p in pairs[:_PAIRS])
+    yield from ("", "Findings", *finding_lines(audit.findings))
 
 
 @click.command(epilog="Example: unibrain audit --root /data/nsd --subject 1")
@@ -66,37 +66,20 @@ def layout(audit: "Audit") -> str:
     "--file-format", type=click.Choice(["auto", "nifti", "hdf5"]), help="Which betas to read. [default: auto]"
 )
 @click.option(
-    "--out", metavar="FILE", type=click.Path(path_type=Path), help="Write the audit of that tree to a JSON file."
-)
-@click.option(
     "--betas/--no-betas",
     default=True,
-    help="Whether to read all betas again to count silent voxels, as long as preparing takes. [default: yes]",
-)
-@click.option(
-    "--near-duplicate",
-    type=float,
-    default=None,
-    help="From this likeness on (0 to 1) two pictures are near duplicates. [default: 0.9]",
+    help="Whether to read all betas again, as long as preparing takes. [default: yes]",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 @threads_option
-def audit(
-    run: Path | None,
-    root: Path | None,
-    betas: bool,
-    near_duplicate: float | None,
-    as_json: bool,
-    threads: int | None,
-    **chosen: Any,
-) -> int:
+def audit(run: Path | None, root: Path | None, betas: bool, as_json: bool, threads: int | None, **chosen: Any) -> int:
     """Report what is missing in a subject's data, and how close its test images are to its training images.
 
-    Looks at sessions, voxels without a response, repeats, captions, regions and their noise ceiling; and at
-    training images in the test set: by id, by picture (exact and near duplicates), by caption, and by meaning where
-    latents are extracted. RUN is a run folder with a prepared subject (`unibrain audit my-run`); the result is kept
-    in RUN/audit.json, and `unibrain report RUN` shows it. Exits with 0 if there is no problem (notes are allowed),
-    with 1 if there is one, and with 2 for bad input.
+    Looks at sessions, silent voxels, units, empty and repeated scans, repeats, captions, regions and their noise
+    ceiling; and at training images in the test set: by id, by picture (exact and near duplicates), by caption, and by
+    meaning where latents are extracted. RUN is a run folder with a prepared subject (`unibrain audit my-run`); the
+    result is kept in RUN/audit.json, and `unibrain report RUN` shows it. Exits with 0 if there is no problem (notes are
+    allowed), with 1 if there is one, and with 2 for bad input.
     """
     from unibrain.workspace.progress import limit_threads
 
@@ -104,43 +87,35 @@ def audit(
     given = {name: value for name, value in chosen.items() if value is not None}
     if (run is None) == (root is None):
         raise InputError(
-            f"{'both RUN and --root were' if run else 'neither RUN nor --root was'} given, expected one of them: name "
-            "the run folder of a prepared subject, or a tree in NSD's layout"
+            "Give either RUN, the folder of a run with a prepared subject, or --root, a tree in NSD's layout."
         )
     if run is not None and given:
-        raise InputError(
-            f"--{next(iter(given)).replace('_', '-')} was given with RUN, expected it with --root only: a run is "
-            "audited as it was prepared"
-        )
-    found = _of_run(run, betas, near_duplicate) if run is not None else _of_tree(root, given, betas, near_duplicate)
+        option = f"--{next(iter(given)).replace('_', '-')}"
+        raise InputError(f"{option} goes with --root only: a run is audited as it was prepared.")
+    found = _of_run(run, betas) if run is not None else _of_tree(root, betas, given)
     if as_json:
-        from unibrain.audit import audit_text
+        import json
 
-        click.echo(audit_text(found))
+        click.echo(json.dumps(found.as_dict(), indent=1, ensure_ascii=False))
     else:
-        click.echo(layout(found))
+        click.echo("\n".join(_lines(found)))
         if run is not None:
             click.echo(f"{run / 'audit.json'}\nNext: unibrain report {run}")
     return 1 if found.level == "problem" else 0
 
 
-def _of_run(run: Path, betas: bool, near_duplicate: float | None) -> "Audit":
+def _of_run(run: Path, betas: bool) -> "Audit":
     from unibrain.audit import load_audit
-    from unibrain.pipeline.auditing import audit as audit_run
+    from unibrain.pipeline import audit
     from unibrain.workspace.run_folder import RunFolder
 
     if not run.is_dir():
-        raise InputError(f"{run}: found no such folder, expected a run with a prepared subject: check the path")
-    return load_audit(audit_run(RunFolder(run), betas=betas, near_duplicate=near_duplicate).outputs[0])
+        raise InputError(f"{run}: no such run folder. Check the path.")
+    return load_audit(audit(RunFolder(run), betas=betas).outputs[0])
 
 
-def _of_tree(root: Path | None, given: dict[str, Any], betas: bool, near_duplicate: float | None) -> "Audit":
-    from unibrain.audit import save_audit
-    from unibrain.pipeline.auditing import audit_tree
+def _of_tree(root: Path | None, betas: bool, given: dict[str, Any]) -> "Audit":
+    from unibrain.audit import audit_nsd
 
     assert root is not None
-    out = given.pop("out", None)
-    found = audit_tree(root, given.pop("subject", 1), **given, betas=betas, near_duplicate=near_duplicate)
-    if out is not None:
-        save_audit(out, found)
-    return found
+    return audit_nsd(root, betas=betas, **given)

@@ -1,6 +1,6 @@
-"""The audit of a run folder, or of a tree in NSD's layout before anything is prepared."""
+"""The audit of a run folder: artefact ``audit.json``, which the report shows."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,17 +13,12 @@ from unibrain.workspace.run_folder import RunFolder
 from unibrain.workspace.stages import Stage, StageResult, run_stage
 
 if TYPE_CHECKING:
-    from unibrain.audit import Audit, Material
+    from unibrain.audit import Material
     from unibrain.audit.material import SessionBetas
-    from unibrain.pipeline.own_section import OwnSection
-
-__all__ = ["audit", "audit_tree"]
 
 
-def audit(
-    run: RunFolder, settings: Settings | None = None, *, betas: bool = True, near_duplicate: float | None = None
-) -> StageResult:
-    """Audit the prepared subject of a run: artefact ``audit.json``, which the report shows.
+def audit(run: RunFolder, settings: Settings | None = None, *, betas: bool = True) -> StageResult:
+    """Audit the prepared subject of a run.
 
     Parameters
     ----------
@@ -31,9 +26,7 @@ def audit(
     settings : Settings, optional
         By default those that the run folder holds.
     betas : bool
-        Whether to read the betas of all sessions again, to count voxels without a response.
-    near_duplicate : float, optional
-        From this likeness on two pictures are near duplicates; by default `unibrain.audit.NEAR_DUPLICATE`.
+        Whether to read the betas of all sessions again.
 
     Returns
     -------
@@ -49,13 +42,9 @@ def audit(
     settings = kept_settings(run) if settings is None else settings
     if not run.artefact("subject").is_file():
         raise InputError(
-            f"{run.artefact('subject')} is not there, expected a prepared subject: run `unibrain prepare {run.root}` "
-            "first, or audit a tree in NSD's layout with --root"
+            f"{run.root}: no subject is prepared here. Run `unibrain prepare {run.root}` first, or audit a tree in "
+            "NSD's layout with --root."
         )
-    from unibrain.audit import NEAR_DUPLICATE
-
-    threshold = NEAR_DUPLICATE if near_duplicate is None else near_duplicate
-    chosen = {"betas": betas, "near_duplicate": threshold, **caption_source(settings)}
     names, outside = stimulus_files(run, settings)
     if settings.own is None:
         more_names, more_outside = scan_files(run, settings)
@@ -68,108 +57,42 @@ def audit(
     def work() -> None:
         from unibrain.audit import examine, save_audit
 
-        save_audit(run.artefact("audit"), examine(_material(run, settings), threshold, betas))
+        save_audit(run.artefact("audit"), examine(material(run, settings), betas))
 
+    chosen = {"betas": betas, **caption_source(settings)}
     return run_stage(run, Stage("audit", chosen, inputs, ("audit",), work, outside))
 
 
-def audit_tree(
-    root: Path,
-    subject: int = 1,
-    *,
-    mask: str = "nsdgeneral",
-    regions: str = "default",
-    beta_version: str = "betas_fithrf_GLMdenoise_RR",
-    file_format: str = "auto",
-    betas: bool = True,
-    near_duplicate: float | None = None,
-) -> "Audit":
-    """Audit one subject of a tree in NSD's layout, before it is prepared.
-
-    Parameters
-    ----------
-    root : pathlib.Path
-    subject : int
-        1 to 8.
-    mask, regions, beta_version, file_format : str
-        As in `unibrain.scans.PrepareSettings`.
-    betas, near_duplicate
-        As in `audit`.
-
-    Returns
-    -------
-    Audit
-
-    Raises
-    ------
-    InputError
-        If the folder, the design, the mask or a region cannot be read.
-    """
-    from unibrain.audit import NEAR_DUPLICATE, NsdMaterial, examine, material_of_tree
-    from unibrain.scans.nsd_layout import NsdLayout
-
-    tree = NsdMaterial(NsdLayout(root, subject, beta_version), mask, file_format)
-    threshold = NEAR_DUPLICATE if near_duplicate is None else near_duplicate
-    return examine(material_of_tree(tree, regions), threshold, betas)
-
-
-def _material(run: RunFolder, settings: Settings) -> "Material":
-    from unibrain.audit import NsdMaterial, clip_embeddings, material_of_subject
+def material(run: RunFolder, settings: Settings) -> "Material":
+    """What there is to audit in a run folder with a prepared subject."""
+    from unibrain.audit import Material
+    from unibrain.audit.material import NsdTree, custom_betas
     from unibrain.scans import load_subject
+    from unibrain.scans.custom_table import read_table
+    from unibrain.scans.foreign import split_dataset
     from unibrain.scans.nsd_layout import NsdLayout
 
     subject = load_subject(run.artefact("subject"))
-    material = material_of_subject(subject, str(run.root))
-    ids = material.images.ids
+    found = Material.of_subject(subject, str(run.root), f"run `unibrain extract {run.root}`, and audit again")
     if run.artefact("latents").exists():
-        material = replace(material, embeddings=lambda: clip_embeddings(run.artefact("latents"), ids))
-    else:
-        material = replace(material, how_to_embed=f"run `unibrain extract {run.root}`, and audit again")
-    if settings.own is not None:
-        return _with_own(material, run, settings, settings.own)
-    section = settings.prepare
-    layout = NsdLayout(nsd_root(run, settings), section.subject, section.beta_version)
-    tree = NsdMaterial(layout, section.mask, section.file_format)
-    used = tuple(int(session) for session in subject.preparation.get("sessions", ()))
-
-    def captions() -> Mapping[int, tuple[str, ...]]:
-        try:
-            return read_stimuli(run, settings, subject).captions_by_id
-        except InputError:
-            # It stops at the first image without a caption; all of them are to be told.
-            if settings.extract.captions_from != "coco":
-                raise
-            found = tree.captions(ids)
-            if all(found.get(int(identity)) for identity in ids):
-                raise
+        found = found.with_latents(run.artefact("latents"))
+    if settings.own is None:
+        section = settings.prepare
+        layout = NsdLayout(nsd_root(run, settings), section.subject, section.beta_version)
+        tree = NsdTree(layout, section.mask, section.file_format)
+        found = tree.beside(found, tuple(int(session) for session in subject.preparation.get("sessions", ())))
+        if settings.extract.captions_from == "coco":
             return found
-
-    return replace(
-        material,
-        sessions=lambda: tree.sessions(used),
-        betas=tree.betas,
-        pictures=tree.pictures,
-        captions=captions,
-        coco_ids=lambda: tree.coco_ids(ids),
-    )
-
-
-def _with_own(material: "Material", run: RunFolder, settings: Settings, section: "OwnSection") -> "Material":
-    from unibrain.audit import own_betas
-    from unibrain.scans.custom_table import read_table
-    from unibrain.scans.foreign import split_dataset
-
-    assert material.subject is not None
-    stimuli = read_stimuli(run, settings, material.subject)
-    material = replace(material, pictures=stimuli.read_pictures, captions=lambda: stimuli.captions_by_id)
-    table, (scans, dataset) = Path(str(section.table)), split_dataset(str(section.scans))
+        return replace(found, captions=lambda: read_stimuli(run, settings, subject).captions_by_id)
+    stimuli, custom = read_stimuli(run, settings, subject), settings.own
+    found = replace(found, pictures=stimuli.read_pictures, captions=lambda: stimuli.captions_by_id)
+    table, (scans, dataset) = Path(str(custom.table)), split_dataset(str(custom.scans))
     if not (table.is_file() and scans.is_file()):
         # A run may be looked at where the files that it was imported from are not.
-        return material
-    mask = None if section.mask is None else Path(section.mask)
+        return found
 
     def betas() -> "Iterator[SessionBetas]":
-        trials = read_table(table, section.scan_base, section.test_share, section.split_seed)
-        return own_betas(trials, scans, mask, dataset)
+        trials = read_table(table, custom.scan_base, custom.test_share, custom.split_seed)
+        return custom_betas(trials, scans, None if custom.mask is None else Path(custom.mask), dataset)
 
-    return replace(material, betas=betas)
+    return replace(found, betas=betas)
