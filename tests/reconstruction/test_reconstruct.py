@@ -1,162 +1,185 @@
-"""Reconstruction with a stand-in for the backbone: batches, seeds, and going on after an interruption."""
-
-import dataclasses
-import sys
+"""Reconstruction with a stand-in for the backbone: what takes part, batches, seeds, and going on after a stop."""
 
 import numpy as np
 import pytest
 
-from unibrain.backbone.config import SamplingSettings
+from unibrain.backbone import SamplingSettings
+from unibrain.backbone.protocol import SamplingError
 from unibrain.errors import InputError
-from unibrain.latents import Latents
-from unibrain.reconstruction import reconstruct
-from unibrain.reconstruction.cache import store_picture
+from unibrain.latents import LATENTS, LatentRow, Latents
+from unibrain.reconstruction import load_decoded, reconstruct, save_decoded
 from unibrain.reconstruction.reconstruct import scan_seeds
 
 
-class Backbone:
-    """What it draws depends on the latents, the settings and the seed of a scan, as in the real one."""
+class Flows:
+    """What it decodes depends on the latents, the settings and the seed of a scan, as in a real one."""
 
-    name = "stand-in"
-    fingerprint = "0" * 64
-    precision = "fp32"
-    image_settings = SamplingSettings(image_weight=0.6)
-    text_settings = SamplingSettings(image_weight=0.9)
+    name, precision = "stand-in", "fp32"
+
+    def __init__(self, stop_after=None, kinds=("picture", "caption"), fingerprint="0"):
+        self.kinds, self.fingerprint, self.stop_after = kinds, fingerprint, stop_after
+        self.calls = []  # kind, start or not, contexts, settings, seeds
+        self.batches = 0
+
+    def sampling(self, kind):
+        return SamplingSettings(image_weight=0.6 if kind == "picture" else 0.9, strength=0.5, steps=10)
 
     def scans_at_once(self, kind):
-        return 32
+        return 4
 
-    def __init__(self, fail_after=None):
-        self.pictures, self.captions, self.batches = [], [], []
-        self.fail_after = fail_after
-
-    def sample_pictures(self, z_image, c_image, c_text, settings, seeds):
-        if self.fail_after is not None and len(self.pictures) >= self.fail_after:
+    def sample(self, kind, start, contexts, settings, seeds, callback=None):
+        self.batches += 1
+        if self.stop_after is not None and self.batches > self.stop_after:
             raise KeyboardInterrupt
-        self.batches.append(len(seeds))
-        self.pictures += list(seeds)
-        noise = np.stack([np.random.default_rng(seed).integers(0, 100, (4, 5, 3)) for seed in seeds])
-        total = (
-            z_image.sum(axis=(1, 2, 3)) + c_image.sum(axis=(1, 2)) + c_text.sum(axis=(1, 2))
-        ) * settings.image_weight
-        return (noise + np.abs(total * 10).astype(int)[:, None, None, None]).astype(np.uint8)
+        self.calls.append((kind, start is not None, tuple(contexts), settings, tuple(seeds)))
+        inputs = [*([] if start is None else [start]), *contexts.values()]
+        total = sum(array.reshape(len(seeds), -1).sum(axis=1) for array in inputs) * settings.image_weight
+        noise = np.stack([np.random.default_rng(seed).standard_normal(4) for seed in seeds]) + total[:, None]
+        steps = 5 if start is not None else 10
+        for step in range(1, steps + 1):
+            if settings.guidance_scale > 100:
+                raise SamplingError("too large", len(seeds) - 1)
+            callback(step, steps, noise.astype(np.float32))
+        return self.decode(kind, noise)
 
-    def sample_captions(self, z_text, c_image, c_text, settings, seeds):
-        self.captions += list(seeds)
-        return [f"{z.sum():.4f} {settings.image_weight} “{seed}”" for z, seed in zip(z_text, seeds, strict=True)]
+    def decode(self, kind, start):
+        values = start.reshape(len(start), -1)
+        if kind == "caption":
+            return [f"{row.sum():.6f}" for row in values]
+        if kind == "sketch":
+            return values[:, :2].astype(np.float32)
+        return np.abs(values[:, :1, None, None] * np.full((1, 4, 5, 3), 50)).astype(np.uint8)
 
 
 def draw(n=7):
     rng = np.random.default_rng(0)
-    shapes = (2, 3, 3), (5,), (2, 4), (3, 4)
-    ids = np.array([5, 70_000, 12, 0, 9, 31, 2, 8, 7][:n])
-    return Latents(ids, *(rng.standard_normal((n, *shape)).astype(np.float32) for shape in shapes))
+    shapes = {"z_image": (2, 3, 3), "z_text": (5,), "c_image": (2, 4), "c_text": (3, 4)}
+    arrays = {name: rng.standard_normal((n, *shape)).astype(np.float32) for name, shape in shapes.items()}
+    return Latents(np.array([5, 70_000, 12, 0, 9, 31, 2, 8, 7][:n]), arrays)
 
 
-def assert_equal(a, b):
-    np.testing.assert_array_equal(a.stimulus_ids, b.stimulus_ids)
-    np.testing.assert_array_equal(a.pictures, b.pictures)
-    assert a.captions == b.captions
+def assert_equal(one, other):
+    np.testing.assert_array_equal(one.stimulus_ids, other.stimulus_ids)
+    np.testing.assert_array_equal(one.pictures, other.pictures)
+    assert one.captions == other.captions
 
 
 def test_a_scan_is_decoded_the_same_in_any_company():
-    latents = draw()
-    whole = reconstruct(Backbone(), latents, seed=3)
-    assert_equal(reconstruct(Backbone(), latents, seed=3, batch_size=2), whole)
-    order = np.array([6, 2, 0])
-    part = reconstruct(Backbone(), latents.rows(order), seed=3)
+    latents, order = draw(), np.array([6, 2, 0])
+    whole = reconstruct(Flows(), latents, seed=3)
+    assert (whole.pictures.shape, len(whole.captions)) == ((7, 4, 5, 3), 7)
+    assert_equal(reconstruct(Flows(), latents, seed=3, batch_size=2), whole)
+    part = reconstruct(Flows(), latents.rows(order), seed=3)
     np.testing.assert_array_equal(part.pictures, whole.pictures[order])
     assert part.captions == tuple(whole.captions[i] for i in order)
-    other = reconstruct(Backbone(), latents, seed=4)
-    assert (other.pictures != whole.pictures).any()
-
-
-def test_batches_and_shapes():
-    backbone = Backbone()
-    decoded = reconstruct(backbone, draw(), batch_size=3)
-    assert backbone.batches == [3, 3, 1]
-    assert decoded.pictures.shape == (7, 4, 5, 3)
-    assert len(decoded.captions) == 7
-
-
-def test_settings_default_to_the_backbone_and_reach_their_flow():
-    default = reconstruct(Backbone(), draw())
-    image, text = SamplingSettings(image_weight=0.1), SamplingSettings(image_weight=0.2)
-    given = reconstruct(Backbone(), draw(), image_settings=image, text_settings=text)
-    assert " 0.9 " in default.captions[0]
-    assert " 0.2 " in given.captions[0]
-    assert (default.pictures != given.pictures).any()
-    assert_equal(reconstruct(Backbone(), draw(), Backbone.image_settings, Backbone.text_settings), default)
+    assert (reconstruct(Flows(), latents, seed=4).pictures != whole.pictures).any()
 
 
 def test_seeds():
     ids = np.arange(1000)
     pictures, captions = scan_seeds(0, ids, "picture"), scan_seeds(0, ids, "caption")
-    assert pictures.dtype == np.int64
-    assert pictures.min() >= 0
-    assert len(np.unique(np.concatenate([pictures, captions, scan_seeds(1, ids, "picture")]))) == 3000
+    assert (pictures.dtype, pictures.min() >= 0) == (np.int64, True)
+    others = scan_seeds(1, ids, "picture"), scan_seeds(0, ids, "sketch")
+    assert len(np.unique(np.concatenate([pictures, captions, *others]))) == 4000
     np.testing.assert_array_equal(scan_seeds(0, ids[::-1], "picture"), pictures[::-1])
     expected = np.random.SeedSequence((0, 1, 17)).generate_state(1, np.uint64)[0] >> np.uint64(1)
     assert captions[17] == expected
 
 
-def test_killed_run_goes_on_at_the_item(tmp_path):
+@pytest.mark.parametrize(
+    ("use", "kinds", "calls"),
+    [
+        (None, None, [("picture", True, ("c_image", "c_text")), ("caption", True, ("c_image", "c_text"))]),
+        ({"z_image", "c_image"}, None, [("picture", True, ("c_image",))]),
+        ({"c_image", "c_text"}, {"picture"}, [("picture", False, ("c_image", "c_text"))]),
+        ({"c_text"}, {"caption"}, [("caption", False, ("c_text",))]),
+        ({"z_image", "z_text"}, None, []),
+    ],
+)
+def test_which_latents_take_part(use, kinds, calls):
+    backbone = Flows()
+    decoded = reconstruct(backbone, draw(3), use=use, kinds=kinds)
+    assert [call[:3] for call in backbone.calls] == calls
+    if not calls:  # starts without any context: no diffusion
+        assert decoded.captions == tuple(backbone.decode("caption", draw(3)["z_text"]))
+        np.testing.assert_array_equal(decoded.pictures, backbone.decode("picture", draw(3)["z_image"]))
+
+
+def test_settings_are_given_for_all_kinds_or_by_kind():
+    backbone = Flows()
+    reconstruct(backbone, draw(2), image_weight=0.2, steps={"caption": 20}, guidance_scale={"picture": 1.5})
+    picture, caption = (call[3] for call in backbone.calls)
+    assert picture == SamplingSettings(image_weight=0.2, strength=0.5, steps=10, guidance_scale=1.5)
+    assert caption == SamplingSettings(image_weight=0.2, strength=0.5, steps=20)
+
+
+def test_latents_without_captions_decode_pictures_alone():
     latents = draw()
-    whole = reconstruct(Backbone(), latents, batch_size=2)
-    killed = Backbone(fail_after=4)
+    silent = Latents(latents.stimulus_ids, {name: latents[name] for name in ("z_image", "c_image")})
+    decoded = reconstruct(Flows(), silent)
+    assert decoded.captions is None
+    assert_equal(decoded, reconstruct(Flows(), latents, use={"z_image", "c_image"}))
+
+
+def test_a_fifth_latent_with_a_flow_of_its_own_is_decoded(monkeypatch, tmp_path):
+    row = LatentRow("z_sketch", "sketch", 1, "picture", starts="sketch")
+    monkeypatch.setitem(LATENTS, row.name, row)
+    latents = draw()
+    five = Latents(latents.stimulus_ids, {**latents, "z_sketch": np.ones((7, 6), np.float32)})
+    backbone = Flows(kinds=("picture", "caption", "sketch"))
+    decoded = reconstruct(backbone, five, cache=tmp_path / "cache")
+    assert decoded.others["sketch"].shape == (7, 2)
+    assert {call[0] for call in backbone.calls} == {"picture", "caption", "sketch"}
+    assert_equal(decoded, reconstruct(Flows(), latents))
+    save_decoded(tmp_path / "decoded", decoded)
+    np.testing.assert_array_equal(load_decoded(tmp_path / "decoded").others["sketch"], decoded.others["sketch"])
+    again = Flows(kinds=backbone.kinds)
+    np.testing.assert_array_equal(
+        reconstruct(again, five, cache=tmp_path / "cache").others["sketch"], decoded.others["sketch"]
+    )
+    assert not again.calls
+
+
+def test_every_step_is_seen(capsys):
+    seen = []
+    reconstruct(Flows(), draw(), callback=lambda *step: seen.append(step))
+    assert [(kind, rows.tolist(), step, steps) for kind, rows, step, steps, _ in seen[:10]] == [
+        ("picture", rows, step, 5) for rows in ([0, 1, 2, 3], [4, 5, 6]) for step in range(1, 6)
+    ]
+    assert seen[0][4].shape == (4, 4)
+    assert seen[-1][0] == "caption"
+
+
+@pytest.mark.parametrize("stop_after", [1, 3, 4, 6])
+def test_a_stopped_run_goes_on_with_the_same_batches(tmp_path, stop_after):
+    whole = Flows()
+    expected = reconstruct(whole, draw(), batch_size=2)
     with pytest.raises(KeyboardInterrupt):
-        reconstruct(killed, latents, batch_size=2, cache=tmp_path)
-    second = Backbone()
-    assert_equal(reconstruct(second, latents, batch_size=2, cache=tmp_path), whole)
-    assert len(killed.pictures) == 4
-    assert len(second.pictures) == 3
-    assert not set(killed.pictures) & set(second.pictures)
-    third = Backbone()
-    assert_equal(reconstruct(third, latents, cache=tmp_path), whole)
-    assert third.pictures == third.captions == []
-
-
-def test_items_of_a_batch_are_kept_one_by_one(tmp_path, monkeypatch):
-    """Killed between two items of one batch: the first is not decoded again."""
-    calls = []
-
-    def store_once(folder, key, picture):
-        if calls:
-            raise KeyboardInterrupt
-        calls.append(key)
-        store_picture(folder, key, picture)
-
-    # The function hides the module of its name.
-    module = sys.modules[reconstruct.__module__]
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(module, "store_picture", store_once)
-        reconstruct(Backbone(), draw(), cache=tmp_path)
-    backbone = Backbone()
-    reconstruct(backbone, draw(), cache=tmp_path)
-    assert len(backbone.pictures) == 6
+        reconstruct(Flows(stop_after), draw(), batch_size=2, cache=tmp_path)
+    second = Flows()
+    assert_equal(reconstruct(second, draw(), batch_size=2, cache=tmp_path), expected)
+    assert second.calls == whole.calls[stop_after:]
+    third = Flows()
+    assert_equal(reconstruct(third, draw(), batch_size=2, cache=tmp_path), expected)
+    assert not third.calls
 
 
 @pytest.mark.parametrize("suffix", [".png", ".json"])
-@pytest.mark.parametrize("damage", ["truncate", "flip", "empty"])
-def test_damaged_item_is_decoded_again(tmp_path, suffix, damage):
-    whole = reconstruct(Backbone(), draw(), cache=tmp_path)
+@pytest.mark.parametrize("damage", ["truncate", "flip", "empty", "nested"])
+def test_a_damaged_item_is_decoded_again_with_its_batch(tmp_path, suffix, damage):
+    whole = reconstruct(Flows(), draw(), batch_size=2, cache=tmp_path)
     path = sorted(tmp_path.glob(f"*{suffix}"))[2]
     content = bytearray(path.read_bytes())
-    if damage == "flip":
-        content[len(content) // 2 if suffix == ".png" else 3] ^= 0x55
-    path.write_bytes({"truncate": content[: len(content) // 2], "flip": content, "empty": b""}[damage])
-    backbone = Backbone()
-    assert_equal(reconstruct(backbone, draw(), cache=tmp_path), whole)
-    assert (len(backbone.pictures), len(backbone.captions)) == ((1, 0) if suffix == ".png" else (0, 1))
+    content[len(content) // 2 if suffix == ".png" else content.index(b".") + 1] ^= 0x01
+    path.write_bytes(
+        {"truncate": content[: len(content) // 2], "flip": content, "empty": b"", "nested": b"[" * 100_000}[damage]
+    )
+    backbone = Flows()
+    assert_equal(reconstruct(backbone, draw(), batch_size=2, cache=tmp_path), whole)
+    assert [call[0] for call in backbone.calls] == ["picture" if suffix == ".png" else "caption"]
 
 
-def changed_backbone():
-    backbone = Backbone()
-    backbone.fingerprint = "1" * 64
-    return {"backbone": backbone}
-
-
-def changed_latents(name, row=2):
+def changed(name, row=2):
     latents = draw()
     latents[name][row] += 0.5
     return {"latents": latents}
@@ -165,44 +188,53 @@ def changed_latents(name, row=2):
 @pytest.mark.parametrize(
     ("change", "decoded_again"),
     [
-        ({"seed": 1}, (7, 7)),
-        ({"batch_size": 1}, (0, 0)),
-        ({"image_settings": dataclasses.replace(Backbone.image_settings, guidance_scale=2.0)}, (7, 0)),
-        ({"text_settings": dataclasses.replace(Backbone.text_settings, steps=20)}, (0, 7)),
-        (changed_backbone(), (7, 7)),
-        (changed_latents("z_image"), (1, 0)),
-        (changed_latents("z_text"), (0, 1)),
-        (changed_latents("c_image"), (1, 1)),
-        (changed_latents("c_text"), (1, 1)),
+        ({"seed": 1}, "ppcc"),
+        ({"batch_size": 1}, ""),
+        ({"guidance_scale": {"picture": 2.0}}, "pp"),
+        ({"steps": {"caption": 20}}, "cc"),
+        ({"use": {"z_image", "z_text", "c_image"}}, "ppcc"),
+        ({"backbone": Flows(fingerprint="1")}, "ppcc"),
+        (changed("z_image"), "p"),
+        (changed("z_text"), "c"),
+        (changed("c_image"), "pc"),
+        (changed("c_text"), "pc"),
     ],
 )
-def test_cache_is_keyed_by_what_the_result_depends_on(tmp_path, change, decoded_again):
-    reconstruct(Backbone(), draw(), cache=tmp_path)
-    arguments = {"backbone": Backbone(), "latents": draw(), **change}
-    arguments["backbone"].pictures, arguments["backbone"].captions = [], []
-    cached = reconstruct(**arguments, cache=tmp_path)
-    assert (len(arguments["backbone"].pictures), len(arguments["backbone"].captions)) == decoded_again
-    assert_equal(cached, reconstruct(**arguments))
+def test_what_is_kept_is_keyed_by_what_it_depends_on(tmp_path, change, decoded_again):
+    reconstruct(Flows(), draw(), cache=tmp_path)
+    arguments = {"backbone": Flows(), "latents": draw(), **change}
+    kept = reconstruct(**arguments, cache=tmp_path)
+    assert "".join(call[0][0] for call in arguments["backbone"].calls) == decoded_again
+    assert_equal(kept, reconstruct(**arguments))
 
 
-def test_shows_progress(capsys):
-    reconstruct(Backbone(), draw())
-    error = capsys.readouterr().err
-    assert "decode pictures" in error
-    assert "decode captions" in error
-
-
-def test_refuses():
+def broken(name, value):
     latents = draw()
-    with pytest.raises(InputError, match="batch_size is 0"):
-        reconstruct(Backbone(), latents, batch_size=0)
-    with pytest.raises(InputError, match="0 scans to decode"):
-        reconstruct(Backbone(), latents.rows(slice(0, 0)))
-    with pytest.raises(InputError, match="seed is -1"):
-        reconstruct(Backbone(), latents, seed=-1)
-    negative = Latents(-latents.stimulus_ids, *(array for _, array in latents.items()))
-    with pytest.raises(InputError, match="image id -70000 is negative"):
-        reconstruct(Backbone(), negative)
-    latents.c_text[1, 0, 0] = np.inf
-    with pytest.raises(InputError, match="latent c_text of image id 70000"):
-        reconstruct(Backbone(), latents)
+    latents[name][1].flat[0] = value
+    return latents
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ({"batch_size": 0}, "batch_size is 0"),
+        ({"seed": -1}, "seed is -1"),
+        ({"latents": draw().rows(slice(0, 0))}, "no scan"),
+        ({"latents": Latents(-draw().stimulus_ids, draw().arrays)}, "image id -70000"),
+        ({"latents": broken("c_text", np.inf)}, "latent c_text of image id 70000"),
+        ({"latents": broken("z_image", np.nan)}, "latent z_image of image id 70000"),
+        ({"guidance_scale": 1e30}, "picture of image id 0 cannot"),
+        ({"image_weight": 1.5}, "image_weight.* 1.5"),
+        ({"use": {"z_depth"}}, "z_depth.*z_image, z_text, c_image, c_text"),
+        ({"use": {"z_image"}, "kinds": {"caption"}}, "nothing to decode a caption from"),
+        ({"kinds": {"movie"}}, "movie.*picture, caption"),
+        ({"kinds": ()}, "picture, caption"),
+    ],
+)
+def test_wrong_arguments(arguments, named):
+    with pytest.raises(InputError, match=named):
+        reconstruct(**{"backbone": Flows(), "latents": draw(), **arguments})
+
+
+def test_a_wrong_number_in_a_latent_that_takes_no_part_does_not_matter():
+    assert reconstruct(Flows(), broken("z_text", np.nan), use={"z_image", "c_image"}).captions is None

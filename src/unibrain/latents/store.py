@@ -4,6 +4,7 @@
 read is checked against the manifest first: sizes and shapes always, checksums unless the caller has just done so.
 """
 
+import errno
 import io
 import json
 import os
@@ -22,7 +23,7 @@ from numpy.typing import NDArray
 from unibrain.errors import DamagedFile, InputError
 from unibrain.latents.columns import LatentColumns
 from unibrain.latents.table import Latents, rows_of
-from unibrain.workspace.files import atomic_folder, disk_is_full, write_json
+from unibrain.workspace.files import atomic_folder, write_json
 from unibrain.workspace.fingerprints import digest, sha256_of
 
 Storage = Literal["auto", "npy", "zarr"]
@@ -606,7 +607,7 @@ class LatentWriter:
         try:
             yield
         except OSError as error:
-            if not disk_is_full(error):
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
             raise InputError(
                 f"{self.folder}: no space left on the disk. What is written so far is kept in {self.unfinished}: free "

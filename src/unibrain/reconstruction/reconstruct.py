@@ -247,19 +247,19 @@ class _Cache:
                 if self._kind == "picture":
                     found[row] = read_picture(path)
                 elif self._kind == "caption":
-                    caption = json.loads(path.read_bytes())
-                    if isinstance(caption, str):
-                        found[row] = caption
+                    entry = json.loads(path.read_bytes())
+                    if entry["digest"] == digest(entry["caption"]):
+                        found[row] = entry["caption"]
                 else:
                     found[row] = np.load(path, allow_pickle=False)
-            except (OSError, ValueError, RecursionError, DamagedFile):
+            except (OSError, ValueError, KeyError, TypeError, RecursionError, DamagedFile):
                 # An item that cannot be read is an item that is not there: decoding it again gives the same one.
                 continue
         return found
 
     def write(self, row: int, item: Any) -> None:
         if self._kind == "caption":
-            write_json(self._paths[row], item)
+            write_json(self._paths[row], {"caption": item, "digest": digest(item)})
             return
         with atomic_path(self._paths[row]) as temporary:
             write_picture(temporary, item) if self._kind == "picture" else np.save(temporary, item, allow_pickle=False)
