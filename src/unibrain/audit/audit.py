@@ -32,17 +32,6 @@ class SessionSummary:
 
 
 @dataclass(frozen=True)
-class RegionVoxels:
-    """Voxels of one region (or ``"all"``), how many have a known noise ceiling, and its quartiles over those, in percent
-    of the variance of an average of three trials."""
-
-    region: str
-    voxels: int
-    known: int
-    quartiles: tuple[float, float, float] | None
-
-
-@dataclass(frozen=True)
 class Pair:
     """Ids of a test image and of the training image that is most like it; `similarity` is -1 to 1."""
 
@@ -84,7 +73,6 @@ class Audit:
         `unibrain.scans.split_hash` of the prepared subject; empty for a tree that is not prepared.
     findings : tuple of Finding
     sessions : tuple of SessionSummary
-    regions : tuple of RegionVoxels
     near_duplicate : float
         From this likeness of two pictures on they count as near duplicates.
     pictures : tuple of Pair
@@ -99,7 +87,6 @@ class Audit:
     split: str
     findings: tuple[Finding, ...]
     sessions: tuple[SessionSummary, ...] = ()
-    regions: tuple[RegionVoxels, ...] = ()
     near_duplicate: float = 1.0
     pictures: tuple[Pair, ...] = ()
     neighbours: Neighbours | None = None

@@ -58,15 +58,14 @@ def examine(material: Material, betas: bool = True) -> Audit:
     if material.captions is not None:
         with _noted(findings, "captions"):
             findings += image_checks.check_captions(images, material.captions())
-    regions = scan_checks.region_voxels(material.regions, material.noise_ceiling)
-    findings += scan_checks.check_regions(regions)
+    findings += scan_checks.check_regions(material.regions, material.noise_ceiling)
     neighbours: Neighbours | None = None
     with _noted(findings, "overlap in meaning"):
         if material.embeddings is not None and len(images.test_ids) and len(images.train_ids) > 1:
             neighbours = image_checks.neighbours_of(images, material.embeddings())
         findings.append(image_checks.check_meaning(neighbours, material.how_to_embed))
     about = (material.subject, material.simulated, material.source, material.split)
-    return Audit(*about, tuple(findings), looked.sessions, regions, image_checks.NEAR_DUPLICATE, pairs, neighbours)
+    return Audit(*about, tuple(findings), looked.sessions, image_checks.NEAR_DUPLICATE, pairs, neighbours)
 
 
 @contextmanager

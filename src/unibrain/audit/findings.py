@@ -49,6 +49,25 @@ def worst(findings: Iterable[Finding]) -> Level:
     return max((finding.level for finding in findings), key=LEVELS.index, default="ok")
 
 
+def judge(
+    title: str,
+    lead: str,
+    faults: Iterable[tuple[object, Level, str, str]],
+    fine: str,
+    why: str,
+    details: Mapping[str, Any],
+) -> Finding:
+    """One finding of several possible faults.
+
+    `faults` are (whether it is so, its level, what to say, what to do). `lead` stands before what they say, `fine` in
+    their place if there is none.
+    """
+    real = [(level, what, advice) for there, level, what, advice in faults if there]
+    level = max((level for level, _, _ in real), key=LEVELS.index, default="ok")
+    what = "; ".join(filter(None, (lead, *([what for _, what, _ in real] or [fine]))))
+    return Finding(level, title, what, "; ".join(advice for _, _, advice in real if advice), why, details)
+
+
 def count(number: int, item: str) -> str:
     """Write a number with its noun, as in ``1,200 images``."""
     return f"{number:,} {item}{'' if number == 1 else 's'}"

@@ -7,14 +7,14 @@ edges in different places.
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from unibrain.audit.audit import Neighbours, Pair
-from unibrain.audit.findings import Finding, count, some
+from unibrain.audit.findings import Finding, count, judge, some
 from unibrain.audit.material import Ids, Images
 from unibrain.workspace.fingerprints import digest
 from unibrain.workspace.progress import track
@@ -39,15 +39,14 @@ _SAME_IMAGE = "an image that was trained on is not decoded but recognised: score
 
 def check_ids(images: Images) -> Finding:
     """Look for ids on both sides of the split."""
-    both = np.intersect1d(images.train_ids, images.test_ids)
-    sides = f"{count(len(images.train_ids), 'training image')}, {count(len(images.test_ids), 'test image')}"
-    return Finding(
-        "problem" if len(both) else "ok",
+    both = np.intersect1d(images.train_ids, images.test_ids).tolist()
+    return judge(
         "overlap by id",
-        f"{sides}; {f'on both sides: {some(both)}' if len(both) else 'none on both sides'}",
-        "take those images out of training and prepare again" if len(both) else "",
+        f"{count(len(images.train_ids), 'training image')}, {count(len(images.test_ids), 'test image')}",
+        ((both, "problem", f"on both sides: {some(both)}", "take those images out of training and prepare again"),),
+        "none on both sides",
         _SAME_IMAGE,
-        {"train": len(images.train_ids), "test": len(images.test_ids), "both": both.tolist()},
+        {"train": len(images.train_ids), "test": len(images.test_ids), "both": both},
     )
 
 
@@ -56,15 +55,18 @@ def check_coco_ids(images: Images, coco_ids: Mapping[int, int]) -> Finding:
     by_coco = {coco_ids[int(i)]: int(i) for i in images.train_ids}
     pairs = [(int(i), by_coco[coco_ids[int(i)]]) for i in images.test_ids if coco_ids[int(i)] in by_coco]
     pairs = [(test, train) for test, train in pairs if test != train]
-    return Finding(
-        "problem" if pairs else "ok",
+    return judge(
         "overlap by COCO id",
-        f"{count(len(pairs), 'test image')} from a COCO picture of the training images"
-        + (f" ({some(f'test {test} and training {train}' for test, train in pairs)})" if pairs else ""),
-        "take those images out of training" if pairs else "",
+        f"{count(len(pairs), 'test image')} from a COCO picture of the training images",
+        ((pairs, "problem", _listed(pairs), "take those images out of training"),),
+        "",
         _SAME_IMAGE,
         {"pairs": [list(pair) for pair in pairs]},
     )
+
+
+def _listed(pairs: Iterable[tuple[int, int]]) -> str:
+    return some(f"test {test} and training {train}" for test, train in pairs)
 
 
 @dataclass(frozen=True)
@@ -136,13 +138,14 @@ def check_pictures(images: Images, small: SmallPictures) -> tuple[tuple[Finding,
     same = [(int(small.stimulus_ids[row]), by_digest.get(small.digests[row])) for row in test]
     same = [(test_id, train_id) for test_id, train_id in same if train_id not in (None, test_id)]
     again = sum(len(rows) - len({small.digests[row] for row in rows}) for rows in (train, test))
-    identical = Finding(
-        "problem" if same else "note" if again else "ok",
+    identical = judge(
         "identical pictures",
-        f"{count(len(same), 'test picture')} with the pixels of a training picture"
-        + (f" ({some(f'test {one} and training {other}' for one, other in same)})" if same else "")
-        + (f"; {count(again, 'picture')} twice on one side, under two ids" if again else ""),
-        "remove one of each pair" if same or again else "",
+        f"{count(len(same), 'test picture')} with the pixels of a training picture",
+        (
+            (same, "problem", _listed(same), "remove one of each pair"),
+            (again, "note", f"{count(again, 'picture')} twice on one side, under two ids", "remove one of each pair"),
+        ),
+        "",
         _SAME_IMAGE + "; the same picture twice among the test images bounds identification below 100 %",
         {"pairs": [list(pair) for pair in same], "within_a_side": again},
     )
@@ -151,15 +154,18 @@ def check_pictures(images: Images, small: SmallPictures) -> tuple[tuple[Finding,
         pairs = _pairs(images, *nearest(small.edges[test], small.edges[train]))
     known = {test_id for test_id, _ in same}
     close = [pair for pair in pairs if pair.similarity >= NEAR_DUPLICATE and pair.test_id not in known]
-    said = f"closest: {pairs[0].similarity:.2f}" if pairs else "nothing to compare"
-    if close:
-        said = some(f"test {pair.test_id} and training {pair.train_id} ({pair.similarity:.2f})" for pair in close)
-    near = Finding(
-        "problem" if close else "ok",
+    near = judge(
         "near duplicates",
-        f"{count(len(close), 'test picture')} with a likeness of {NEAR_DUPLICATE:g} or more to a training picture "
-        f"({said})",
-        "look at these pairs in the report, and remove the training picture of each that is a copy" if close else "",
+        f"{count(len(close), 'test picture')} with a likeness of {NEAR_DUPLICATE:g} or more to a training picture",
+        (
+            (
+                close,
+                "problem",
+                some(f"test {pair.test_id} and training {pair.train_id} ({pair.similarity:.2f})" for pair in close),
+                "look at these pairs in the report, and remove the training picture of each that is a copy",
+            ),
+        ),
+        f"closest: {pairs[0].similarity:.2f}" if pairs else "nothing to compare",
         "a brightened, recompressed or slightly changed copy leaks the answer as the picture itself does",
         {"threshold": NEAR_DUPLICATE, "pairs": [[p.test_id, p.train_id, p.similarity] for p in close]},
     )
@@ -179,18 +185,22 @@ def check_captions(images: Images, captions: Mapping[int, tuple[str, ...]]) -> t
     counts = {int(i): sum(bool(text.strip()) for text in captions.get(int(i), ())) for i in images.ids}
     without = [i for i, number in counts.items() if number == 0]
     few = [i for i, number in counts.items() if 0 < number < CAPTIONS]
-    total, number_of = sum(counts.values()), count(len(counts), "image")
+    total = sum(counts.values())
     spread = f"{min(counts.values(), default=0)} to {max(counts.values(), default=0)}"
-    said = [f"{total:,} captions of {number_of} ({spread} each)"] if total else [f"none of {number_of} has a caption"]
-    if total:
-        said += [f"{len(without):,} without: {some(without)}"] * bool(without)
-        said += [f"{len(few):,} with fewer than {CAPTIONS}: {some(few)}"] * bool(few)
-    advice = "add the missing captions, or leave those images out" if without else ""
-    about = Finding(
-        "ok" if not (without or few) else "problem" if total and without else "note",
+    about = judge(
         "captions",
-        "; ".join(said),
-        advice if total else "nothing, if only pictures are to be decoded; otherwise add captions",
+        f"{total:,} captions of {count(len(counts), 'image')} ({spread} each)",
+        (
+            (not total, "note", "", "nothing, if only pictures are to be decoded; otherwise add captions"),
+            (
+                total and without,
+                "problem",
+                f"{len(without):,} without: {some(without)}",
+                "add the missing captions, or leave those images out",
+            ),
+            (few, "note", f"{len(few):,} with fewer than {CAPTIONS}: {some(few)}", ""),
+        ),
+        "",
         "an image without a caption has no text latent to learn from or to be scored by; fewer than five are noisier",
         {"images": len(counts), "captions": total, "without": without, "few": few},
     )
@@ -198,12 +208,11 @@ def check_captions(images: Images, captions: Mapping[int, tuple[str, ...]]) -> t
     shared = {int(i): training & set(map(_words, captions.get(int(i), ()))) for i in images.test_ids}
     shared = {i: sentences for i, sentences in shared.items() if sentences}
     example = min(next(iter(shared.values()))) if shared else ""
-    return about, Finding(
-        "note" if shared else "ok",
+    return about, judge(
         "captions on both sides",
-        f"{count(len(shared), 'test image')} of {len(images.test_ids):,} with a caption that a training image has too"
-        + (f" (such as “{example}”)" if example else ""),
-        "read caption scores beside their shuffled control" if shared else "",
+        f"{count(len(shared), 'test image')} of {len(images.test_ids):,} with a caption that a training image has too",
+        ((shared, "note", f"such as “{example}”", "read caption scores beside their shuffled control"),),
+        "",
         "a caption that was trained on can be repeated word by word without being composed",
         {"test_images": sorted(shared)},
     )
@@ -217,7 +226,7 @@ def _words(caption: str) -> str:
 def neighbours_of(images: Images, embeddings: NDArray[np.floating]) -> Neighbours:
     """Find the nearest training image of every test image, and of every training image among the others.
 
-    Takes CLIP picture embeddings (images, width) in ascending order of id, of at least one test and two training images.
+    Takes CLIP picture embeddings (images, width) in ascending order of id; at least one test, two training images.
     """
     train, test = (embeddings[np.searchsorted(images.ids, ids)] for ids in (images.train_ids, images.test_ids))
     index, cosine = nearest(test, train)
@@ -237,25 +246,21 @@ def neighbours_of(images: Images, embeddings: NDArray[np.floating]) -> Neighbour
 
 def check_meaning(neighbours: Neighbours | None, how_to_embed: str = "") -> Finding:
     """Judge how new the test images are in meaning (Shirakawa et al. 2024); without latents say how to know."""
-    title, why = (
-        "overlap in meaning",
-        (
-            "test images with close relatives in training can be decoded by picking what was seen in training (Shirakawa "
-            "et al. 2024, Spurious reconstruction from brain activity); scores then say little about new kinds of images"
-        ),
+    why = (
+        "test images with close relatives in training can be decoded by picking what was seen in training (Shirakawa "
+        "et al. 2024, Spurious reconstruction from brain activity); scores then say little about new kinds of images"
     )
     if neighbours is None:
-        return Finding("note", title, "not known: no latents are extracted", how_to_embed, why)
+        return Finding("note", "overlap in meaning", "not known: no latents are extracted", how_to_embed, why)
     test, train = neighbours.test_quantiles, neighbours.train_quantiles
-    overlap = neighbours.share_as_near >= FAR
-    return Finding(
-        "note" if overlap else "ok",
-        title,
+    advice = "call the test images new pictures of familiar kinds, and hold out whole kinds to claim more"
+    near = f"{100 * neighbours.share_as_near:.0f} % of the test images are as near as the median training image"
+    return judge(
+        "overlap in meaning",
         f"nearest training image in CLIP: median cosine {test[2]:.2f} for test images, {train[2]:.2f} among training "
-        f"images; {100 * neighbours.share_as_near:.0f} % of the test images are as near as the median training image",
-        "call the test images new pictures of familiar kinds, and hold out whole kinds to claim more"
-        if overlap
-        else "",
+        f"images; {near}",
+        ((neighbours.share_as_near >= FAR, "note", "", advice),),
+        "",
         why,
         {"test": list(test), "train": list(train), "quantiles": list(QUANTILES)},
     )

@@ -25,7 +25,7 @@ Ids = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class SessionBetas:
-    """One session (1-based): betas (voxels, trials) as stored, or why they cannot be read; which trials are training."""
+    """One session (1-based): betas (voxels, trials) as stored, or why they cannot be read; its training trials."""
 
     session: int
     betas: "NDArray[np.generic] | InputError"
@@ -34,8 +34,7 @@ class SessionBetas:
 
 @dataclass(frozen=True)
 class Sessions:
-    """Numbers of a subject's sessions, 1-based and ascending: those of the design, those that were run (with trials in
-    ``responses.tsv``), those whose betas are there, and those that a prepared subject was read from."""
+    """Sessions (1-based) of the design, those that were run, that are there, and that a subject was read from."""
 
     design: tuple[int, ...]
     run: tuple[int, ...]
@@ -45,8 +44,7 @@ class Sessions:
 
 @dataclass(frozen=True)
 class Images:
-    """Ids (ascending, each once) on both sides of a split, and trials of each; an id may be on both, which is a
-    finding."""
+    """Ids (ascending, each once) on both sides of a split, and trials of each; an id on both sides is a finding."""
 
     train_ids: Ids
     test_ids: Ids

@@ -32,14 +32,6 @@ def finding_lines(findings: "Iterable[Finding]") -> Iterator[str]:
 
 def _lines(audit: "Audit") -> Iterator[str]:
     yield f"{audit.subject}{' (simulated)' if audit.simulated else ''}, {audit.source}"
-    yield "Noise ceiling by region, in % of the variance of three trials"
-    names = max(len(region.region) for region in audit.regions)
-    for region in audit.regions:
-        about = "not known" if region.voxels else ""
-        if region.quartiles is not None:
-            low, middle, high = region.quartiles
-            about = f"median {middle:5.1f}, quartiles {low:.1f} to {high:.1f}"
-        yield f"  {region.region:<{names}}  {region.voxels:>7,} voxels  {about}".rstrip()
     for title, pairs in (
         ("Test pictures most like a training picture", audit.pictures),
         ("Test images nearest to a training image in CLIP", audit.neighbours.pairs if audit.neighbours else ()),
