@@ -8,18 +8,35 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unibrain.errors import InputError
-from unibrain.evaluation.scores import Scores
-from unibrain.reconstruction.decoded import Decoded
+from unibrain.evaluation import Scores
 
 if TYPE_CHECKING:
     from unibrain.audit import Audit
-    from unibrain.regression.alpha_choice import AlphaChoice
-    from unibrain.regression.banded import BandChoice
-
-__all__ = ["ReportContent"]
+    from unibrain.reconstruction import Decoded
+    from unibrain.regression import AlphaChoice, BandChoice
+    from unibrain.scans import Subject
 
 
 @dataclass(frozen=True)
+class Region:
+    """Voxels of a region, and the median of their noise ceiling in percent; None where no voxel has a known one."""
+
+    voxels: int
+    noise_ceiling: float | None
+
+
+def regions_of(subject: "Subject") -> dict[str, Region]:
+    """The regions of a subject by name; ``"all"``, all of its voxels, comes first."""
+    masks = {"all": np.ones(len(subject.noise_ceiling), dtype=bool), **subject.regions}
+    return {name: _region(mask, subject.noise_ceiling[mask]) for name, mask in masks.items()}
+
+
+def _region(mask: NDArray[np.bool_], ceiling: NDArray[np.float32]) -> Region:
+    known = ceiling[np.isfinite(ceiling)]
+    return Region(int(mask.sum()), float(np.median(known)) if len(known) else None)
+
+
+@dataclass(frozen=True, repr=False)
 class ReportContent:
     """What a report is made of.
 
@@ -34,7 +51,7 @@ class ReportContent:
     seen : ndarray of shape (n, height, width, 3), uint8
         The pictures that were seen, in the order of `decoded`.
     decoded : Decoded
-        n decoded pictures and captions.
+        What was decoded from n scans: pictures, captions or both.
     captions : tuple of n tuples of str
         The true captions of each image; all of them empty if no captions were given.
     scores : Scores
@@ -53,17 +70,24 @@ class ReportContent:
         How the penalties of each latent were chosen; empty if they were given.
     bands : BandChoice or None
         How the penalties of the bands were chosen, and what each band carries; None for ridge without bands.
+    regions : mapping of str to Region
+        As from `regions_of`; shown beside how well latents are predicted from each region.
     audit : Audit or None
         What is known of these scans and images; None if nobody looked.
     audit_pictures : mapping of int to ndarray of shape (height, width, 3), uint8
         By stimulus id, the pictures of `unibrain.report.shown_pairs`.
+
+    Raises
+    ------
+    InputError
+        If there are no images, or the parts are not of the same images.
     """
 
     title: str
     subject: str
     simulated: bool
     seen: NDArray[np.uint8]
-    decoded: Decoded
+    decoded: "Decoded"
     captions: tuple[tuple[str, ...], ...]
     scores: Scores
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -73,36 +97,32 @@ class ReportContent:
     limits: tuple[str, ...] = ()
     alpha_choices: Mapping[str, "AlphaChoice"] = field(default_factory=dict)
     bands: "BandChoice | None" = None
+    regions: Mapping[str, Region] = field(default_factory=dict)
     audit: "Audit | None" = None
     audit_pictures: Mapping[int, NDArray[np.uint8]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         n = len(self.decoded.stimulus_ids)
         if n == 0:
-            raise InputError(
-                "there are 0 decoded images to report, expected at least one: reconstruct the test images first"
-            )
+            raise InputError("there are no decoded images to report. Reconstruct the test images first.")
         if self.seen.dtype != np.uint8 or self.seen.ndim != 4 or self.seen.shape[0] != n or self.seen.shape[-1] != 3:
             raise InputError(
-                f"the seen pictures are {self.seen.dtype} of shape {self.seen.shape}, expected uint8 of shape "
-                f"({n}, height, width, 3), one per decoded image: give those of the decoded stimulus ids"
+                f"the seen pictures are {self.seen.dtype} of shape {self.seen.shape}. "
+                f"Give uint8 of shape ({n}, height, width, 3), those of the decoded stimulus ids."
             )
         if len(self.captions) != n or (any(self.captions) and not all(self.captions)):
             raise InputError(
-                f"there are true captions for {len(self.captions)} images, expected at least one for each of "
-                f"{n}, or none at all"
+                f"there are true captions for {sum(map(bool, self.captions))} of {n} images. "
+                "Give at least one for each, or none at all."
             )
         if tuple(map(int, self.decoded.stimulus_ids)) != self.scores.stimulus_ids:
-            raise InputError(
-                "the scores are not those of the decoded images (their image ids differ): evaluate these images again"
-            )
+            raise InputError("the scores are of other images than those decoded. Evaluate these images again.")
         if self.simulated != self.scores.simulated:
             raise InputError(
-                f"the scores say simulated={self.scores.simulated}, the report simulated={self.simulated}: "
-                "evaluate the scans of this subject again"
+                f"the scores say simulated={self.scores.simulated}, the report simulated={self.simulated}. "
+                "Evaluate the scans of this subject again."
             )
 
-    @property
-    def has_captions(self) -> bool:
-        """Whether captions were given with the pictures; without them none were decoded."""
-        return any(self.captions)
+    def __repr__(self) -> str:
+        simulated = ", simulated" * self.simulated
+        return f"ReportContent({self.title!r}, {self.subject}{simulated}, {len(self.captions)} images)"

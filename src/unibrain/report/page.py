@@ -1,34 +1,37 @@
-"""Write the page."""
+"""`write_report`: the page."""
 
-import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from unibrain.evaluation.scores import Score, Scores
-from unibrain.latents.latents import LATENT_NAMES, LATENT_TITLES
-from unibrain.regression.accuracy import SAMPLED_TARGETS
-from unibrain.report.audit_view import audit_view
-from unibrain.report.content import ReportContent
-from unibrain.report.explanations import EXPLANATIONS, Explanation, limits_of
-from unibrain.report.penalties import band_table, penalty_chart
-from unibrain.report.pictures import data_uri
-from unibrain.report.ranking import fair_sample, overall_rank
-from unibrain.workspace.files import write_text
+import numpy as np
+from numpy.typing import NDArray
 
-__all__ = ["render_report", "write_report"]
+from unibrain.evaluation import METRICS, Score
+from unibrain.report.content import ReportContent
+from unibrain.report.sections import (
+    accuracy_table,
+    audit_view,
+    band_table,
+    data_uri,
+    latent_rows,
+    latent_title,
+    penalty_charts,
+    setting_sections,
+)
+from unibrain.workspace.files import write_text
 
 _SAMPLE = 4
 
 
-def write_report(path: str | os.PathLike[str], content: ReportContent) -> None:
+def write_report(content: ReportContent, path: str | os.PathLike[str]) -> None:
     """Write the report as one HTML file that needs no network and no other file, atomically.
 
     Parameters
     ----------
+    content : ReportContent
     path : path-like
         Where to; an older report there is replaced.
-    content : ReportContent
 
     Raises
     ------
@@ -49,76 +52,77 @@ def render_report(content: ReportContent) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"value": _value, "seconds": _seconds, "percent": _percent}
-    rank = overall_rank(content.scores.scores, len(content.captions))
+    environment.filters |= {"value": _value, "seconds": _seconds, "percent": _percent, "latent": latent_title}
+    scores = content.scores.scores
+    rank = overall_rank(scores, len(content.captions))
     cards = [_card(content, row, float(rank[row])) for row in range(len(content.captions))]
-    sample = {label: [cards[row] for row in rows] for label, rows in fair_sample(rank, _SAMPLE).items()}
     return environment.get_template("page.html.j2").render(
         content=content,
-        sample=sample,
+        sample={label: [cards[row] for row in rows] for label, rows in fair_sample(rank, _SAMPLE).items()},
         cards=sorted(cards, key=lambda card: (-card["overall"], card["id"])),
-        scores=[_row(score) for score in content.scores.scores],
-        tiles=[_row(score) for score in content.scores.scores if score.name.startswith("two_way") and score.value],
-        sortable=[_row(score) for score in content.scores.scores if score.per_image],
-        accuracy=_accuracy(content.scores),
-        sampled_targets=f"{SAMPLED_TARGETS:,}",
-        penalties=penalty_chart(content.alpha_choices),
+        scores=scores,
+        metrics=METRICS,
+        short={score.name: METRICS[score.name].short if score.name in METRICS else score.title for score in scores},
+        tiles=[score for score in scores if score.name.startswith("two_way") and score.value is not None],
+        sortable=[score for score in scores if score.per_image],
+        latents=latent_rows(content),
+        accuracy=accuracy_table(content),
+        penalties=penalty_charts(content.alpha_choices),
         bands=band_table(content.bands),
         audit=audit_view(content.audit, content.audit_pictures),
-        latent_titles=LATENT_TITLES,
-        settings=list(_sections(content.settings)),
+        settings=list(setting_sections(content.settings)),
         total_seconds=sum(content.seconds.values()),
-        limits=(*content.limits, *limits_of(len(cards), content.simulated)),
+        with_captions=content.decoded.captions is not None and any(content.captions),
+        with_pictures=content.decoded.pictures is not None,
     )
 
 
 def _card(content: ReportContent, row: int, overall: float) -> dict[str, Any]:
+    pictures, captions = content.decoded.pictures, content.decoded.captions
     return {
         "id": int(content.decoded.stimulus_ids[row]),
         "overall": overall,
         "seen": data_uri(content.seen[row]),
-        "decoded": data_uri(content.decoded.pictures[row]),
+        "decoded": None if pictures is None else data_uri(pictures[row]),
         "captions": [caption for caption in content.captions[row] if caption],
-        "caption": content.decoded.captions[row],
+        "caption": "" if captions is None else captions[row],
         "values": {score.name: score.per_image[row] for score in content.scores.scores if score.per_image},
     }
 
 
-def _row(score: Score) -> dict[str, Any]:
-    return {"score": score, "words": EXPLANATIONS.get(score.name, Explanation(score.title, "", ""))}
+def overall_rank(scores: Sequence[Score], images: int) -> NDArray[np.float64]:
+    """Where each image stands among all, averaged over the scores; pictures and captions count alike.
+
+    Shape (images,): 1 for an image that is best in every score, 0 for one that is worst in every score. 0.5 where there
+    are no scores or no other images.
+    """
+    from scipy.stats import rankdata
+
+    kinds = []
+    for kind in ("picture", "caption"):
+        ranks = [
+            (rankdata(score.per_image if score.higher_is_better else np.negative(score.per_image)) - 1) / (images - 1)
+            for score in scores
+            if score.kind == kind and score.per_image and images > 1
+        ]
+        if ranks:
+            kinds.append(np.mean(ranks, axis=0))
+    overall: NDArray[np.float64] = np.mean(kinds, axis=0) if kinds else np.full(images, 0.5)
+    return overall
 
 
-def _accuracy(scores: Scores) -> dict[str, Any]:
-    """Prediction accuracy as a table: regions down, latents across; None where a cell is not known."""
-    known = {(latent, region): value for latent, region, value in scores.latent_accuracy if math.isfinite(value)}
-    present = {latent for latent, _, _ in scores.latent_accuracy}
-    # In order of appearance, all voxels first.
-    regions = sorted(
-        dict.fromkeys(region for _, region, _ in scores.latent_accuracy), key=lambda region: region != "all"
-    )
-    return {
-        "latents": [name for name in LATENT_NAMES if name in present],
-        "rows": [(region, {name: known.get((name, region)) for name in LATENT_NAMES}) for region in regions],
-        "largest": max([0.01, *known.values()]),
-    }
+def fair_sample(rank: NDArray[np.float64], count: int) -> dict[str, list[int]]:
+    """Rows of the best, the median and the worst images, so that nobody is shown the best ones only.
 
-
-def _sections(settings: Mapping[str, Any]) -> Iterator[tuple[str, list[tuple[str, Any]]]]:
-    """Settings by section; deeper levels become dotted names."""
-    loose = [(name, value) for name, value in settings.items() if not isinstance(value, Mapping)]
-    if loose:
-        yield "run", loose
-    for name, value in settings.items():
-        if isinstance(value, Mapping):
-            yield name, list(_flat(value))
-
-
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in settings.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
+    At most `count` of each, fewer if there are not three times as many images; with fewer than three only ``All``.
+    """
+    order = np.argsort(-rank, kind="stable").tolist()
+    n = len(order)
+    if n < 3:
+        return {"All": order}
+    count = min(count, n // 3)
+    middle = (n - count) // 2
+    return {"Best": order[:count], "Median": order[middle : middle + count], "Worst": order[n - count :]}
 
 
 def _value(value: Any) -> str:

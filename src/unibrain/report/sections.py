@@ -1,0 +1,181 @@
+"""What the sections of the page show: accuracy by region, penalties, the audit, settings; and pictures as data URIs."""
+
+import base64
+import io
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unibrain.latents import LATENTS
+
+if TYPE_CHECKING:
+    from unibrain.audit.audit import Audit, Neighbours, Pair
+    from unibrain.regression import AlphaChoice, BandChoice
+    from unibrain.report.content import ReportContent
+
+_LOSSLESS_SIDE = 128
+_LARGEST_SIDE = 320
+_PAIRS = 6
+_WIDTH, _HEIGHT, _MARGIN = 760, 220, 34
+
+
+def data_uri(picture: NDArray[np.uint8]) -> str:
+    """Encode a picture as WebP in a data URI: exactly up to 128 pixels a side, larger ones at most 320 a side."""
+    from PIL import Image
+
+    image = Image.fromarray(picture)
+    lossless = max(image.size) <= _LOSSLESS_SIDE
+    image.thumbnail((_LARGEST_SIDE, _LARGEST_SIDE), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    if lossless:
+        image.save(buffer, "WEBP", lossless=True, quality=50, method=1)  # here, these are effort, not fidelity
+    else:
+        image.save(buffer, "WEBP", quality=85)
+    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def _svg_uri(svg: bytes) -> str:
+    """An SVG picture in which no script of it runs, and none of its names meets those of the page."""
+    return "data:image/svg+xml;base64," + base64.b64encode(svg).decode("ascii")
+
+
+def latent_title(name: str) -> str:
+    """Title of a latent for people; its name if it has no row in the table."""
+    return LATENTS[name].title if name in LATENTS else name
+
+
+def latent_rows(content: "ReportContent") -> list[tuple[str, str, str]]:
+    """(name, title, explanation) of the latents that this run predicted."""
+    known = {latent for latent, _, _ in content.scores.latent_accuracy}
+    return [(row.name, row.title, row.explanation) for row in LATENTS.values() if not known or row.name in known]
+
+
+def accuracy_table(content: "ReportContent") -> dict[str, Any]:
+    """Prediction accuracy: regions down (all voxels first), latents across; None where a cell is not known."""
+    found = content.scores.latent_accuracy
+    known = {(latent, region): value for latent, region, value in found if math.isfinite(value)}
+    latents = list(dict.fromkeys(latent for latent, _, _ in found))
+    regions = sorted(dict.fromkeys(region for _, region, _ in found), key=lambda region: region != "all")
+    return {
+        "latents": latents,
+        "rows": [
+            (region, content.regions.get(region), [known.get((name, region)) for name in latents]) for region in regions
+        ],
+        "largest": max([0.01, *known.values()]),
+    }
+
+
+def penalty_charts(choices: Mapping[str, "AlphaChoice"]) -> list[dict[str, str]]:
+    """For each latent whose alpha was chosen: its title, its chart, what the choice looked at, a warning or nothing."""
+    if not choices:
+        return []
+    from unibrain.regression.alpha_plot import alpha_figure, edge_warning
+
+    return [
+        {
+            "title": latent_title(name),
+            "chart": _svg_uri(alpha_figure({name: choice})),
+            "words": choice.describe(),
+            "warning": edge_warning(choice),
+        }
+        for name, choice in choices.items()
+    ]
+
+
+def band_table(choice: "BandChoice | None") -> dict[str, Any] | None:
+    """Bands down, latents across: (share of the explained variance, penalty)."""
+    if choice is None:
+        return None
+    shares, penalties = choice.shares.tolist(), choice.penalties.tolist()
+    rows = [
+        (band, [(share[number], penalty[number]) for share, penalty in zip(shares, penalties, strict=True)])
+        for number, band in enumerate(choice.bands)
+    ]
+    return {
+        "latents": choice.latents,
+        "rows": rows,
+        "total": choice.best_r2.tolist(),
+        "largest": max(0.001, *(share for row in shares for share in row)),
+        "candidates": len(choice.candidates),
+    }
+
+
+def shown_pairs(audit: "Audit") -> tuple["Pair", ...]:
+    """Pairs of test and training image whose pictures the page shows: most alike as pictures, then in meaning."""
+    meaning = audit.neighbours.pairs if audit.neighbours is not None else ()
+    return (*audit.pictures[:_PAIRS], *meaning[:_PAIRS])
+
+
+def audit_view(audit: "Audit | None", pictures: Mapping[int, NDArray[np.uint8]]) -> dict[str, Any] | None:
+    """An audit for the page; `pictures` are by stimulus id, and a pair that lacks one is not shown."""
+    if audit is None:
+        return None
+    meaning = audit.neighbours.pairs if audit.neighbours is not None else ()
+    return {
+        "audit": audit,
+        "alike": _twins(audit.pictures, pictures, audit.near_duplicate),
+        "meaning": _twins(meaning, pictures, None),
+        "plot": None if audit.neighbours is None else _plot(audit.neighbours),
+    }
+
+
+def _twins(
+    pairs: Sequence["Pair"], pictures: Mapping[int, NDArray[np.uint8]], threshold: float | None
+) -> list[dict[str, Any]]:
+    return [
+        {
+            "pair": pair,
+            "test": data_uri(pictures[pair.test_id]),
+            "train": data_uri(pictures[pair.train_id]),
+            "close": threshold is not None and pair.similarity >= threshold,
+        }
+        for pair in pairs[:_PAIRS]
+        if pair.test_id in pictures and pair.train_id in pictures
+    ]
+
+
+def _plot(neighbours: "Neighbours") -> dict[str, Any]:
+    """Two histograms as shapes of an SVG: bars for test images, a line of steps for training images, both as shares."""
+    edges = np.asarray(neighbours.edges)
+    test, train = (np.asarray(c) / max(sum(c), 1) for c in (neighbours.test_counts, neighbours.train_counts))
+    floor = _HEIGHT - _MARGIN
+    x = _MARGIN + (edges - edges[0]) / (edges[-1] - edges[0]) * (_WIDTH - 2 * _MARGIN)
+    scale = (floor - 12) / (max(float(test.max()), float(train.max())) or 1.0)
+    bars = [
+        tuple(round(float(number), 1) for number in (left, floor - height, right - left, height))
+        for left, right, height in zip(x[:-1], x[1:], test * scale, strict=True)
+        if height
+    ]
+    steps = (f"V{floor - height:.1f}H{right:.1f}" for right, height in zip(x[1:], train * scale, strict=True))
+    ticks = zip(np.linspace(x[0], x[-1], 5), np.linspace(edges[0], edges[-1], 5), strict=True)
+    return {
+        "width": _WIDTH,
+        "height": _HEIGHT,
+        "floor": floor,
+        "bars": bars,
+        "steps": "".join([f"M{x[0]:.1f} {floor}", *steps, f"V{floor}"]),
+        "ticks": [(round(float(place), 1), f"{value:.2f}") for place, value in ticks],
+        "test_median": neighbours.test_quantiles[2],
+        "train_median": neighbours.train_quantiles[2],
+    }
+
+
+def setting_sections(settings: Mapping[str, Any]) -> Iterator[tuple[str, list[tuple[str, Any]]]]:
+    """Settings by section; deeper levels become dotted names."""
+    loose = [(name, value) for name, value in settings.items() if not isinstance(value, Mapping)]
+    if loose:
+        yield "run", loose
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            yield name, list(_flat(value))
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
