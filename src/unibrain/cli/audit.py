@@ -98,12 +98,12 @@ def audit(run: Path | None, root: Path | None, betas: bool, as_json: bool, threa
 
 def _of_run(run: Path, betas: bool) -> "Audit":
     from unibrain.audit import load_audit
-    from unibrain.pipeline import audit
-    from unibrain.workspace.run_folder import RunFolder
+    from unibrain.pipeline import RunFolder, kept_settings, run_one
 
     if not run.is_dir():
         raise InputError(f"{run}: no such run folder. Check the path.")
-    return load_audit(audit(RunFolder(run), betas=betas).outputs[0])
+    folder = RunFolder(run)
+    return load_audit(run_one("audit", folder, kept_settings(folder), audit_betas=betas).outputs[0])
 
 
 def _of_tree(root: Path | None, betas: bool, given: dict[str, Any]) -> "Audit":

@@ -1,15 +1,12 @@
 """What commands share: options made from settings, a stage run over its folder, what to say afterwards."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from unibrain.errors import InputError
-from unibrain.pipeline.options import Section, expected, option_of, parse_text, problem, resolved
-from unibrain.pipeline.settings import SECTIONS, Settings
+from unibrain.pipeline.settings import Section, Settings
 
 if TYPE_CHECKING:
     from unibrain.workspace.stages import StageResult
@@ -77,36 +74,20 @@ def settings_options(kind: type[Section]) -> Callable[[F], F]:
     """
 
     def decorate(function: F) -> F:
-        for setting in reversed(fields(kind)):
-            about = option_of(setting)
-            name = setting.name.replace("_", "-")
-            switch = isinstance(setting.default, bool)
-            default = "" if setting.default is None or switch else f" [default: {setting.default}]"
-            allowed = "" if switch else f" ({expected(kind, setting)})"
+        for name, field in reversed(kind.model_fields.items()):
+            switch = field.annotation is bool
+            option = f"--{name.replace('_', '-')}"
+            default = "" if field.default is None or switch else f" [default: {field.default}]"
             function = click.option(
-                f"--{name}/--no-{name}" if switch else f"--{name}",
-                setting.name,
+                f"{option}/--no-{option[2:]}" if switch else option,
+                name,
                 default=None,
                 metavar=None if switch else "VALUE",
-                help=f"{about.help.rstrip('.')}{allowed}.{default}",
+                help=f"{field.description}{default}",
             )(function)
         return function
 
     return decorate
-
-
-def _values(kind: type[Section], chosen: Mapping[str, Any]) -> dict[str, Any]:
-    settings = {setting.name: setting for setting in fields(kind)}
-    values = {}
-    for name, given in chosen.items():
-        if given is None:
-            continue
-        value = parse_text(kind, settings[name], given) if isinstance(given, str) else given
-        wrong = problem(kind, settings[name], value)
-        if wrong is not None:
-            raise InputError(f"--{name.replace('_', '-')} is {given}, {wrong}")
-        values[name] = resolved(option_of(settings[name]), value, Path()) if isinstance(value, str) else value
-    return values
 
 
 def overridden(settings: Settings, section: str, chosen: Mapping[str, Any]) -> Settings:
@@ -129,10 +110,8 @@ def overridden(settings: Settings, section: str, chosen: Mapping[str, Any]) -> S
     InputError
         If a value is not allowed; the sentence names the option.
     """
-    kind = SECTIONS[section]
-    before: Section = getattr(settings, section) or kind()
-    changed: dict[str, Any] = {section: replace(before, **_values(kind, chosen))}
-    return replace(settings, **changed)
+    given = {name: value for name, value in chosen.items() if value is not None}
+    return settings.changed(section, given, where="--", text=True)
 
 
 def show_result(run: Path, result: "StageResult") -> None:

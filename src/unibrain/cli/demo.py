@@ -51,9 +51,7 @@ def demo(
     continues where it was.
     """
     from unibrain.cli.run import show_scores
-    from unibrain.pipeline.backbone_source import BackboneSource
-    from unibrain.pipeline.demo import demo_settings
-    from unibrain.pipeline.stages import run_all
+    from unibrain.pipeline import BackboneSource, demo_settings, run_all
     from unibrain.workspace.progress import limit_threads
     from unibrain.workspace.provenance import peak_memory_mb
     from unibrain.workspace.run_folder import RunFolder

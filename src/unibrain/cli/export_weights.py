@@ -24,7 +24,7 @@ def export_weights(run: Path, latent: str, targets: str, regions: str | None, ou
     The decoder never needs them (those of one full-size subject are 17 GB); maps of which voxels matter do. Rows are
     in the order of the voxels in RUN/subject.npz, whose voxel_indices say where each lies in the volume.
     """
-    from unibrain.pipeline.weight_export import write_weights
+    from unibrain.pipeline import write_weights
     from unibrain.workspace.progress import limit_threads
     from unibrain.workspace.run_folder import RunFolder
 

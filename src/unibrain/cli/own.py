@@ -8,7 +8,7 @@ import click
 
 from unibrain.cli.common import overridden, run_argument, settings_options, show_result, threads_option
 from unibrain.errors import InputError
-from unibrain.pipeline.settings import OwnSection
+from unibrain.pipeline.settings import CustomSection
 
 __all__ = ["import_"]
 
@@ -25,7 +25,7 @@ def _region_option(function: F) -> F:
     epilog="Example: unibrain import my-run --scans betas.npy --pictures shown --table trials.csv --region V1=V1.npy",
 )
 @run_argument
-@settings_options(OwnSection)
+@settings_options(CustomSection)
 @_region_option
 @threads_option
 def import_(run: Path, region: tuple[str, ...], threads: int | None, **chosen: Any) -> None:
@@ -35,7 +35,7 @@ def import_(run: Path, region: tuple[str, ...], threads: int | None, **chosen: A
     captions, session and split. Without captions the caption side is switched off. After this, `unibrain extract` and
     what follows work as for NSD; docs/own-data.md shows all of it.
     """
-    from unibrain.pipeline.stages import kept_settings, run_one
+    from unibrain.pipeline import kept_settings, run_one
     from unibrain.workspace.progress import limit_threads
     from unibrain.workspace.run_folder import RunFolder
 
@@ -46,5 +46,5 @@ def import_(run: Path, region: tuple[str, ...], threads: int | None, **chosen: A
             raise InputError(f"--region is {wrong[0]}, expected NAME=FILE without a semicolon: rename the file")
         chosen["regions"] = ";".join((*([chosen["regions"]] if chosen["regions"] else []), *region))
     folder = RunFolder(run)
-    settings = overridden(kept_settings(folder), "own", chosen)
+    settings = overridden(kept_settings(folder), "custom", chosen)
     show_result(run, run_one("prepare", folder, settings))

@@ -11,8 +11,8 @@ __all__ = ["run", "show_scores"]
 
 def show_scores(root: Path) -> None:
     """Print the score table of a run folder, and where its page is."""
-    from unibrain.evaluation.store import load_scores
-    from unibrain.evaluation.table import format_table
+    from unibrain.evaluation.scores import load_scores
+    from unibrain.evaluation.scores import format_table
     from unibrain.workspace.run_folder import RunFolder
 
     folder = RunFolder(root)
@@ -41,9 +41,7 @@ def run(settings: Path, out: Path, device: str, dtype: str, offload: bool, threa
     What is up to date is skipped, what its settings or inputs have changed is redone, and a run that was stopped
     continues. The settings are copied into the run folder; `examples/settings.toml` shows all of them.
     """
-    from unibrain.pipeline.backbone_source import BackboneSource
-    from unibrain.pipeline.settings_file import read_settings
-    from unibrain.pipeline.stages import run_all
+    from unibrain.pipeline import BackboneSource, read_settings, run_all
     from unibrain.workspace.progress import limit_threads
     from unibrain.workspace.run_folder import RunFolder
 

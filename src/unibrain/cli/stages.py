@@ -22,8 +22,7 @@ __all__ = ["evaluate", "extract", "fit", "prepare", "reconstruct", "report", "si
 def _stage(
     name: str, run: Path, threads: int | None, chosen: dict[str, Any], backbone_options: dict[str, Any] | None = None
 ) -> None:
-    from unibrain.pipeline.backbone_source import BackboneSource
-    from unibrain.pipeline.stages import kept_settings, run_one
+    from unibrain.pipeline import BackboneSource, kept_settings, run_one
     from unibrain.workspace.progress import limit_threads
     from unibrain.workspace.run_folder import RunFolder
 

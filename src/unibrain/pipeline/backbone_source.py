@@ -4,9 +4,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from unibrain.backbone import VersatileDiffusion
-
-__all__ = ["DECODING", "EXTRACTING", "SCORING", "BackboneSource"]
+    from unibrain.backbone import Backbone, VersatileDiffusion
 
 EXTRACTING = ("autokl", "optimus", "clip")
 """Parts that make latents of pictures and captions."""
@@ -25,7 +23,7 @@ class BackboneSource:
     ----------
     device : {"auto", "cpu", "cuda", "mps"}
         Where it runs.
-    loaded : VersatileDiffusion, optional
+    loaded : Backbone, optional
         A backbone to use whatever the settings name, instead of loading one.
     dtype : {"auto", "fp32", "bf16", "fp16"}
         Precision that it computes in.
@@ -34,20 +32,14 @@ class BackboneSource:
     """
 
     def __init__(
-        self,
-        device: str = "auto",
-        loaded: "VersatileDiffusion | None" = None,
-        dtype: str = "auto",
-        offload: bool = False,
+        self, device: str = "auto", loaded: "Backbone | None" = None, dtype: str = "auto", offload: bool = False
     ) -> None:
         self.device, self.dtype, self.offload = device, dtype, offload
         self._injected = loaded
         self._kept: dict[str, VersatileDiffusion] = {}
 
-    def load(self, name: str, parts: Iterable[str] = DECODING) -> "VersatileDiffusion":
-        """Return the backbone called `name` with at least some parts.
-
-        Parts that an earlier stage loaded are kept; only what is missing is loaded.
+    def load(self, name: str, parts: Iterable[str] = DECODING) -> "Backbone":
+        """Return the backbone called `name` with at least some parts; those that are there are kept.
 
         Raises
         ------
@@ -57,37 +49,46 @@ class BackboneSource:
         if self._injected is not None:
             return self._injected
         kept = self._kept.get(name)
-        missing = [part for part in parts if kept is None or part not in kept.parts]
+        missing = tuple(part for part in parts if kept is None or part not in kept.parts)
         if missing:
             from unibrain.backbone import load_backbone
 
-            options = {"device": self.device, "dtype": self.dtype, "offload": self.offload}
+            new = load_backbone(name, device=self.device, parts=missing, dtype=self.dtype, offload=self.offload)
             if kept is None:
-                self._kept[name] = load_backbone(name, parts=missing, **options)  # type: ignore[arg-type]
+                self._kept[name] = new
             else:
-                kept.extend(load_backbone(name, parts=missing, **options))  # type: ignore[arg-type]
+                kept.extend(new)
         return self._kept[name]
 
-    def facts(self, name: str) -> dict[str, str]:
-        """What of the backbone called `name` decides results: its fingerprint, and the precision if it is not fp32.
+    def fingerprint(self, name: str) -> str:
+        """Fingerprint of the backbone called `name`, without loading it.
 
         Raises
         ------
         InputError
-            If it is not there, or incomplete, or the device has no such precision.
+            If it is not there, or incomplete.
         """
         if self._injected is not None:
-            return {"backbone": self._injected.fingerprint}
-        from unibrain.backbone.storage import backbone_folder, folder_fingerprint
+            return self._injected.fingerprint
+        if name not in self._kept:
+            from unibrain.backbone.storage import backbone_folder, folder_fingerprint
 
-        # Known without loading the networks, so that a run in which all is done ends at once.
-        kept = self._kept.get(name)
-        facts = {"backbone": kept.fingerprint if kept else folder_fingerprint(backbone_folder(name))}
-        precision = kept.precision if kept else self._precision(name)
-        return facts if precision == "fp32" else {**facts, "precision": precision}
+            return folder_fingerprint(backbone_folder(name))
+        return self._kept[name].fingerprint
 
-    def _precision(self, name: str) -> str:
-        from unibrain.backbone.devices import precision_of
-        from unibrain.backbone.loading import precision_in
+    def precision(self, name: str) -> str:
+        """Precision that the backbone called `name` computes in here, without loading it.
 
-        return precision_of(precision_in(name, self.device, self.dtype))
+        Raises
+        ------
+        InputError
+            If it is not there, or the device has no such precision.
+        """
+        if self._injected is not None:
+            return self._injected.precision
+        if name not in self._kept:
+            from unibrain.backbone.devices import precision_of
+            from unibrain.backbone.loading import precision_in
+
+            return precision_of(precision_in(name, self.device, self.dtype))
+        return self._kept[name].precision

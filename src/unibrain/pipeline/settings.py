@@ -1,292 +1,402 @@
-"""Settings of every stage of a run, checked when they are made."""
+"""Settings of a run, once for the file, Python and the command line: what each may be is written where it is declared.
 
-from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+Every section is a pydantic model; `SECTIONS` names them. A run's settings lie in a TOML file with a section per stage.
+"""
+
+import difflib
+import json
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from unibrain.errors import InputError
-from unibrain.pipeline.options import Section, as_plain, option
-from unibrain.pipeline.own_section import OwnSection
+from unibrain.workspace.files import write_text
 
-__all__ = [
-    "SECTIONS",
-    "EvaluateSection",
-    "ExtractSection",
-    "FitSection",
-    "OwnSection",
-    "PrepareSection",
-    "ReconstructSection",
-    "ReportSection",
-    "Settings",
-    "SimulateSection",
-]
-
-_NAME = r"[A-Za-z0-9][A-Za-z0-9_.+-]*"
-_REGION = r"[A-Za-z0-9][A-Za-z0-9_.+:-]*"
-_BAND = r"[A-Za-z0-9][A-Za-z0-9_.-]*=[A-Za-z0-9][A-Za-z0-9_.:-]*(\+[A-Za-z0-9][A-Za-z0-9_.:-]*)*"
-_SESSIONS = "numbers and ranges such as 1-37 or 1,2,5-8, or present"
 _SEED = 2**32 - 1
+_WORD = "[A-Za-z0-9][A-Za-z0-9_.+-]*"
+_REGION = "[A-Za-z0-9][A-Za-z0-9_.+:-]*"
+_SPEED = {"changes_result": False}
+"""Marks what only changes speed, such as a batch size: no stage is redone for it."""
+
+_FIRST = "# Settings of this run, as unibrain keeps them. Change values, and leave the first and the last line alone."
+_LAST = "# End of the settings."
 
 
-@dataclass(frozen=True)
+def _absolute(value: str, info: ValidationInfo) -> str:
+    """A path from the folder that validation is told of (that of the settings file), or from the working folder."""
+    if "\0" in value:
+        raise ValueError("a path without the character NUL")
+    try:
+        path = Path(value).expanduser()
+    except RuntimeError:
+        raise ValueError(f"a path whose user is known here, and {value.split('/')[0]} is not") from None
+    folder = Path((info.context or {}).get("folder", "."))
+    return os.path.normpath(folder.absolute() / path)
+
+
+def _backbone(value: str, info: ValidationInfo) -> str:
+    """`small`, `official` and other names of converted backbones stay names; the rest are paths of folders."""
+    path = _absolute(value, info)
+    return value if re.fullmatch(_WORD, value) and not Path(path).is_dir() else path
+
+
+def _named_files(value: str, info: ValidationInfo) -> str:
+    files: dict[str, str] = {}
+    for pair in value.split(";"):
+        name, equals, file = pair.strip().partition("=")
+        if not (equals and file.strip() and re.fullmatch(_REGION, name.strip())):
+            raise ValueError("NAME=FILE, several separated by semicolons")
+        if name.strip() in files:
+            raise ValueError(f"a list in which each region is named once; {name.strip()} is there twice")
+        files[name.strip()] = _absolute(file.strip(), info)
+    return ";".join(f"{name}={file}" for name, file in files.items())
+
+
+def _band_list(value: str) -> str:
+    names: set[str] = set()
+    for band in value.split(","):
+        name, equals, regions = band.strip().partition("=")
+        if not (equals and re.fullmatch(_WORD, name) and all(re.fullmatch(_REGION, r) for r in regions.split("+"))):
+            raise ValueError("bands such as early=V1+V2+V3,faces=faces")
+        if name in names:
+            raise ValueError(f"a list in which each band is named once; {name} is there twice")
+        names.add(name)
+    return value
+
+
+def _session_list(value: str) -> str:
+    if value != "present":
+        from unibrain.scans.nsd_layout import parse_sessions
+
+        try:
+            parse_sessions(value)
+        except ValueError as error:
+            raise ValueError(f"numbers and ranges such as 1-37 or 1,2,5-8, or present; {error}") from None
+    return value
+
+
+def _like(pattern: str, example: str) -> AfterValidator:
+    def check(value: str) -> str:
+        if not re.fullmatch(pattern, value):
+            raise ValueError(example)
+        return value
+
+    return AfterValidator(check)
+
+
+PathText = Annotated[str, AfterValidator(_absolute)]
+Name = Annotated[str, _like(_WORD, "a name of letters, digits, dots and dashes")]
+Seed = Annotated[int, Field(ge=0, le=_SEED)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Section(BaseModel):
+    """Settings of one stage: immutable, and checked when they are made.
+
+    Raises
+    ------
+    pydantic.ValidationError
+        A `ValueError` that says what is wrong; `settings_problem` makes one sentence of it.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+    section: ClassVar[str]
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _is_unicode(cls, value: object) -> object:
+        if isinstance(value, str) and not value.isprintable():
+            try:
+                value.encode()
+            except UnicodeEncodeError:
+                raise ValueError("text in Unicode") from None
+        return value
+
+    def plain(self, *, only_result: bool = False) -> dict[str, Any]:
+        """As a dict; with `only_result`, without what only changes speed."""
+        return {
+            name: getattr(self, name)
+            for name, field in type(self).model_fields.items()
+            if not (only_result and field.json_schema_extra == _SPEED)
+        }
+
+
 class SimulateSection(Section):
-    """Settings of `unibrain.pipeline.simulate`: a simulated subject in NSD's file layout."""
+    """A simulated subject in NSD's file layout."""
 
     section: ClassVar[str] = "simulate"
 
-    difficulty: Literal["easy", "realistic"] = option("easy", "How noisy the simulated scans are.")
-    seed: int = option(1, "Seed of the images, the brain and its noise.", low=0, high=_SEED)
-    training_images: int = option(3000, "Images that the decoder is trained on.", low=4, high=9000)
-    test_images: int = option(120, "Unseen images that are decoded.", low=2, high=1000)
-    sessions: int = option(10, "Scan sessions that the trials are spread over.", low=2, high=40)
+    difficulty: Literal["easy", "realistic"] = Field("easy", description="How noisy the simulated scans are.")
+    seed: Seed = Field(1, description="Seed of the images, the brain and its noise.")
+    training_images: int = Field(3000, ge=4, le=9000, description="Images that the decoder is trained on.")
+    test_images: int = Field(120, ge=2, le=1000, description="Unseen images that are decoded.")
+    sessions: int = Field(10, ge=2, le=40, description="Scan sessions that the trials are spread over.")
 
 
-@dataclass(frozen=True)
+class CustomSection(Section):
+    """A laboratory's own scans, pictures and table: what `unibrain import` takes."""
+
+    section: ClassVar[str] = "custom"
+
+    scans: PathText | None = Field(
+        None,
+        description="Scans x voxels as npy, csv, tsv or HDF5 (FILE:DATASET), or volumes as 4-D NIfTI or GLMsingle's "
+        "betasmd.",
+    )
+    pictures: PathText | None = Field(None, description="Folder of the pictures that were shown.")
+    table: PathText | None = Field(
+        None,
+        description="Table (csv or tsv) with columns scan_from_0 or scan_from_1, picture, captions, session, split.",
+    )
+    mask: PathText | None = Field(
+        None,
+        description="Voxels to read of volumes, above 0 (NIfTI or npy); for a matrix, where its voxels lie.",
+    )
+    regions: Annotated[str, AfterValidator(_named_files)] | None = Field(
+        None,
+        description="Masks of regions, on the grid of the mask or one value per voxel: NAME=FILE, several separated by "
+        "semicolons.",
+    )
+    scan_base: int | None = Field(
+        None, ge=0, le=1, description="What a column named scan is counted from; left out: its name says it."
+    )
+    test_share: float = Field(
+        0.1, gt=0, le=0.9, description="Without a column split: share of the pictures that is held out."
+    )
+    split_seed: Seed = Field(0, description="Seed of that draw.")
+    average: Literal["all", "test"] = Field(
+        "all",
+        description="Average the repeats of all pictures, or of test pictures only: then each training scan is a row.",
+    )
+    zscore: Literal["train", "session", "none"] = Field(
+        "train", description="Z-score by training statistics over all sessions, or of each session, or not."
+    )
+    crop: Literal["centre", "pad"] = Field(
+        "centre", description="Oblong pictures: cut out the middle square, or add grey borders."
+    )
+    picture_size: int | None = Field(
+        None,
+        ge=16,
+        le=2048,
+        description="Side of the stored pictures in pixels; left out: the smallest picture's, at most 512.",
+    )
+    name: Name = Field("custom", description="Name of the subject.")
+    simulated: bool = Field(False, description="The scans are simulated: every page made of them then says so.")
+
+    def region_files(self) -> dict[str, Path]:
+        """`regions` as name to file."""
+        pairs = (text.split("=", 1) for text in (self.regions or "").split(";") if text)
+        return {name: Path(file) for name, file in pairs}
+
+
 class PrepareSection(Section):
-    """Settings of `unibrain.pipeline.prepare`: scans in NSD's layout to one row per image (or training trial)."""
+    """Scans in NSD's layout to one row per image (or training trial)."""
 
     section: ClassVar[str] = "prepare"
 
-    root: str | None = option(
-        None, "NSD's folder (it holds nsddata); leave it out where the run simulates its subject.", path=True
+    root: PathText | None = Field(
+        None, description="NSD's folder (it holds nsddata); leave it out where the run simulates its subject."
     )
-    subject: int = option(1, "Number of the subject.", low=1, high=8)
-    sessions: str | None = option(
+    subject: int = Field(1, ge=1, le=8, description="Number of the subject.")
+    sessions: Annotated[str, AfterValidator(_session_list)] | None = Field(
         None,
-        "Sessions to read, or present for those whose betas are there; left out: the protocol's, or all that were run.",
-        pattern=r"present|\d+(-\d+)?(,\d+(-\d+)?)*",
-        example=_SESSIONS,
+        description="Sessions to read (1-37 or 1,2,5-8), or present for those whose betas are there; left out: the "
+        "protocol's, or all that were run.",
     )
-    protocol: Literal["unibrain", "nsd-40", "single-trial", "session-zscore"] | None = option(
+    protocol: Literal["unibrain", "nsd-40", "single-trial", "session-zscore"] | None = Field(
         None,
-        "Published protocol: sessions 1-37 (unibrain) or 1-40 (nsd-40) averaged, training on single trials, or "
-        "z-scores per session; left out: all sessions averaged.",
+        description="Published protocol: sessions 1-37 (unibrain) or 1-40 (nsd-40) averaged, training on single "
+        "trials, or z-scores per session; left out: all sessions averaged.",
     )
-    average: Literal["all", "test"] | None = option(
-        None, "Average the repeats of all images, or of test images only; left out: the protocol's choice."
-    )
-    zscore: Literal["train", "session", "none"] | None = option(
+    average: Literal["all", "test"] | None = Field(
         None,
-        "Z-score by training statistics over all sessions, or of each session, or not; left out: the protocol's.",
+        description="Average the repeats of all images, or of test images only; left out: the protocol's choice.",
     )
-    mask: str = option(
+    zscore: Literal["train", "session", "none"] | None = Field(
+        None,
+        description="Z-score by training statistics over all sessions, or of each session, or not; left out: the "
+        "protocol's.",
+    )
+    mask: Annotated[str, _like(_REGION, "a name such as nsdgeneral, V1+V2 or streams:ventral")] = Field(
         "nsdgeneral",
-        "Voxels to read: a label volume, region or label, brainmask, or a union such as V1+V2+faces; lh. or rh. before "
-        "a name takes one hemisphere.",
-        pattern=_REGION,
-        example="a name such as nsdgeneral, V1+V2 or streams:ventral",
+        description="Voxels to read: a label volume, region or label, brainmask, or a union such as V1+V2+faces; lh. "
+        "or rh. before a name takes one hemisphere.",
     )
-    regions: str = option(
-        "default",
-        "Regions to keep, separated by commas: default, all, or names as in mask.",
-        pattern=rf"{_REGION}(, ?{_REGION})*",
-        example="names such as default,lh,streams:ventral",
+    regions: Annotated[str, _like(f"{_REGION}(, ?{_REGION})*", "names such as default,lh,streams:ventral")] = Field(
+        "default", description="Regions to keep, separated by commas: default, all, or names as in mask."
     )
-    noise_ceiling: Literal["file", "recompute"] = option(
-        "file", "Noise ceiling from NSD's ncsnr, or computed from the sessions that are read."
+    noise_ceiling: Literal["file", "recompute"] = Field(
+        "file", description="Noise ceiling from NSD's ncsnr, or computed from the sessions that are read."
     )
-    beta_version: str = option("betas_fithrf_GLMdenoise_RR", "NSD's folder of betas.", pattern=_NAME)
-    file_format: Literal["auto", "nifti", "hdf5"] = option("auto", "Which copy of the betas to read.")
+    beta_version: Name = Field("betas_fithrf_GLMdenoise_RR", description="NSD's folder of betas.")
+    file_format: Literal["auto", "nifti", "hdf5"] = Field("auto", description="Which copy of the betas to read.")
 
     def session_numbers(self) -> tuple[int, ...] | Literal["present"] | None:
         """`sessions` as ascending numbers; ``"present"``, or None for all."""
-        if self.sessions is None:
-            return None
-        if self.sessions == "present":
-            return "present"
-        numbers: set[int] = set()
-        for part in self.sessions.split(","):
-            first, _, last = part.partition("-")
-            numbers.update(range(int(first), int(last or first) + 1))
-        if not numbers or min(numbers) < 1:
-            raise InputError(f"sessions is {self.sessions!r}, expected {_SESSIONS}, counted from 1: correct it")
-        return tuple(sorted(numbers))
+        from unibrain.scans.nsd_layout import parse_sessions
+
+        if self.sessions is None or self.sessions == "present":
+            return self.sessions  # type: ignore[return-value]  # mypy does not narrow a str by ==
+        return parse_sessions(self.sessions)
 
 
-@dataclass(frozen=True)
 class ExtractSection(Section):
-    """Settings of `unibrain.pipeline.extract`: pictures and captions to the four latents."""
+    """Pictures and captions to latents."""
 
     section: ClassVar[str] = "extract"
 
-    backbone: str = option(
+    backbone: Annotated[str, AfterValidator(_backbone)] = Field(
         "small",
-        "Which backbone: small comes with the package, official is the converted one; or the folder of another.",
-        path=True,
-        names=("small", "official"),
+        description="Which backbone: small comes with the package, official is the converted one; or the folder of "
+        "another.",
     )
-    captions_from: Literal["coco", "curated"] = option(
-        "coco", "Captions of NSD's images: COCO's own files, or the array curated for NSD."
+    captions_from: Literal["coco", "curated"] = Field(
+        "coco", description="Captions of NSD's images: COCO's own files, or the array curated for NSD."
     )
-    captions_file: str | None = option(
-        None, "That array; left out: COCO_73k_annots_curated.npy beside COCO's files.", path=True
+    captions_file: PathText | None = Field(
+        None, description="That array; left out: COCO_73k_annots_curated.npy beside COCO's files."
     )
-    caption: Literal["first", "random"] = option(
-        "first", "Caption that the text latent encodes: the first of an image, or one drawn by caption_seed."
+    caption: Literal["first", "random"] = Field(
+        "first",
+        description="Caption that the text latent encodes: an image's first, or one drawn by caption_seed.",
     )
-    caption_context: Literal["mean", "first", "random"] = option(
-        "mean", "CLIP-Text tokens of all captions of an image averaged, of its first, or of one drawn by caption_seed."
+    caption_context: Literal["mean", "first", "random"] = Field(
+        "mean",
+        description="CLIP-Text tokens of all captions of an image averaged, of its first, or of one drawn by "
+        "caption_seed.",
     )
-    caption_seed: int = option(0, "Seed of drawn captions.", low=0, high=_SEED)
-    batch_size: int = option(64, "Images at a time.", low=1, changes_result=False)
-    storage: Literal["auto", "npy", "zarr"] = option(
-        "auto", "How latents are stored: npy, or chunked zarr; auto takes zarr from 1 GB on."
+    caption_seed: Seed = Field(0, description="Seed of drawn captions.")
+    batch_size: int = Field(64, ge=1, description="Images at a time.", json_schema_extra=_SPEED)
+    storage: Literal["auto", "npy", "zarr"] = Field(
+        "auto", description="How latents are stored: npy, or chunked zarr; auto takes zarr from 1 GB on."
     )
-    precision: Literal["float32", "float16"] = option("float32", "Precision of the stored latents.")
+    precision: Literal["float32", "float16"] = Field("float32", description="Precision of the stored latents.")
+
+    @field_validator("captions_file")
+    @classmethod
+    def _is_read(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is not None and info.data.get("captions_from") != "curated":
+            raise ValueError("left out unless captions_from is curated; COCO's captions have no such file")
+        return value
 
 
-@dataclass(frozen=True)
 class FitSection(Section):
-    """Settings of `unibrain.pipeline.fit`: four ridge regressions from voxels to latents."""
+    """Ridge regressions from voxels to latents."""
 
     section: ClassVar[str] = "fit"
 
-    alpha: float | Literal["cv"] = option(
-        "cv",
-        "Ridge penalty of all latents, or cv to choose one for each by cross-validation.",
-        above=0,
+    alpha: Annotated[float, Field(gt=0)] | Literal["cv"] = Field(
+        "cv", description="Ridge penalty of all latents, or cv to choose one for each by cross-validation."
     )
-    alpha_per: Literal["latent", "token", "target"] = option(
-        "latent", "What gets a penalty of its own where cv chooses."
+    alpha_per: Literal["latent", "token", "target"] = Field(
+        "latent", description="What gets a penalty of its own where cv chooses."
     )
-    folds: int | Literal["loo"] = option(
-        5, "Folds of the cross-validation, inside the training images; or loo: one image left out at a time.", low=2
+    folds: Annotated[int, Field(ge=2)] | Literal["loo"] = Field(
+        5,
+        description="Folds of the cross-validation, inside the training images; or loo: one image left out at a time.",
     )
-    bands: str | None = option(
+    bands: Annotated[str, AfterValidator(_band_list)] | None = Field(
         None,
-        "Banded ridge: groups of regions that each get a penalty of their own; left out: one penalty for all voxels.",
-        pattern=rf"{_BAND}(,{_BAND})*",
-        example="bands such as early=V1+V2+V3,faces=faces",
+        description="Banded ridge: groups of regions that each get a penalty of their own, such as "
+        "early=V1+V2+V3,faces=faces; left out: one penalty for all voxels.",
     )
-    rescale: Literal["train", "train_per_dimension", "none", "test"] = option(
+    rescale: Literal["train", "train_per_dimension", "none", "test"] = Field(
         "train",
-        "How predictions get their natural size back: from training statistics, not, or from the test set (compare).",
+        description="How predictions get their natural size back: from training statistics, not, or from the test set "
+        "(compare).",
     )
-    shuffle_scans: bool = option(
-        False, "Shuffle the training scans against their images: a control, everything then decodes at chance."
+    shuffle_scans: bool = Field(
+        False,
+        description="Shuffle the training scans against their images: a control, everything then decodes at chance.",
     )
-    seed: int = option(0, "Seed of the folds and of that shuffle.", low=0, high=_SEED)
-    memory: float = option(
-        2.0, "Gigabytes for streaming the latents, beside the kernel of the scans.", above=0, changes_result=False
+    seed: Seed = Field(0, description="Seed of the folds and of that shuffle.")
+    memory: float = Field(
+        2.0,
+        gt=0,
+        description="Gigabytes for streaming the latents, beside the kernel of the scans.",
+        json_schema_extra=_SPEED,
     )
-    device: str = option(
-        "cpu",
-        "Where the regressions are computed.",
-        pattern=r"cpu|cuda(:\d+)?",
-        example="cpu, cuda or cuda:1",
-        changes_result=False,
+    device: Annotated[str, _like(r"cpu|cuda(:\d{1,3})?", "cpu, cuda or cuda:1")] = Field(
+        "cpu", description="Where the regressions are computed.", json_schema_extra=_SPEED
     )
 
     def band_regions(self) -> dict[str, tuple[str, ...]] | None:
         """`bands` as band name to regions; None without bands."""
         if self.bands is None:
             return None
-        return {name: tuple(regions.split("+")) for name, regions in (b.split("=") for b in self.bands.split(","))}
+        pairs = (band.strip().split("=") for band in self.bands.split(","))
+        return {name: tuple(regions.split("+")) for name, regions in pairs}
 
 
-@dataclass(frozen=True)
 class ReconstructSection(Section):
-    """Settings of `unibrain.pipeline.reconstruct`: scans to pictures and captions."""
+    """Scans to pictures and captions."""
 
     section: ClassVar[str] = "reconstruct"
 
-    image_weight_pictures: float | None = option(
-        None, "Share of CLIP-Image against CLIP-Text tokens in pictures; left out: the backbone's own.", low=0, high=1
+    image_weight_pictures: Share | None = Field(
+        None, description="Share of CLIP-Image against CLIP-Text tokens in pictures; left out: the backbone's own."
     )
-    image_weight_captions: float | None = option(
-        None, "Share of CLIP-Image against CLIP-Text tokens in captions; left out: the backbone's own.", low=0, high=1
+    image_weight_captions: Share | None = Field(
+        None, description="Share of CLIP-Image against CLIP-Text tokens in captions; left out: the backbone's own."
     )
-    guidance_scale: float | None = option(
-        None, "Classifier-free guidance of both flows; left out: the backbone's own.", low=0
+    guidance_scale: float | None = Field(
+        None, ge=0, description="Classifier-free guidance of both flows; left out: the backbone's own."
     )
-    strength: float | None = option(
+    strength: float | None = Field(
         None,
-        "Part of the diffusion that the predicted latent is pushed through; left out: the backbone's own.",
-        above=0,
-        high=0.999,
+        gt=0,
+        le=0.999,
+        description="Part of the diffusion that the predicted latent is pushed through; left out: the backbone's own.",
     )
-    steps: int | None = option(None, "Steps of the whole diffusion; left out: the backbone's own.", low=1, high=999)
-    eta: float | None = option(
+    steps: int | None = Field(
+        None, ge=1, le=999, description="Steps of the whole diffusion; left out: the backbone's own."
+    )
+    eta: Share | None = Field(
         None,
-        "Fresh noise in every step, from 0 (DDIM) to 1 (as much as in training); left out: the backbone's own.",
-        low=0,
-        high=1,
+        description="Fresh noise in every step, from 0 (DDIM) to 1 (as much as in training); left out: the backbone's "
+        "own.",
     )
-    seed: int = option(0, "Seed of the noise, one stream per scan.", low=0, high=_SEED)
-    batch_size: int | None = option(
-        None, "Scans at a time; left out: as many as fit into memory.", low=1, changes_result=False
+    seed: Seed = Field(0, description="Seed of the noise, one stream per scan.")
+    batch_size: int | None = Field(
+        None, ge=1, description="Scans at a time; left out: as many as fit into memory.", json_schema_extra=_SPEED
     )
 
 
-@dataclass(frozen=True)
 class EvaluateSection(Section):
-    """Settings of `unibrain.pipeline.evaluate`: scores beside their shuffled controls."""
+    """Scores beside their shuffled controls."""
 
     section: ClassVar[str] = "evaluate"
 
-    seed: int = option(0, "Seed of the shuffled controls.", low=0, high=_SEED)
+    seed: Seed = Field(0, description="Seed of the shuffled controls.")
 
 
-@dataclass(frozen=True)
 class ReportSection(Section):
-    """Settings of `unibrain.pipeline.report`: one page that shows the run."""
+    """One page that shows the run."""
 
     section: ClassVar[str] = "report"
 
-    title: str = option("UniBrain", "Heading of the page.")
-
-
-@dataclass(frozen=True)
-class Settings:
-    """Settings of a whole run.
-
-    Attributes
-    ----------
-    simulate : SimulateSection or None
-        None if the scans are real.
-    own : OwnSection or None
-        None if the scans are not a laboratory's own.
-    prepare, extract, fit, reconstruct, evaluate, report : Section
-
-    Raises
-    ------
-    InputError
-        If scans come from two places: a simulated subject, NSD's folder, own files; or if there are own scans and
-        settings that choose among NSD's.
-    """
-
-    simulate: SimulateSection | None = None
-    own: OwnSection | None = None
-    prepare: PrepareSection = field(default_factory=PrepareSection)
-    extract: ExtractSection = field(default_factory=ExtractSection)
-    fit: FitSection = field(default_factory=FitSection)
-    reconstruct: ReconstructSection = field(default_factory=ReconstructSection)
-    evaluate: EvaluateSection = field(default_factory=EvaluateSection)
-    report: ReportSection = field(default_factory=ReportSection)
-
-    def __post_init__(self) -> None:
-        if self.simulate is not None and self.prepare.root is not None:
-            raise InputError(
-                f"there are a section [simulate] and root = {self.prepare.root!r} in [prepare], expected one of them: "
-                "remove [simulate] to read real scans, or root to simulate them"
-            )
-        if self.own is None:
-            return
-        if self.simulate is not None:
-            raise InputError("there are sections [simulate] and [own], expected one of them: remove one")
-        usual = as_plain(PrepareSection())
-        for key, value in as_plain(self.prepare).items():
-            if value != usual[key]:
-                raise InputError(
-                    f"there are a section [own] and {key} = {value!r} in [prepare], which is about NSD's files: remove "
-                    f"{key}, or [own]"
-                )
+    title: str = Field("UniBrain", description="Heading of the page.")
 
 
 SECTIONS: dict[str, type[Section]] = {
     kind.section: kind
     for kind in (
         SimulateSection,
-        OwnSection,
+        CustomSection,
         PrepareSection,
         ExtractSection,
         FitSection,
@@ -296,3 +406,238 @@ SECTIONS: dict[str, type[Section]] = {
     )
 }
 """Section of the settings file to its class, in the order of the stages."""
+
+
+class Settings(BaseModel):
+    """Settings of a whole run.
+
+    Attributes
+    ----------
+    simulate : SimulateSection or None
+        None if the scans are real.
+    custom : CustomSection or None
+        None if the scans are not a laboratory's own.
+    prepare, extract, fit, reconstruct, evaluate, report : Section
+
+    Raises
+    ------
+    pydantic.ValidationError
+        If scans come from two places (a simulated subject, NSD's folder, a laboratory's own files), or if there are
+        own scans and settings that choose among NSD's.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    simulate: SimulateSection | None = None
+    custom: CustomSection | None = None
+    prepare: PrepareSection = PrepareSection()
+    extract: ExtractSection = ExtractSection()
+    fit: FitSection = FitSection()
+    reconstruct: ReconstructSection = ReconstructSection()
+    evaluate: EvaluateSection = EvaluateSection()
+    report: ReportSection = ReportSection()
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Self:
+        if self.simulate is not None and self.custom is not None:
+            raise ValueError("there are sections [simulate] and [custom]. Remove one")
+        if self.simulate is not None and self.prepare.root is not None:
+            raise ValueError(
+                f"there are a section [simulate] and root = {self.prepare.root!r} in [prepare]. Remove [simulate] to "
+                "read real scans, or root to simulate them"
+            )
+        if self.custom is not None:
+            usual = PrepareSection()
+            for key in self.prepare.model_fields_set:
+                if getattr(self.prepare, key) != getattr(usual, key):
+                    raise ValueError(
+                        f"there are a section [custom] and {key} = {getattr(self.prepare, key)!r} in [prepare], which "
+                        f"is about NSD's files. Remove {key}, or [custom]"
+                    )
+        return self
+
+    def changed(self, section: str, values: Mapping[str, object], *, where: str, text: bool = False) -> "Settings":
+        """Replace some values of one section.
+
+        Parameters
+        ----------
+        section : str
+            One of `SECTIONS`; one that is None begins with its defaults.
+        values : mapping of str to object
+        where : str
+            As in `settings_problem`.
+        text : bool
+            Values are text, as typed on a command line.
+
+        Returns
+        -------
+        Settings
+
+        Raises
+        ------
+        InputError
+            If a value is not allowed.
+        """
+        kind = SECTIONS[section]
+        before: Section = getattr(self, section) or kind()
+        try:
+            new = kind.model_validate({**before.plain(), **values}, strict=False if text else None)
+            return Settings(**{name: getattr(self, name) for name in SECTIONS} | {section: new})
+        except ValidationError as error:
+            raise InputError(settings_problem(error, where)) from None
+
+
+def _nearest(word: str, words: tuple[str, ...]) -> str:
+    by_lower = {known.lower(): known for known in words}
+    close = difflib.get_close_matches(word.lower(), by_lower, n=1)
+    return f' Did you mean "{by_lower[close[0]]}"?' if close else ""
+
+
+def _shown(value: object) -> str:
+    try:
+        text = value if isinstance(value, str) else str(value)
+    except ValueError:  # a whole number of more than 4,300 digits
+        text = "a very large number"
+    text = text.encode(errors="replace").decode()
+    return json.dumps(text if len(text) <= 60 else f"{text[:40]}...", ensure_ascii=False).strip('"')
+
+
+def settings_problem(error: ValidationError, where: str) -> str:
+    """Make one sentence of what pydantic found wrong.
+
+    Parameters
+    ----------
+    error : pydantic.ValidationError
+        Of a `Section` or of `Settings`.
+    where : str
+        What is at fault: the settings file, or ``"--"`` to name the option that was typed.
+
+    Returns
+    -------
+    str
+    """
+    found = error.errors(include_url=False)
+    first = found[0]
+    kind = SECTIONS.get(error.title.removesuffix("Section").lower())
+    words = [
+        str(entry["msg"]).removeprefix("Value error, ").removeprefix("Input should be ").split(", unable to parse")[0]
+        for entry in found
+        if entry["loc"][:1] == first["loc"][:1]
+    ]
+    if not first["loc"] or kind is None:
+        return f"{'the options' if where == '--' else where}: {words[0]}."
+    key = str(first["loc"][0])
+    place = f"--{key.replace('_', '-')}" if where == "--" else f"{where}: {key} in [{kind.section}]"
+    if first["type"] == "extra_forbidden":
+        return f"{place} is not known.{_nearest(key, tuple(kind.model_fields))}"
+    literals = kind.model_fields[key].annotation if key in kind.model_fields else None
+    known = tuple(re.findall(r"'([^']+)'", str(literals))) if isinstance(first["input"], str) else ()
+    allowed = " or ".join(words)
+    return f"{place} is {_shown(first['input'])}, and has to be {allowed}.{_nearest(str(first['input']), known)}"
+
+
+def read_settings(path: str | os.PathLike[str]) -> Settings:
+    """Read a settings file.
+
+    Parameters
+    ----------
+    path : path-like
+        TOML with a section per stage; what is left out has its default. With a section ``[simulate]`` (it may be empty)
+        the run simulates its own subject; with ``[custom]`` it reads a laboratory's own files; else ``[prepare]`` must
+        name NSD's folder as ``root``. Relative paths start at the file's folder.
+
+    Returns
+    -------
+    Settings
+
+    Raises
+    ------
+    InputError
+        If the file is missing or no TOML, or holds an unknown section, an unknown key, or a value that is not allowed;
+        or if a file that `write_settings` wrote has lost its end.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+        found = tomllib.loads(text)
+    except FileNotFoundError:
+        raise InputError(f"{path}: there is no such file. Check the path.") from None
+    except (IsADirectoryError, UnicodeDecodeError):
+        raise InputError(f"{path}: this is not a text file. Give a settings file in TOML.") from None
+    except RecursionError:
+        raise InputError(f"{path}: values are nested too deeply. Write lines of `key = value`.") from None
+    except ValueError as error:  # no TOML, or a number of more than 4,300 digits
+        raise InputError(f"{path}: this is not valid TOML ({str(error)[:160]}). Correct it.") from None
+    if text.startswith(_FIRST) and _LAST not in text:
+        raise InputError(f"{path}: the end of the file is missing. Put a whole copy back, or run again from your own.")
+    sections: dict[str, Section] = {}
+    for name, content in found.items():
+        if name not in SECTIONS:
+            raise InputError(f"{path}: [{_shown(name)}] is not a section.{_nearest(name, tuple(SECTIONS))}")
+        if not isinstance(content, dict):
+            raise InputError(f"{path}: {name} is {_shown(content)}, and has to be a section [{name}].")
+        try:
+            sections[name] = SECTIONS[name].model_validate(content, context={"folder": path.absolute().parent})
+        except ValidationError as error:
+            raise InputError(settings_problem(error, str(path))) from None
+    try:
+        return Settings(**sections)  # type: ignore[arg-type]
+    except ValidationError as error:
+        raise InputError(settings_problem(error, str(path))) from None
+
+
+def settings_text(settings: Settings) -> str:
+    """Write settings as commented TOML that `read_settings` reads back equal."""
+    lines = [_FIRST, ""]
+    for name, kind in SECTIONS.items():
+        section = getattr(settings, name)
+        if section is None:
+            continue
+        lines.append(f"[{name}]")
+        for key, value in section.plain().items():
+            lines.append(f"# {kind.model_fields[key].description}")
+            # A JSON string without escapes for letters is a TOML string, but for DEL, which TOML wants escaped.
+            shown = json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+            lines.append(f"# {key} =" if value is None else f"{key} = {shown}")
+        lines.append("")
+    return "\n".join([*lines, _LAST, ""])
+
+
+def write_settings(path: str | os.PathLike[str], settings: Settings) -> None:
+    """Write settings atomically; a file that already says the same is left alone."""
+    path, text = Path(path), settings_text(settings)
+    if not (path.is_file() and path.read_bytes() == text.encode()):
+        write_text(path, text)
+
+
+def demo_settings(
+    images: int = 120, training_images: int = 3000, seed: int = 1, difficulty: str = "easy", batch_size: int = 32
+) -> Settings:
+    """Settings of `unibrain demo`: the main job on a simulated subject and the backbone that comes with the package.
+
+    Parameters
+    ----------
+    images, training_images : int
+        Unseen images that are decoded (2 to 1,000), and images that the decoder is trained on (4 to 9,000).
+    seed : int
+        Of the simulated subject.
+    difficulty : {"easy", "realistic"}
+        How noisy the simulated scans are.
+    batch_size : int
+        Scans, or images, at a time.
+
+    Returns
+    -------
+    Settings
+
+    Raises
+    ------
+    InputError
+        If a value is not allowed; it is named as the option of the command.
+    """
+    simulate = {"difficulty": difficulty, "seed": seed, "training_images": training_images, "test_images": images}
+    settings = Settings(report=ReportSection(title="UniBrain demo"))
+    for section, values in (("simulate", simulate), ("extract", {}), ("reconstruct", {})):
+        values = values or {"batch_size": batch_size}
+        settings = settings.changed(section, values, where="--")
+    return settings

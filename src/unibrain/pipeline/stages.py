@@ -1,92 +1,554 @@
-"""All stages in a row: what `unibrain run` and `unibrain demo` do."""
+"""Every stage of a run, declared from its settings: what it reads and writes, what decides the result, and its work.
 
-from collections.abc import Callable
+`declare` does none of the work. The chain of the stages, `unibrain.workspace.stages.Chain`, knows what is up to date.
+"""
 
-from unibrain.pipeline.backbone_source import BackboneSource
-from unibrain.pipeline.decoding_stages import extract, fit, reconstruct
-from unibrain.pipeline.result_stages import evaluate, report
-from unibrain.pipeline.scan_stages import prepare, simulate
-from unibrain.pipeline.settings import Settings
-from unibrain.pipeline.settings_file import read_settings, write_settings
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from unibrain.errors import InputError
+from unibrain.pipeline.backbone_source import DECODING, EXTRACTING, SCORING, BackboneSource
+from unibrain.pipeline.settings import CustomSection, Settings
+from unibrain.workspace.files import atomic_folder, read_json, write_bytes
+from unibrain.workspace.progress import say
+from unibrain.workspace.provenance import peak_memory_mb
 from unibrain.workspace.run_folder import RunFolder
-from unibrain.workspace.stages import StageResult
+from unibrain.workspace.stages import Chain, Record, Stage, read_record
 
-__all__ = ["STAGES", "kept_settings", "run_all", "run_one"]
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
-STAGES: dict[str, Callable[..., StageResult]] = {
-    "simulate": simulate,
-    "prepare": prepare,
-    "extract": extract,
-    "fit": fit,
-    "reconstruct": reconstruct,
-    "evaluate": evaluate,
-    "report": report,
-}
-"""Name of a stage to its function, in the order of a run."""
+    from unibrain.audit import Material
+    from unibrain.audit.material import SessionBetas
+    from unibrain.scans import Subject
+    from unibrain.scans.nsd_layout import NsdLayout
+    from unibrain.stimuli import Stimuli
 
-_NEEDS_BACKBONE = ("extract", "reconstruct", "evaluate")
+STAGES = ("simulate", "prepare", "extract", "fit", "reconstruct", "evaluate", "audit", "report")
+"""Stages in the order of a run; real scans have no `simulate`, and `audit` is run where it was asked for."""
 
-
-def kept_settings(run: RunFolder) -> Settings:
-    """Settings that the run folder holds; the defaults if it holds none.
-
-    Raises
-    ------
-    InputError
-        If its ``settings.toml`` is wrong.
-    """
-    return read_settings(run.settings) if run.settings.exists() else Settings()
+NO_CAPTIONS = (
+    "No captions were given with these pictures, so the caption side is switched off: pictures are decoded from the "
+    "image latent and the CLIP-Image tokens alone, no caption is decoded, and caption scores are left out."
+)
+_SHUFFLED = (
+    "This run is a control: its training scans were shuffled against their images, so nothing can be decoded from them."
+)
 
 
-def run_one(name: str, run: RunFolder, settings: Settings, backbone: BackboneSource | None = None) -> StageResult:
-    """Run one stage, and keep the settings in the run folder for the stages after it.
+def declare(
+    run: RunFolder, settings: Settings, backbone: BackboneSource | None = None, audit_betas: bool | None = None
+) -> list[Stage]:
+    """Declare all stages of a run.
 
     Parameters
     ----------
-    name : str
-        One of `STAGES`.
     run : RunFolder
     settings : Settings
     backbone : BackboneSource, optional
         By default that of the settings, on the best device.
+    audit_betas : bool, optional
+        Whether the audit reads the betas of all sessions again; by default as it did last, and else that it does.
 
     Returns
     -------
-    StageResult
+    list of Stage
+        In the order of `STAGES`. The audit is among them, and an input of the report, if there is one or `audit_betas`
+        is given.
 
     Raises
     ------
     InputError
-        If the input is wrong or missing, or another run works in the folder.
+        If the settings name no scans.
     """
-    with run.lock():
-        write_settings(run.settings, settings)
-        if name in _NEEDS_BACKBONE:
-            return STAGES[name](run, settings, backbone)
-        return STAGES[name](run, settings)
+    return _Declaration(run, settings, backbone or BackboneSource()).stages(audit_betas)
 
 
-def run_all(run: RunFolder, settings: Settings, backbone: BackboneSource | None = None) -> tuple[StageResult, ...]:
-    """Run every stage; skip what is up to date.
+class _Declaration:
+    def __init__(self, run: RunFolder, settings: Settings, backbone: BackboneSource) -> None:
+        self.run, self.settings, self.backbone = run, settings, backbone
+        self.path = run.artefact
+        self.network = settings.extract.backbone
+        if settings.custom is not None:
+            _check_complete(run, settings.custom)
+        elif settings.simulate is None and settings.prepare.root is None:
+            raise InputError(
+                f"{run.root}: no scans are named. Run `unibrain prepare {run.root} --root FOLDER` (NSD's folder), "
+                f"`unibrain import {run.root}` (your own data) or `unibrain simulate {run.root}` first."
+            )
 
-    Parameters
-    ----------
-    run : RunFolder
-    settings : Settings
-        Scans are simulated if its ``simulate`` is there.
-    backbone : BackboneSource, optional
-        By default that of the settings, on the best device. It is loaded once.
+    def stages(self, audit_betas: bool | None) -> list[Stage]:
+        found = [self.simulate()] if self.settings.simulate is not None else []
+        found += [self.prepare() if self.settings.custom is None else self.import_custom(self.settings.custom)]
+        found += [self.extract(), self.fit(), self.reconstruct(), self.evaluate()]
+        audited = audit_betas is not None or self.path("audit").exists()
+        if audited:
+            # Latents are a bonus of the audit: those that are not current are left aside, and no reason to stop.
+            found.append(self.audit(audit_betas, Chain(self.run, found).is_current("extract")))
+        return [*found, self.report(audited)]
 
-    Returns
-    -------
-    tuple of StageResult
+    # What is read
 
-    Raises
-    ------
-    InputError
-        If the input is wrong or missing, or another run works in the folder.
-    """
-    backbone = backbone or BackboneSource()
-    names = [name for name in STAGES if name != "simulate" or settings.simulate is not None]
-    with run.lock():
-        return tuple(run_one(name, run, settings, backbone) for name in names)
+    def layout(self) -> "NsdLayout":
+        from unibrain.scans.nsd_layout import NsdLayout
+
+        root = self.settings.prepare.root
+        section, home = self.settings.prepare, self.path("nsd") if root is None else Path(root)
+        return NsdLayout(home, section.subject, section.beta_version)
+
+    def scan_files(self) -> tuple[tuple[str, ...], dict[str, Path]]:
+        """Inputs in the run folder, and outside of it, of a stage that reads NSD's scans."""
+        return (("nsd",), {}) if self.settings.simulate is not None else ((), self.layout().files_read())
+
+    def stimulus_files(self) -> tuple[tuple[str, ...], dict[str, Path]]:
+        """Inputs in the run folder, and outside of it, of a stage that reads pictures and captions."""
+        if self.settings.custom is not None:
+            return ("stimuli",), {}
+        layout, curated = self.layout(), self.settings.extract.captions_file
+        outside = {} if curated is None else {"the curated captions": Path(curated)}
+        if self.settings.simulate is not None:
+            return ("nsd",), outside
+        outside |= {"NSD's pictures": layout.stimuli, "the table of pictures": layout.stim_info}
+        if self.settings.extract.captions_from == "coco":
+            return (), outside | {split: layout.captions(split) for split in ("train2017", "val2017")}
+        from unibrain.stimuli.nsd import caption_files
+
+        return (), outside | {"the curated captions": caption_files(layout, "curated", curated)}
+
+    def caption_source(self) -> dict[str, Any]:
+        """What of the settings of `extract` decides which captions an image has, for stages after it."""
+        section = self.settings.extract
+        return {} if self.settings.custom is not None else {"captions_from": section.captions_from}
+
+    def stimuli(self, subject: "Subject") -> "Stimuli":
+        """Pictures (read when asked for) and captions of all images of a subject."""
+        from unibrain.stimuli import read_custom_stimuli, read_nsd_stimuli
+
+        if self.settings.custom is not None:
+            return read_custom_stimuli(self.path("stimuli"), subject.stimulus_ids)
+        section = self.settings.extract
+        return read_nsd_stimuli(self.layout().root, subject.stimulus_ids, section.captions_from, section.captions_file)
+
+    def subject(self) -> "Subject":
+        from unibrain.scans import load_subject
+
+        return load_subject(self.path("subject"))
+
+    def facts(self) -> dict[str, str]:
+        return {"backbone": self.backbone.fingerprint(self.network)}
+
+    def call(self) -> dict[str, str]:
+        precision = self.backbone.precision(self.network)
+        return {} if precision == "fp32" else {"precision": precision}
+
+    def above(self, name: str) -> dict[str, Record]:
+        """Records of the stages above `name`, which are all current while it runs."""
+        names = STAGES[: STAGES.index(name)]
+        found = {other: read_record(self.run, other) for other in names if other != "audit"}
+        return {other: record for other, record in found.items() if record is not None}
+
+    # The stages
+
+    def simulate(self) -> Stage:
+        section, subject = self.settings.simulate, self.settings.prepare.subject
+        assert section is not None
+
+        def work(_: Path) -> None:
+            from unibrain.simulation import SimulationSettings, simulate_nsd
+
+            with atomic_folder(self.path("nsd")) as folder:
+                simulate_nsd(folder, SimulationSettings(**section.plain(), subjects=(subject,)))
+
+        code = ("simulation", "stimuli/scenes")
+        return Stage("simulate", section.plain() | {"subject": subject}, (), ("nsd",), work, code)
+
+    def prepare(self) -> Stage:
+        section, (inputs, outside) = self.settings.prepare, self.scan_files()
+
+        def work(cache: Path) -> None:
+            from unibrain.scans import PrepareSettings, read_nsd, save_subject, write_split
+
+            root = self.layout().root
+            if not root.is_dir():
+                raise InputError(f"{root}: there is no such folder. Check root in [prepare], or --root.")
+            names = ("mask", "beta_version", "file_format", "protocol", "average", "zscore", "regions", "noise_ceiling")
+            wanted = PrepareSettings(
+                sessions=section.session_numbers(), **{name: getattr(section, name) for name in names}
+            )
+            subject = read_nsd(root, section.subject, wanted, cache)
+            save_subject(self.path("subject"), subject)
+            write_split(self.path("split"), subject)
+
+        return Stage("prepare", section.plain(), inputs, ("subject", "split"), work, ("scans",), outside)
+
+    def import_custom(self, section: CustomSection) -> Stage:
+        from unibrain.scans.foreign import split_dataset
+
+        scans, dataset = split_dataset(str(section.scans))
+        mask = None if section.mask is None else Path(section.mask)
+        pictures, table_file = Path(str(section.pictures)), Path(str(section.table))
+        outside = {"the scans": scans, "the pictures": pictures, "the table": table_file}
+        outside |= {} if mask is None else {"the mask": mask}
+        outside |= {f"the mask of region {name}": path for name, path in section.region_files().items()}
+
+        def work(_: Path) -> None:
+            from unibrain.scans import save_subject, write_split
+            from unibrain.scans.custom import read_custom
+            from unibrain.scans.custom_table import read_table
+            from unibrain.stimuli import write_custom_stimuli
+
+            table = read_table(table_file, section.scan_base, section.test_share, section.split_seed)
+            target = self.path("stimuli")
+            size = write_custom_stimuli(
+                target, pictures, table.pictures, table.captions, section.picture_size, section.crop
+            )
+            subject = read_custom(
+                table,
+                scans,
+                mask,
+                section.region_files(),
+                dataset=dataset,
+                name=section.name,
+                average=section.average,
+                zscore=section.zscore,
+                simulated=section.simulated,
+            )
+            save_subject(self.path("subject"), subject)
+            write_split(self.path("split"), subject)
+            say(
+                f"{len(table.scans)} of {table.rows} scans, {subject.betas.shape[1]} voxels, {len(table.pictures)} "
+                f"pictures of {size} x {size} pixels; split: {table.split}"
+            )
+            if table.ignored:
+                say(f"columns of {table.path.name} that were not read: {', '.join(table.ignored)}")
+            if not table.has_captions:
+                say(NO_CAPTIONS)
+
+        outputs, code = ("subject", "split", "stimuli"), ("scans", "stimuli")
+        return Stage("prepare", {"custom": section.plain()}, (), outputs, work, code, outside)
+
+    def extract(self) -> Stage:
+        section, (inputs, outside) = self.settings.extract, self.stimulus_files()
+
+        def work(cache: Path) -> None:
+            import numpy as np
+
+            from unibrain.latents import extract_to
+
+            subject = self.subject()
+            stimuli = self.stimuli(subject)
+            extract_to(
+                self.path("latents"),
+                self.backbone.load(self.network, _parts(EXTRACTING, stimuli.has_captions)),
+                stimuli,
+                np.unique(subject.stimulus_ids),  # of single trials, each image once
+                section.batch_size,
+                caption=section.caption,
+                caption_context=section.caption_context,
+                caption_seed=section.caption_seed,
+                storage=section.storage,
+                precision=section.precision,
+                unfinished=cache,
+            )
+
+        return Stage(
+            "extract",
+            section.plain(only_result=True),
+            ("subject", *inputs),
+            ("latents",),
+            work,
+            ("latents", "backbone", "stimuli"),
+            outside,
+            self.facts,
+            self.call,
+        )
+
+    def fit(self) -> Stage:
+        section = self.settings.fit
+
+        def work(_: Path) -> None:
+            from unibrain.latents import open_latents
+            from unibrain.regression import BrainDecoder
+            from unibrain.regression.alpha_plot import alpha_figure
+
+            train = training_view(self.subject(), self.settings).train
+            decoder = BrainDecoder(
+                section.alpha,
+                folds=section.folds,
+                rescale=section.rescale,
+                seed=section.seed,
+                verbose=True,
+                alpha_per=section.alpha_per,
+                bands=section.band_regions(),
+                memory=section.memory,
+                device=section.device,
+            )
+            targets = open_latents(self.path("latents")).select(train.stimulus_ids)
+            decoder.fit(train.betas, targets, train.stimulus_ids, train.regions)
+            with atomic_folder(self.path("decoder")) as folder:
+                decoder.save(folder / "decoder.safetensors")
+                if decoder.alpha_choice_:
+                    write_bytes(folder / "alpha.svg", alpha_figure(decoder.alpha_choice_))
+
+        chosen = section.plain(only_result=True)
+        return Stage("fit", chosen, ("subject", "latents"), ("decoder",), work, ("regression", "latents"))
+
+    def reconstruct(self) -> Stage:
+        section = self.settings.reconstruct
+
+        def work(cache: Path) -> dict[str, Any]:
+            import numpy as np
+
+            from unibrain.latents import LATENTS, load_latents, read_manifest
+            from unibrain.reconstruction import reconstruct, save_decoded
+            from unibrain.regression import BrainDecoder
+
+            about = read_manifest(self.path("latents"))
+            decoder = BrainDecoder.load(self.path("decoder") / "decoder.safetensors")
+            test = self.subject().test
+            seen = np.intersect1d(test.stimulus_ids, decoder.latents_.stimulus_ids)
+            if len(seen):
+                raise InputError(
+                    f"{self.path('decoder')}: image id {seen[0]} ({len(seen)} in all) is to be decoded and was in "
+                    f"training. Run `unibrain fit {self.run.root}` on other images."
+                )
+            decoder.predict_to(
+                self.path("predicted"),
+                test.betas,
+                test.stimulus_ids,
+                about["backbone"],
+                about["fingerprint"],
+                storage="npy",
+                unfinished=cache / "predict",
+            )
+            predicted = load_latents(self.path("predicted"), verify=False)
+            captions = any(name in predicted for name, row in LATENTS.items() if row.source == "caption")
+            network = self.backbone.load(self.network, _parts(DECODING, captions))
+            sampling = self.sampling(captions)
+            decoded = reconstruct(
+                network, predicted, **sampling, seed=section.seed, batch_size=section.batch_size, cache=cache / "items"
+            )
+            save_decoded(self.path("decoded"), decoded)
+            kinds = [kind for kind in network.kinds if captions or kind != "caption"]
+            return {"sampling": {kind: self.sampled(asdict(network.sampling(kind)), sampling, kind) for kind in kinds}}
+
+        return Stage(
+            "reconstruct",
+            section.plain(only_result=True),
+            ("subject", "latents", "decoder"),
+            ("predicted", "decoded"),
+            work,
+            ("reconstruction", "regression", "latents", "backbone"),
+            facts=self.facts,
+            call=self.call,
+        )
+
+    def sampling(self, captions: bool) -> dict[str, Any]:
+        """How to sample, as `unibrain.reconstruction.reconstruct` takes it."""
+        section = self.settings.reconstruct
+        weight = section.image_weight_pictures
+        if not captions and weight not in (None, 1):
+            raise InputError(
+                f"image_weight_pictures is {weight}, and no captions were given that could have the rest. Leave it "
+                "out, or import captions."
+            )
+        weights = {"picture": weight if captions else 1.0, "caption": section.image_weight_captions}
+        names = ("guidance_scale", "strength", "steps", "eta")
+        return {"image_weight": weights} | {name: getattr(section, name) for name in names}
+
+    @staticmethod
+    def sampled(usual: dict[str, Any], chosen: Mapping[str, Any], kind: str) -> dict[str, Any]:
+        """`usual`, the backbone's own way to sample, with what was chosen for a kind."""
+        own = {name: value[kind] if isinstance(value, Mapping) else value for name, value in chosen.items()}
+        return usual | {name: value for name, value in own.items() if value is not None}
+
+    def evaluate(self) -> Stage:
+        section, (inputs, outside) = self.settings.evaluate, self.stimulus_files()
+
+        def work(_: Path) -> None:
+            import time
+
+            from unibrain.evaluation import evaluate, save_scores
+            from unibrain.latents import load_latents, open_latents
+            from unibrain.reconstruction import load_decoded
+            from unibrain.regression import BrainDecoder, region_accuracy
+            from unibrain.scans import split_hash
+
+            began = time.monotonic()
+            subject, decoder = self.subject(), BrainDecoder.load(self.path("decoder") / "decoder.safetensors")
+            latents, predicted = open_latents(self.path("latents")), load_latents(self.path("predicted"))
+            network = self.backbone.load(self.network, SCORING)
+            view = training_view(subject, self.settings)
+            scores = evaluate(
+                load_decoded(self.path("decoded")),
+                self.stimuli(subject),
+                network,
+                simulated=subject.simulated,
+                seed=section.seed,
+                predicted=predicted,
+                latents=latents.select(predicted.stimulus_ids).read(),
+                region_accuracy=region_accuracy(view, latents, decoder.alpha_, self.settings.fit.memory),
+            )
+            records = self.above("evaluate")
+            stages = {name: record.provenance for name, record in records.items()}
+            seconds = sum(about.seconds for about in stages.values()) + time.monotonic() - began
+            peak = max(peak_memory_mb(), *(about.peak_memory_mb for about in stages.values()))
+            own = {"evaluate": section.plain()}
+            save_scores(
+                self.path("scores"),
+                scores,
+                seconds=round(seconds, 1),
+                peak_memory_gb=round(peak / 1000, 3),
+                provenance={
+                    "settings": {name: record.settings for name, record in records.items()} | own,
+                    "sampling": records["reconstruct"].notes["sampling"],
+                    "backbone": {"name": network.name, "fingerprint": network.fingerprint},
+                    "split": {"sha256": split_hash(subject), "preparation": dict(subject.preparation)},
+                    "alpha": decoder.alpha_,
+                    "stages": {name: about.as_dict() for name, about in stages.items()},
+                },
+            )
+
+        return Stage(
+            "evaluate",
+            section.plain() | self.caption_source(),
+            ("subject", "latents", "decoder", "predicted", "decoded", *inputs),
+            ("scores",),
+            work,
+            ("evaluation", "regression", "latents", "backbone", "stimuli"),
+            outside,
+            self.facts,
+            self.call,
+        )
+
+    def audit(self, betas: bool | None, with_latents: bool) -> Stage:
+        names, outside = self.stimulus_files()
+        if self.settings.custom is None:
+            more, files = self.scan_files()
+            names, outside = (*more, *names), files | outside
+        inputs = tuple(dict.fromkeys(("subject", *names, *["latents"] * with_latents)))
+        last = read_record(self.run, "audit")
+        if betas is None:
+            betas = True if last is None else bool(last.settings.get("betas", True))
+
+        def work(_: Path) -> None:
+            from unibrain.audit import examine, save_audit
+
+            save_audit(self.path("audit"), examine(self.material(with_latents), betas))
+
+        chosen = {"betas": betas, **self.caption_source()}
+        return Stage("audit", chosen, inputs, ("audit",), work, ("audit", "scans", "stimuli"), outside)
+
+    def material(self, with_latents: bool) -> "Material":
+        """What there is to audit."""
+        from unibrain.audit import Material
+        from unibrain.audit.material import NsdTree, custom_betas
+        from unibrain.scans.custom_table import read_table
+        from unibrain.scans.foreign import split_dataset
+
+        subject, root = self.subject(), self.run.root
+        found = Material.of_subject(subject, str(root), f"run `unibrain extract {root}`, and audit again")
+        if with_latents:
+            found = found.with_latents(self.path("latents"))
+        custom = self.settings.custom
+        if custom is None:
+            tree = NsdTree(self.layout(), self.settings.prepare.mask, self.settings.prepare.file_format)
+            found = tree.beside(found, tuple(int(session) for session in subject.preparation.get("sessions", ())))
+            if self.settings.extract.captions_from == "coco":
+                return found
+            return replace(found, captions=lambda: self.stimuli(subject).captions_by_id)
+        stimuli = self.stimuli(subject)
+        found = replace(found, pictures=stimuli.read_pictures, captions=lambda: stimuli.captions_by_id)
+        table, (scans, dataset) = Path(str(custom.table)), split_dataset(str(custom.scans))
+        if not (table.is_file() and scans.is_file()):
+            return found  # a run may be looked at where the files that it was imported from are not
+
+        def betas() -> "Iterator[SessionBetas]":
+            trials = read_table(table, custom.scan_base, custom.test_share, custom.split_seed)
+            return custom_betas(trials, scans, None if custom.mask is None else Path(custom.mask), dataset)
+
+        return replace(found, betas=betas)
+
+    def report(self, audited: bool) -> Stage:
+        section, (inputs, outside) = self.settings.report, self.stimulus_files()
+
+        def work(_: Path) -> None:
+            from unibrain.evaluation import load_scores
+            from unibrain.reconstruction import load_decoded
+            from unibrain.regression.rescale import TEST_WARNING
+            from unibrain.regression.store import load_choices
+            from unibrain.report import ReportContent, regions_of, write_report
+
+            subject, decoded = self.subject(), load_decoded(self.path("decoded"))
+            stimuli, about = self.stimuli(subject), read_json(self.path("scores"))
+            provenance, records = about["provenance"], self.above("report")
+            fitted = provenance["settings"]["fit"]
+            sampling = {f"sampling of {kind}s": values for kind, values in provenance["sampling"].items()}
+            last = list(records.values())[-1].provenance
+            versions = {"unibrain": last.unibrain, "python": last.python, "platform": last.platform} | last.libraries
+            versions[f"weights of the backbone {provenance['backbone']['name']}"] = provenance["backbone"][
+                "fingerprint"
+            ][:12]
+            versions["split into training and test images"] = provenance["split"]["sha256"][:12]
+            alpha_choices, bands = load_choices(self.path("decoder") / "decoder.safetensors")
+            content = ReportContent(
+                title=section.title,
+                subject=subject.name,
+                simulated=subject.simulated,
+                seen=stimuli.pictures(decoded.stimulus_ids),
+                decoded=decoded,
+                captions=tuple(stimuli.captions(decoded.stimulus_ids)),
+                scores=load_scores(self.path("scores")),
+                settings=provenance["settings"] | sampling,
+                versions=versions,
+                seconds={name: record.provenance.seconds for name, record in records.items()},
+                peak_memory_gb=about["peak_memory_gb"],
+                limits=(
+                    *[NO_CAPTIONS] * (not stimuli.has_captions),
+                    *[_SHUFFLED] * fitted["shuffle_scans"],
+                    *[TEST_WARNING] * (fitted["rescale"] == "test"),
+                ),
+                alpha_choices=alpha_choices,
+                bands=bands,
+                regions=regions_of(subject),
+                **(self.audited(stimuli) if audited else {}),
+            )
+            write_report(content, self.path("report"))
+
+        names = ("scores", "decoded", "decoder", "subject", *["audit"] * audited, *inputs)
+        chosen = section.plain() | self.caption_source()
+        return Stage("report", chosen, names, ("report",), work, ("report",), outside)
+
+    def audited(self, stimuli: "Stimuli") -> dict[str, Any]:
+        """The audit for the page, with the pictures that it shows."""
+        from unibrain.audit import load_audit
+        from unibrain.report import shown_pairs
+
+        audit = load_audit(self.path("audit"))
+        ids = sorted({identity for pair in shown_pairs(audit) for identity in (pair.test_id, pair.train_id)})
+        pictures = dict(zip(ids, stimuli.pictures(ids), strict=True)) if ids else {}
+        return {"audit": audit, "audit_pictures": pictures}
+
+
+def training_view(subject: "Subject", settings: Settings) -> "Subject":
+    """The subject as the decoder is fitted to it: shuffled against the images if the settings ask for that control."""
+    if not settings.fit.shuffle_scans:
+        return subject
+    import numpy as np
+
+    rows = np.arange(len(subject.stimulus_ids))
+    train = np.flatnonzero(~subject.is_test)
+    rows[train] = np.random.default_rng(settings.fit.seed).permutation(train)
+    return replace(subject, betas=subject.betas[rows])
+
+
+def _parts(parts: tuple[str, ...], captions: bool) -> tuple[str, ...]:
+    return tuple(part for part in parts if captions or part != "optimus")
+
+
+def _check_complete(run: RunFolder, section: CustomSection) -> None:
+    for key in ("scans", "pictures", "table"):
+        if getattr(section, key) is None:
+            raise InputError(f"{run.root}: no {key} are named. Run `unibrain import {run.root} --{key} PATH`.")

@@ -1,4 +1,4 @@
-"""Files and folders that appear whole or not at all: written beside the target, then renamed over it."""
+"""Files and folders that appear whole or not at all, also after a power cut: written beside, then renamed."""
 
 import errno
 import json
@@ -7,11 +7,11 @@ import re
 import shutil
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from unibrain.errors import InputError
+from unibrain.errors import DamagedFile, InputError
 
 _PARTIAL = re.compile(r"^\..+\.\d+-[0-9a-f]{8}\.partial(\.|$)")
 
@@ -39,16 +39,46 @@ def _disk_is_full(error: BaseException) -> bool:
     )
 
 
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        # Some network file systems cannot do it for folders; a full disk is told here at the latest.
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def _settle(path: Path) -> None:
+    """Give what was written the usual mode, and bring it to the disk: a rename may get there before the content."""
+    # There is no way to ask for the umask but to set it; the strict one in between harms nobody.
+    umask = os.umask(0o077)
+    os.umask(umask)
+    if path.is_file():
+        path.chmod(0o666 & ~umask)  # some writers, safetensors among them, make files that only their owner can read
+        _sync(path)
+        return
+    for folder, _, names in os.walk(path):
+        for name in names:
+            file = Path(folder, name)
+            if not file.is_symlink():
+                file.chmod(0o666 & ~umask)
+                _sync(file)
+        _sync(Path(folder))
+
+
 @contextmanager
 def _cleaned(temporary: Path, path: Path) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        _remove(temporary)
+        with suppress(OSError):
+            _remove(temporary)
         if _disk_is_full(error) and not isinstance(error, InputError):
             raise InputError(
-                f"{path}: no space left on the disk while writing it, nothing was changed: "
-                "free some space and run again"
+                f"{path}: no space left on the disk. What was there before is unchanged; free some space and run again."
             ) from error
         raise
 
@@ -56,6 +86,9 @@ def _cleaned(temporary: Path, path: Path) -> Iterator[None]:
 @contextmanager
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path in the target's folder; rename it to the target when the block ends without an error.
+
+    The content reaches the disk before the name does, and the name before this returns: after a power cut there is the
+    old file or the new one, whole.
 
     Parameters
     ----------
@@ -85,7 +118,9 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     temporary = _beside(target)
     with _cleaned(temporary, target):
         yield temporary
+        _settle(temporary)
         temporary.replace(target)
+        _sync(target.parent)
 
 
 @contextmanager
@@ -112,6 +147,7 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     temporary.mkdir(parents=True)
     with _cleaned(temporary, target):
         yield temporary
+        _settle(temporary)
         old = _beside(target)
         try:
             if target.exists():
@@ -122,6 +158,7 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
             if old.exists() and not target.exists():
                 old.replace(target)
             raise
+        _sync(target.parent)
         _remove(old)
 
 
@@ -131,14 +168,11 @@ def is_partial(path: str | os.PathLike[str]) -> bool:
 
 
 def sweep_partials(folder: str | os.PathLike[str]) -> list[Path]:
-    """Remove what killed writers left in `folder` (not in its subfolders); nobody may be writing there.
-
-    Returns
-    -------
-    list of pathlib.Path
-        What was removed.
-    """
-    left = [path for path in Path(folder).iterdir() if is_partial(path)]
+    """Remove what killed writers left in `folder` and below it, and return it; nobody may be writing there."""
+    left = []
+    for place, subfolders, names in os.walk(folder):
+        left += [Path(place, name) for name in (*subfolders, *names) if is_partial(name)]
+        subfolders[:] = [name for name in subfolders if not is_partial(name)]
     for path in left:
         _remove(path)
     return left
@@ -158,3 +192,20 @@ def write_text(path: str | os.PathLike[str], content: str) -> None:
 def write_json(path: str | os.PathLike[str], content: Any) -> None:
     """Write `content` to `path` as indented JSON, atomically; NaN and infinity are refused with `ValueError`."""
     write_text(path, json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
+
+
+def read_json(path: str | os.PathLike[str]) -> Any:
+    """Read a JSON file that this package wrote.
+
+    Raises
+    ------
+    DamagedFile
+        If it is no JSON, or nested beyond any use. Whether it holds what it should is the caller's question.
+    """
+    try:
+        return json.loads(Path(path).read_bytes())
+    except (ValueError, RecursionError) as error:
+        reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)[:160]
+        raise DamagedFile(
+            path, f"{path}: this is no whole JSON file ({reason}). Run the stage that wrote it again."
+        ) from None

@@ -1,48 +1,101 @@
-"""Fingerprints of files and folders: what tells a stage that its inputs and outputs are still what they were."""
+"""What files, values and code are made of: the only hashing in the package."""
 
+import ast
 import hashlib
+import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from unibrain.workspace.files import is_partial
 
-Fingerprint = dict[str, Any]
-"""JSON-ready: ``{"files": {relative path: {"size", "mtime_ns", "sha256"}}}``; a file is a folder of one, ``""``."""
-
 LARGE = 64 * 2**20
-"""Bytes from which an unchanged size and time is taken for unchanged content, if it was hashed once before."""
+"""Bytes from which a file outside a run folder is compared by size and time: NSD's archive has more than 80 GB."""
 
 
-def _sha256(path: Path) -> str:
+@dataclass(frozen=True)
+class FileState:
+    """One file as it was looked at; `sha256` is None where content was not read."""
+
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+    inode: int
+    sha256: str | None = None
+
+    def untouched(self, earlier: "FileState | None") -> bool:
+        """Whether nothing that the file system notes of a file has changed since `earlier`."""
+        return earlier is not None and (self.size, self.mtime_ns, self.ctime_ns, self.inode) == (
+            earlier.size,
+            earlier.mtime_ns,
+            earlier.ctime_ns,
+            earlier.inode,
+        )
+
+    def content(self) -> tuple[int, str | int]:
+        """What has to be equal for content to be equal: the hash, or the time where there is none."""
+        return self.size, self.sha256 or self.mtime_ns
+
+
+Fingerprint = dict[str, FileState]
+"""Path below a folder to its file, in order; a file alone is a folder of one, ``""``."""
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file's content, 64 hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _files(path: Path) -> list[tuple[str, Path]]:
+def digest(*parts: Any) -> str:
+    """SHA-256 of values, 64 hexadecimal digits: text, bytes, NumPy arrays, and whatever JSON can hold."""
+    whole = hashlib.sha256()
+    for part in parts:
+        if hasattr(part, "tobytes"):
+            head, content = f"array {part.dtype.str} {part.shape}", part.tobytes()
+        elif isinstance(part, bytes):
+            head, content = "bytes", part
+        else:
+            head, content = "value", json.dumps(part, sort_keys=True, separators=(",", ":")).encode()
+        # The length in front keeps ("ab", "c") and ("a", "bc") apart.
+        whole.update(f"{head} {len(content)}\n".encode())
+        whole.update(content)
+    return whole.hexdigest()
+
+
+def _files(path: Path) -> Iterator[tuple[str, Path]]:
     if path.is_file():
-        return [("", path)]
-    found = []
+        yield "", path
+        return
+    entered = set()
     for folder, subfolders, names in os.walk(path, followlinks=True):
+        status = Path(folder).stat()
+        if (status.st_dev, status.st_ino) in entered:
+            subfolders.clear()  # a symbolic link that leads back up
+            continue
+        entered.add((status.st_dev, status.st_ino))
         subfolders[:] = sorted(name for name in subfolders if not is_partial(name))
-        found += [Path(folder, name) for name in names if not is_partial(name)]
-    return sorted((file.relative_to(path).as_posix(), file) for file in found)
+        for name in sorted(names):
+            file = Path(folder, name)
+            if not is_partial(name) and file.is_file():
+                yield file.relative_to(path).as_posix(), file
 
 
-def fingerprint(path: Path, known: Fingerprint | None = None) -> Fingerprint | None:
-    """Fingerprint a file, or all files below a folder, by content.
-
-    Hashing runs at about 1 GB/s, so everything is hashed, every time; only a file of at least `LARGE` bytes whose size
-    and time of change equal those in `known` keeps the hash that `known` has for it (latents of a full-size subject
-    are several gigabytes, and each stage looks at them).
+def fingerprint(path: Path, known: Fingerprint | None = None, unread: int | None = None) -> Fingerprint | None:
+    """Look at a file, or at all files below a folder.
 
     Parameters
     ----------
     path : pathlib.Path
         A file or a folder.
     known : dict, optional
-        An earlier fingerprint of the same path.
+        An earlier fingerprint: a file that the file system says was not touched since keeps its hash from there.
+        Without it everything is read (at about 1 GB/s), so that bit rot is seen as well.
+    unread : int, optional
+        Files of at least this many bytes are never read.
 
     Returns
     -------
@@ -51,56 +104,60 @@ def fingerprint(path: Path, known: Fingerprint | None = None) -> Fingerprint | N
     """
     if not path.exists():
         return None
-    before: Mapping[str, Any] = (known or {}).get("files", {})
-    files = {}
+    found: Fingerprint = {}
     for name, file in _files(path):
-        status = file.stat()
-        old = before.get(name, {})
-        unchanged = status.st_size >= LARGE and old.get("size") == status.st_size
-        unchanged = unchanged and old.get("mtime_ns") == status.st_mtime_ns and "sha256" in old
-        files[name] = {
-            "size": status.st_size,
-            "mtime_ns": status.st_mtime_ns,
-            "sha256": old["sha256"] if unchanged else _sha256(file),
-        }
-    return {"files": files}
-
-
-def stat_fingerprint(path: Path) -> Fingerprint | None:
-    """Fingerprint a file or folder by sizes and times of change only, without reading content.
-
-    For archives outside the run folder: NSD's betas and pictures of one subject are more than 80 GB, which would take
-    minutes to hash before each stage, and nobody edits them in place.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-        A file or a folder.
-
-    Returns
-    -------
-    dict or None
-        None if there is nothing at `path`.
-    """
-    if not path.exists():
-        return None
-    files = {}
-    for name, file in _files(path):
-        status = file.stat()
-        files[name] = {"size": status.st_size, "mtime_ns": status.st_mtime_ns}
-    return {"files": files}
+        status, old = file.stat(), (known or {}).get(name)
+        state = FileState(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
+        if unread is None or state.size < unread:
+            trusted = old.sha256 if old is not None and state.untouched(old) else None
+            state = FileState(*(state.size, state.mtime_ns, state.ctime_ns, state.inode), trusted or sha256_of(file))
+        found[name] = state
+    return found
 
 
 def same(one: Fingerprint | None, other: Fingerprint | None) -> bool:
-    """Whether two fingerprints stand for the same content.
-
-    Times of change are ignored where there are hashes, so that a run folder may be copied.
-    """
+    """Whether two fingerprints stand for the same content, so that a run folder may be copied or moved."""
     if one is None or other is None:
         return one is other
+    return {name: state.content() for name, state in one.items()} == {
+        name: state.content() for name, state in other.items()
+    }
 
-    def content(entry: Mapping[str, Any]) -> tuple[Any, ...]:
-        return (entry.get("size"), entry.get("sha256") or entry.get("mtime_ns"))
 
-    first, second = one.get("files", {}), other.get("files", {})
-    return first.keys() == second.keys() and all(content(first[name]) == content(second[name]) for name in first)
+def code_digest(*places: str) -> str:
+    """SHA-256 of what packages or modules do, as paths below ``unibrain``: a comment or a docstring changes nothing.
+
+    Data beside the code (templates, tables) count as they are; large ones, such as weights, have their own fingerprint.
+    """
+    home = Path(__file__).parents[1]
+    return digest(*(_code_of(home / place) for place in sorted(places)))
+
+
+@cache
+def _code_of(place: Path) -> str:
+    parts = []
+    for name, file in _files(place):
+        if file.suffix == ".py":
+            parts.append((name, digest(list(_syntax(ast.parse(file.read_bytes()))))))
+        elif "__pycache__" not in name and file.stat().st_size < 2**20:
+            parts.append((name, sha256_of(file)))
+    if not parts:
+        raise FileNotFoundError(place)
+    return digest(parts)
+
+
+def _syntax(node: Any) -> Iterator[str]:
+    """Flatten a syntax tree. Fields that are empty are left out: they come and go with Python's versions."""
+    if isinstance(node, list):
+        for entry in node:
+            yield from _syntax(entry)
+    elif not isinstance(node, ast.AST):
+        yield repr(node)
+    elif not (
+        isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+    ):
+        yield type(node).__name__
+        for field, value in ast.iter_fields(node):
+            if value is not None and value != [] and field != "kind":
+                yield field
+                yield from _syntax(value)

@@ -1,6 +1,6 @@
-"""`RunFolder`: where one run keeps its files."""
+"""`RunFolder`: where one run keeps its files, and its lock."""
 
-import fcntl
+import errno
 import json
 import os
 import socket
@@ -13,28 +13,34 @@ from unibrain.errors import InputError
 from unibrain.workspace.files import sweep_partials
 
 ARTEFACTS = {
-    "nsd": ("nsd", "simulate"),
-    "subject": ("subject.npz", "prepare"),
-    "split": ("split.json", "prepare"),
-    "stimuli": ("stimuli", "prepare"),
-    "latents": ("latents", "extract"),
-    "decoder": ("decoder", "fit"),
-    "predicted": ("predicted", "reconstruct"),
-    "decoded": ("decoded", "reconstruct"),
-    "scores": ("scores.json", "evaluate"),
-    "report": ("report.html", "report"),
-    "audit": ("audit.json", "audit"),
+    "nsd": "nsd",
+    "subject": "subject.npz",
+    "split": "split.json",
+    "stimuli": "stimuli",
+    "latents": "latents",
+    "decoder": "decoder",
+    "predicted": "predicted",
+    "decoded": "decoded",
+    "scores": "scores.json",
+    "report": "report.html",
+    "audit": "audit.json",
 }
-"""Artefact to its path in the run folder and the stage that writes it."""
+"""Artefact to its path in the run folder."""
 
-_OURS = {".lock", ".stages", ".cache", "settings.toml"}
+_OURS = {".lock", ".lock-held", ".stages", ".cache", "settings.toml"}
+_NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP}
 
 
-def _holder(descriptor: int) -> str:
+def _holder(folder: Path) -> str:
     try:
-        about = json.loads(os.pread(descriptor, 4096, 0))
+        about = json.loads((folder / ".lock").read_bytes())
         return f"process {int(about['pid'])} on {about['host']}, `{about['command']}`"
-    except (ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        pass
+    try:
+        process, host = (folder / ".lock-held").read_text(encoding="utf-8").split("\n")[:2]
+        return f"process {int(process)} on {host}"
+    except (OSError, ValueError):
         return "its process could not be read"
 
 
@@ -42,8 +48,9 @@ def _holder(descriptor: int) -> str:
 def folder_lock(folder: Path) -> Iterator[None]:
     """Hold the folder's lock for the length of a block.
 
-    The operating system holds the lock for as long as the process lives, so a run that was killed leaves none; the file
-    `.lock` only says who holds it.
+    The operating system holds it for as long as the process lives, so that a run that was killed leaves none; the file
+    `.lock` says who holds it. Where the file system has no such locks (Lustre and NFS, as they may be set up), a file
+    `.lock-held` stands for it, which a run that was killed on another machine leaves.
 
     Parameters
     ----------
@@ -53,33 +60,34 @@ def folder_lock(folder: Path) -> Iterator[None]:
     Raises
     ------
     InputError
-        If another run holds the lock, or the file system knows no locks.
+        If another run holds the lock.
     """
-    path = folder / ".lock"
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    from filelock import FileLock, SoftFileLock, Timeout
+
+    lock: FileLock | SoftFileLock = FileLock(folder / ".lock", fallback_to_soft=False)
     try:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(
-                f"{folder}: another run is working in this folder ({_holder(descriptor)}), expected one at a time: "
-                "wait until it ends, or choose another folder"
-            ) from None
+            lock.acquire(timeout=0)
         except OSError as error:
-            raise InputError(
-                f"{path}: the file system cannot lock files ({error.strerror}), expected one that can: "
-                "choose a folder on a local disk"
-            ) from error
+            if isinstance(error, Timeout) or error.errno not in _NO_LOCKS:
+                raise
+            lock = SoftFileLock(folder / ".lock-held")
+            lock.acquire(timeout=0)
+    except Timeout:
+        raise InputError(
+            f"{folder}: another run is working in this folder ({_holder(folder)}). Wait until it ends, or choose "
+            "another folder."
+        ) from None
+    try:
         command = " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
-        about = json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "command": command}).encode()
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, about, 0)
+        about = {"pid": os.getpid(), "host": socket.gethostname(), "command": command}
+        (folder / ".lock").write_text(json.dumps(about))
         try:
             yield
         finally:
-            os.ftruncate(descriptor, 0)
+            (folder / ".lock").write_text("")
     finally:
-        os.close(descriptor)
+        lock.release()
 
 
 class RunFolder:
@@ -102,9 +110,14 @@ class RunFolder:
     def __repr__(self) -> str:
         return f"RunFolder({str(self.root)!r})"
 
+    @property
+    def begun(self) -> bool:
+        """Whether some stage has run here."""
+        return (self.root / ".stages").is_dir()
+
     def artefact(self, name: str) -> Path:
         """Path of an artefact, one of `ARTEFACTS`."""
-        return self.root / ARTEFACTS[name][0]
+        return self.root / ARTEFACTS[name]
 
     @property
     def settings(self) -> Path:
@@ -123,15 +136,19 @@ class RunFolder:
     def lock(self) -> Iterator[None]:
         """Work in this folder alone; a block inside a block is part of the outer one.
 
-        What a killed run left half-written is removed first.
+        What a killed run left half-written is removed first. A folder that is made for this, and in which nothing was
+        done when an error ends the block, is removed again.
 
         Raises
         ------
         InputError
             If another run works there, if the path is a file, or if the folder holds other things than a run.
         """
-        if self._depth == 0:
-            self._make()
+        if self._depth:
+            yield
+            return
+        new = self._make()
+        try:
             with folder_lock(self.root):
                 sweep_partials(self.root)
                 (self.root / ".stages").mkdir(exist_ok=True)
@@ -140,23 +157,26 @@ class RunFolder:
                     yield
                 finally:
                     self._depth = 0
-        else:
-            self._depth += 1
-            try:
-                yield
-            finally:
-                self._depth -= 1
+        except InputError:
+            if new:
+                self._unmake()
+            raise
 
-    def _make(self) -> None:
+    def _make(self) -> bool:
         if self.root.exists() and not self.root.is_dir():
-            raise InputError(f"{self.root} is a file, expected a folder for the run: choose another path")
+            raise InputError(f"{self.root} is a file. Choose another path for the folder of the run.")
+        new = not self.root.exists()
         self.root.mkdir(parents=True, exist_ok=True)
-        if (self.root / ".stages").is_dir():
-            return
-        # Stages replace whole folders: in a folder that is not ours, someone's own nsd/ would be lost.
-        foreign = sorted(entry.name for entry in self.root.iterdir() if entry.name not in _OURS)
-        if foreign:
-            raise InputError(
-                f"{self.root} holds other files ({foreign[0]}), expected an empty folder or that of an earlier run: "
-                "choose another path"
-            )
+        if not self.begun:
+            # Stages replace whole folders: in a folder that is not ours, someone's own nsd/ would be lost.
+            foreign = sorted(entry.name for entry in self.root.iterdir() if entry.name not in _OURS)
+            if foreign:
+                raise InputError(f"{self.root} holds other files ({foreign[0]}). Choose an empty folder, or a new one.")
+        return new
+
+    def _unmake(self) -> None:
+        if {entry.name for entry in self.root.iterdir()} <= _OURS - {".cache"}:
+            for path in (*(self.root / ".stages").iterdir(), self.settings, self.root / ".lock"):
+                path.unlink(missing_ok=True)
+            (self.root / ".stages").rmdir()
+            self.root.rmdir()

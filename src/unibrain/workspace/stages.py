@@ -1,52 +1,79 @@
-"""A stage reads named artefacts, writes its own, and is redone only when something changed."""
+"""Stages of a run, and the chain that they form: what is current, what has to run, and why.
+
+A run is a chain of artefacts. A stage is declared by everything that decides what it writes: settings, the code that
+computes it, facts such as the fingerprint of the weights, artefacts of earlier stages, and files outside the run. When
+it ends, a record of all that is kept, with fingerprints of what it wrote. It is current for as long as its declaration,
+its record and the disk agree, and so do all stages above it.
+"""
 
 import json
+import shutil
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from unibrain.errors import InputError
+from unibrain.errors import DamagedFile, InputError
 from unibrain.workspace.files import write_json
-from unibrain.workspace.fingerprints import Fingerprint, fingerprint, same, stat_fingerprint
+from unibrain.workspace.fingerprints import LARGE, Fingerprint, code_digest, digest, fingerprint, same
 from unibrain.workspace.progress import say
 from unibrain.workspace.provenance import Provenance
-from unibrain.workspace.run_folder import ARTEFACTS, RunFolder
+from unibrain.workspace.run_folder import RunFolder
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One step of a run.
+    """One step of a run, declared without doing it.
 
     Attributes
     ----------
     name : str
     settings : mapping
         Everything chosen by the user that changes what the stage writes, JSON-ready.
-    inputs : tuple of str
-        Artefacts of the run folder that the stage reads (keys of `ARTEFACTS`).
-    outputs : tuple of str
-        Artefacts that it writes.
+    inputs, outputs : tuple of str
+        Artefacts of the run folder that it reads and writes (keys of `ARTEFACTS`).
     work : callable
-        Does it. Takes nothing; writes every output atomically.
+        Does it: takes a folder of its own, in which it may keep what lets it resume, and writes every output
+        atomically. What it returns is kept in its record as `Record.notes`.
+    code : tuple of str
+        Packages and modules that compute the result, as in `code_digest`.
     outside : mapping of str to pathlib.Path
-        Files and folders outside the run folder that it reads; compared by size and time of change.
-    facts : mapping of str to str
-        What else decides the result, for example the fingerprint of the backbone's weights.
-    version : int
-        Raised when the code of the stage changes what it writes.
+        Files and folders outside the run folder that it reads. They need not be there.
+    facts : callable
+        Gives what else decides the result, such as the fingerprint of the weights.
+    call : mapping of str to str
+        What else was chosen for this call alone, such as the precision. It counts when this stage is asked for, and not
+        when a later one is.
     """
 
     name: str
     settings: Mapping[str, Any]
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
-    work: Callable[[], None]
+    work: Callable[[Path], Mapping[str, Any] | None]
+    code: tuple[str, ...] = ()
     outside: Mapping[str, Path] = field(default_factory=dict)
-    facts: Mapping[str, str] = field(default_factory=dict)
-    version: int = 1
+    facts: Callable[[], Mapping[str, str]] = dict
+    call: Callable[[], Mapping[str, str]] = dict
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a stage did last: its declaration as it was then, and what it wrote."""
+
+    stage: str
+    settings: dict[str, Any]
+    facts: dict[str, str]
+    call: dict[str, str]
+    code: str
+    inputs: dict[str, Fingerprint]
+    outside: dict[str, Fingerprint | None]
+    outputs: dict[str, Fingerprint]
+    notes: dict[str, Any]
+    provenance: Provenance
 
 
 @dataclass(frozen=True)
@@ -69,46 +96,28 @@ class StageResult:
     outputs: tuple[Path, ...]
 
 
-def read_record(run: RunFolder, name: str) -> dict[str, Any] | None:
+@cache
+def _reader() -> Any:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(Record)
+
+
+def read_record(run: RunFolder, name: str) -> Record | None:
     """What is on record of the last time that stage `name` ended; None if it never did, or the record is damaged."""
     try:
-        record = json.loads(run.record(name).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        content = run.record(name).read_bytes()
+        # Parsed by the standard library first: pydantic's parser takes NaN and goes deeper than Python can follow.
+        record = _reader().validate_python(json.loads(content))
+    except (OSError, ValueError, RecursionError):
         return None
-    if not isinstance(record, dict) or record.get("state") != "done":
-        return None
-    parts = ("settings", "facts", "inputs", "outputs", "provenance")
-    return record if all(isinstance(record.get(part), dict) for part in parts) else None
+    return record if isinstance(record, Record) and record.stage == name else None
 
 
-def _known(record: Mapping[str, Any] | None, side: str, name: str) -> Fingerprint | None:
-    entry = (record or {}).get(side, {}).get(name)
-    return entry if isinstance(entry, dict) else None
-
-
-def _check_inputs(run: RunFolder, stage: Stage) -> dict[str, Fingerprint | None]:
-    found: dict[str, Fingerprint | None] = {}
-    for name in stage.inputs:
-        path, producer = run.artefact(name), ARTEFACTS[name][1]
-        remedy = f"run `unibrain {producer} {run.root}`"
-        record = read_record(run, producer)
-        if not path.exists():
-            raise InputError(f"{path} is not there, expected what the stage {producer} writes: {remedy} first")
-        if record is None:
-            raise InputError(
-                f"{path} was left by a stage {producer} that did not end, expected a finished one: {remedy}"
-            )
-        known = _known(record, "outputs", name)
-        found[name] = fingerprint(path, known)
-        if not same(found[name], known):
-            raise InputError(
-                f"{path} was changed or damaged after the stage {producer} wrote it, expected it as written: {remedy}"
-            )
-    for name, path in stage.outside.items():
-        found[name] = stat_fingerprint(path)
-        if found[name] is None:
-            raise InputError(f"{path} is not there, expected {name}: check the path in {run.settings}")
-    return found
+def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    # What JSON cannot keep apart (tuples and lists) must not look like a change.
+    plain: dict[str, Any] = json.loads(json.dumps(dict(values)))
+    return plain
 
 
 def _difference(kind: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> str | None:
@@ -118,89 +127,222 @@ def _difference(kind: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> st
     return None
 
 
-def _reason(run: RunFolder, stage: Stage, inputs: Mapping[str, Fingerprint | None]) -> str | None:
-    record = read_record(run, stage.name)
-    if record is None:
-        return "it did not end before" if run.record(stage.name).exists() else "not done before"
-    if record.get("version") != stage.version:
-        return f"it was done by another version of this stage ({record.get('version')}, now {stage.version})"
-    # What JSON cannot keep apart (tuples and lists) must not look like a change.
-    settings = json.loads(json.dumps(dict(stage.settings)))
-    changed = _difference("setting", record.get("settings", {}), settings)
-    if changed is None and record.get("facts", {}) != dict(stage.facts):
-        changed = f"{', '.join(stage.facts) or 'what it depends on'} changed"
-    if changed is not None:
-        return changed
-    for name, now in inputs.items():
-        if not same(now, _known(record, "inputs", name)):
-            return f"{name} changed"
-    for name in stage.outputs:
-        known = _known(record, "outputs", name)
-        now = fingerprint(run.artefact(name), known)
-        if now is None:
-            return f"{run.artefact(name).name} is missing"
-        if not same(now, known):
-            return f"{run.artefact(name).name} was changed or damaged"
-    return None
-
-
-def reason_to_run(run: RunFolder, stage: Stage) -> str | None:
-    """Say why `stage` has to run (again); None if it is up to date.
-
-    Raises
-    ------
-    InputError
-        If an input is missing, unfinished or damaged; the sentence names the stage to run.
-    """
-    return _reason(run, stage, _check_inputs(run, stage))
-
-
-def run_stage(run: RunFolder, stage: Stage) -> StageResult:
-    """Run `stage` unless it is up to date.
-
-    Its record is written last: a stage that was stopped has none, and runs again.
+class Chain:
+    """All stages of a run as they are declared now: the one place that knows what is up to date.
 
     Parameters
     ----------
     run : RunFolder
-    stage : Stage
-
-    Returns
-    -------
-    StageResult
-
-    Raises
-    ------
-    InputError
-        If another run works in the folder, or an input is missing, unfinished or damaged.
+        Locked by the caller while stages run.
+    stages : iterable of Stage
+        In the order in which they run; each artefact is written by one of them.
+    seen : dict, optional
+        Artefacts that were read in full under the same lock, as an earlier chain of it left them.
     """
-    outputs = tuple(run.artefact(name) for name in stage.outputs)
-    with run.lock():
-        inputs = _check_inputs(run, stage)
-        reason = _reason(run, stage, inputs)
-        if reason is None:
-            say(f"{stage.name}: up to date")
-            record = read_record(run, stage.name) or {}
-            return StageResult(stage.name, True, float(record.get("provenance", {}).get("seconds", 0.0)), outputs)
+
+    def __init__(self, run: RunFolder, stages: Iterable[Stage], seen: dict[str, Fingerprint] | None = None) -> None:
+        self.run_folder = run
+        self.stages = {stage.name: stage for stage in stages}
+        self.producer = {output: stage.name for stage in self.stages.values() for output in stage.outputs}
+        self.seen = {} if seen is None else seen
+
+    def above(self, name: str) -> list[str]:
+        """Every stage that `name` depends on, in the order in which they run."""
+        needed = {name}
+        for other in reversed(self.stages.values()):
+            if other.name in needed:
+                needed |= {self.producer[artefact] for artefact in other.inputs}
+        return [other for other in self.stages if other in needed - {name}]
+
+    def is_current(self, name: str) -> bool:
+        """Whether a stage and everything above it is up to date, as far as the file system tells."""
+        return all(self._reason(self.stages[other], read=()) is None for other in (*self.above(name), name))
+
+    def require(self, name: str) -> None:
+        """Refuse to go on with what `name` wrote unless it and everything above it is up to date.
+
+        Raises
+        ------
+        InputError
+            It names the first stage to run, and why.
+        """
+        for other in (*self.above(name), name):
+            reason = self._reason(self.stages[other], read=self.stages[name].outputs)
+            if reason is not None:
+                root = self.run_folder.root
+                raise InputError(f"{root}: {other} is not up to date ({reason}). Run `unibrain {other} {root}` first.")
+
+    def reason_to_run(self, name: str) -> str | None:
+        """Say why `name`, asked for, has to run (again); None if it is up to date. Stages above it must be current."""
+        return self._reason(self.stages[name], read=self.stages[name].outputs, asked=True)
+
+    def run(self, name: str, with_earlier: bool = False, ready: Callable[[], None] | None = None) -> StageResult:
+        """Run a stage unless it is up to date, once all stages above it are.
+
+        What it reads itself is read in full before; what lies further up counts as unchanged where the file system says
+        that it was not touched. Its record is written last: a stage that was stopped has none, and runs again.
+
+        Parameters
+        ----------
+        name : str
+        with_earlier : bool
+            First run what is not current above it, instead of refusing.
+        ready : callable, optional
+            Called before anything runs, once nothing is in the way.
+
+        Returns
+        -------
+        StageResult
+
+        Raises
+        ------
+        InputError
+            If a stage above it is not current; the sentence names the first one to run, and why.
+        DamagedFile
+            If an artefact could not be read to its end. The stage that wrote it is no longer on record as done.
+        """
+        for earlier in self.above(name):
+            reason = self._reason(self.stages[earlier], read=self.stages[name].inputs)
+            if reason is None:
+                continue
+            if not with_earlier:
+                root = self.run_folder.root
+                raise InputError(
+                    f"{root}: {name} needs {earlier}, which is not up to date ({reason}). Run `unibrain {earlier} "
+                    f"{root}` first, or add --with-earlier."
+                )
+            if ready is not None:
+                ready()
+            self._do(self.stages[earlier], reason)
+        if ready is not None:
+            ready()
+        stage = self.stages[name]
+        again = self.reason_to_run(name)
+        if again is not None:
+            return self._do(stage, again)
+        say(f"{name}: up to date")
+        record = read_record(self.run_folder, name)
+        seconds = 0.0 if record is None else record.provenance.seconds
+        return StageResult(name, True, seconds, self._paths(stage))
+
+    def _paths(self, stage: Stage) -> tuple[Path, ...]:
+        return tuple(self.run_folder.artefact(name) for name in stage.outputs)
+
+    def _look(self, name: str, known: Fingerprint | None = None) -> Fingerprint | None:
+        """Fingerprint of an artefact; without `known` it is read in full, once under one lock."""
+        found = fingerprint(self.run_folder.artefact(name), self.seen.get(name) if known is None else known)
+        if found is not None and known is None:
+            self.seen[name] = found
+        return found
+
+    def _reason(self, stage: Stage, read: tuple[str, ...], asked: bool = False) -> str | None:
+        """Why a stage is not current, apart from the stages above it; artefacts of `read` are read in full."""
+        record = read_record(self.run_folder, stage.name)
+        if record is None:
+            return "it did not end before" if self.run_folder.record(stage.name).exists() else "not done before"
+        if record.code != code_digest(*stage.code):
+            return "it was done by another version of the code"
+        return (
+            _difference("setting", record.settings, _plain(stage.settings))
+            or self._other_facts(stage, record, asked)
+            or self._other_inputs(stage, record, asked)
+            or self._other_outputs(stage, record, read)
+        )
+
+    @staticmethod
+    def _other_facts(stage: Stage, record: Record, asked: bool) -> str | None:
+        try:
+            facts = stage.facts()
+        except InputError:
+            # Weights that are not on this machine cannot have changed under a later stage, which has no need of them.
+            if asked:
+                raise
+            facts = record.facts
+        changed = sorted(key for key in record.facts.keys() | facts.keys() if record.facts.get(key) != facts.get(key))
+        if changed:
+            return f"{', '.join(changed)} changed"
+        return _difference("option", record.call, stage.call()) if asked else None
+
+    def _other_inputs(self, stage: Stage, record: Record, asked: bool) -> str | None:
+        if record.inputs.keys() != set(stage.inputs):
+            return f"{', '.join(sorted(record.inputs.keys() ^ set(stage.inputs)))} came or went"
+        for name in stage.inputs:
+            producer = read_record(self.run_folder, self.producer[name])
+            if producer is None or not same(producer.outputs.get(name), record.inputs[name]):
+                return f"{name} changed"
+        known = record.outside
+        now = {
+            name: fingerprint(path, None if asked else known.get(name), LARGE) for name, path in stage.outside.items()
+        }
+        if not asked and not any(now.values()) and any(known.values()):
+            return None  # an archive that is not within reach, as on another machine, has not changed
+        for name in sorted(now.keys() | known.keys()):
+            if not same(now.get(name), known.get(name)):
+                return f"{name} changed"
+        return None
+
+    def _other_outputs(self, stage: Stage, record: Record, read: tuple[str, ...]) -> str | None:
+        for name in stage.outputs:
+            now = self._look(name, None if name in read else record.outputs.get(name))
+            if now is None:
+                return f"{self.run_folder.artefact(name).name} is missing"
+            if not same(now, record.outputs.get(name)):
+                return f"{self.run_folder.artefact(name).name} was changed or damaged"
+        return None
+
+    def _do(self, stage: Stage, reason: str) -> StageResult:
+        run = self.run_folder
+        outside = {name: fingerprint(path, None, LARGE) for name, path in stage.outside.items()}
+        producers = {name: read_record(run, self.producer[name]) for name in stage.inputs}
+        declared: dict[str, Any] = {
+            "settings": _plain(stage.settings),
+            "facts": dict(stage.facts()),
+            "call": dict(stage.call()),
+            "code": code_digest(*stage.code),
+            "inputs": {name: record.outputs[name] for name, record in producers.items() if record is not None},
+            "outside": outside,
+        }
         started, clock = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
-        write_json(run.record(stage.name), {"stage": stage.name, "state": "started", "started": started})
+        write_json(run.record(stage.name), {"stage": stage.name, "started": started})
         say(f"{stage.name}: starts ({reason})" if reason != "not done before" else f"{stage.name}: starts")
-        stage.work()
+        for name in stage.outputs:
+            self.seen.pop(name, None)
+        try:
+            notes = stage.work(self._cache(stage.name, declared))
+        except DamagedFile as error:
+            self._forget(error.path)
+            raise
         seconds = time.monotonic() - clock
-        made = {name: fingerprint(run.artefact(name)) for name in stage.outputs}
+        made = {name: self._look(name) for name in stage.outputs}
         absent = [name for name, found in made.items() if found is None]
         if absent:
             raise RuntimeError(f"stage {stage.name} ended without writing {', '.join(absent)}")
-        record = {
-            "stage": stage.name,
-            "state": "done",
-            "version": stage.version,
-            "settings": dict(stage.settings),
-            "facts": dict(stage.facts),
-            "inputs": inputs,
-            "outputs": made,
-            "provenance": Provenance.of_now(started, seconds).as_dict(),
-        }
-        write_json(run.record(stage.name), record)
+        about = Provenance.of_now(started, seconds)
+        record = Record(stage=stage.name, **declared, outputs=made, notes=_plain(notes or {}), provenance=about)  # type: ignore[arg-type]
+        write_json(run.record(stage.name), asdict(record))
+        shutil.rmtree(run.cache(stage.name), ignore_errors=True)
         say(f"{stage.name}: done in {seconds:.1f} s")
-    return StageResult(stage.name, False, seconds, outputs)
+        return StageResult(stage.name, False, seconds, self._paths(stage))
+
+    def _cache(self, name: str, declared: Mapping[str, Any]) -> Path:
+        """A folder to resume in, for exactly this declaration: what was begun under another is removed."""
+        plain = {part: value for part, value in declared.items() if part not in ("inputs", "outside")}
+        content = [
+            [place, artefact, [[file, *state.content()] for file, state in (found or {}).items()]]
+            for place in ("inputs", "outside")
+            for artefact, found in declared[place].items()
+        ]
+        own = self.run_folder.cache(name) / digest(plain, content)[:16]
+        if own.parent.is_dir():
+            for other in own.parent.iterdir():
+                if other != own:
+                    shutil.rmtree(other, ignore_errors=True)
+        return own
+
+    def _forget(self, path: Path) -> None:
+        """Take the "done" from the stage that wrote `path`."""
+        for artefact, producer in self.producer.items():
+            place = self.run_folder.artefact(artefact).resolve()
+            if path.resolve() == place or place in path.resolve().parents:
+                self.seen.pop(artefact, None)
+                write_json(self.run_folder.record(producer), {"stage": producer, "damaged": path.name})

@@ -1,0 +1,178 @@
+"""Running the stages of a run folder: one, or all of them."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from unibrain.errors import InputError
+from unibrain.pipeline.backbone_source import BackboneSource
+from unibrain.pipeline.settings import Settings, read_settings, write_settings
+from unibrain.pipeline.stages import STAGES, declare
+from unibrain.workspace.fingerprints import Fingerprint
+from unibrain.workspace.run_folder import RunFolder
+from unibrain.workspace.stages import Chain, StageResult, read_record
+
+_FIRST = ("simulate", "prepare")
+
+
+def kept_settings(run: RunFolder) -> Settings:
+    """Settings that the run folder holds; the defaults in a folder in which nothing was done.
+
+    Raises
+    ------
+    InputError
+        If its ``settings.toml`` is wrong, or lost or emptied after stages have run.
+    """
+    kept = read_settings(run.settings) if run.settings.exists() else Settings()
+    done = [name for name in STAGES if read_record(run, name) is not None]
+    if done and not kept.model_fields_set:
+        raise InputError(
+            f"{run.settings}: it is missing or empty, and {done[-1]} was run with other settings. Put it back, or run "
+            f"`unibrain run SETTINGS --out {run.root}` with your own file."
+        )
+    return kept
+
+
+def run_one(
+    name: str,
+    run: RunFolder,
+    settings: Settings,
+    backbone: BackboneSource | None = None,
+    with_earlier: bool = False,
+    *,
+    audit_betas: bool | None = None,
+) -> StageResult:
+    """Run one stage, and keep the settings in the run folder for the stages after it.
+
+    Parameters
+    ----------
+    name : str
+        One of `STAGES`.
+    run : RunFolder
+    settings : Settings
+    backbone : BackboneSource, optional
+        By default that of the settings, on the best device.
+    with_earlier : bool
+        First run the stages above it that are not up to date, instead of refusing.
+    audit_betas : bool, optional
+        Of the stage `audit`: whether to read the betas of all sessions again; by default as it did last.
+
+    Returns
+    -------
+    StageResult
+
+    Raises
+    ------
+    InputError
+        If the input is wrong or missing, a stage above is not up to date, or another run works in the folder.
+    """
+    if name == "simulate" and settings.simulate is None:
+        settings = settings.changed("simulate", {}, where=str(run.settings))
+    if name not in _FIRST and not run.begun and not (with_earlier and run.settings.exists()):
+        raise InputError(
+            f"{run.root}: there is no run in this folder. Check the path, or begin with `unibrain prepare`, "
+            "`unibrain import` or `unibrain simulate`."
+        )
+    asked = True if name == "audit" and audit_betas is None and not run.artefact("audit").exists() else audit_betas
+    stages = declare(run, settings, backbone, asked if name == "audit" else None)
+    with run.lock():
+        _check_source(run, settings)
+        return Chain(run, stages).run(name, with_earlier, lambda: write_settings(run.settings, settings))
+
+
+def run_all(run: RunFolder, settings: Settings, backbone: BackboneSource | None = None) -> tuple[StageResult, ...]:
+    """Run every stage; skip what is up to date.
+
+    Parameters
+    ----------
+    run : RunFolder
+    settings : Settings
+        Scans are simulated if its ``simulate`` is there, and then audited as well: it takes a second.
+    backbone : BackboneSource, optional
+        By default that of the settings, on the best device. It is loaded once.
+
+    Returns
+    -------
+    tuple of StageResult
+
+    Raises
+    ------
+    InputError
+        If the input is wrong or missing, or another run works in the folder.
+    """
+    backbone = backbone or BackboneSource()
+    simulated = settings.simulate is not None
+    audit = True if simulated and not run.artefact("audit").exists() else None
+    names = [stage.name for stage in declare(run, settings, backbone, audit)]
+    results, seen = [], dict[str, Fingerprint]()
+    with run.lock():
+        _check_source(run, settings)
+        write_settings(run.settings, settings)
+        for name in names:
+            # Declared anew for each: what the audit reads depends on what is there by then.
+            stages = declare(run, settings, backbone, audit if name == "audit" else None)
+            results.append(Chain(run, stages, seen).run(name))
+    return tuple(results)
+
+
+def _check_source(run: RunFolder, settings: Settings) -> None:
+    """Refuse to replace a run on scans of one kind by a run on scans of another."""
+    record = read_record(run, "prepare")
+    if record is None:
+        return
+    kinds = {"custom": "your own data", "nsd": "NSD's files", "simulate": "a simulated subject"}
+    before = "custom" if "custom" in record.settings else "simulate" if "nsd" in record.inputs else "nsd"
+    now = "custom" if settings.custom is not None else "simulate" if settings.simulate is not None else "nsd"
+    if before != now:
+        raise InputError(
+            f"{run.root}: this folder holds a run on {kinds[before]}, which one on {kinds[now]} would replace. Choose "
+            "another folder, or remove this one."
+        )
+
+
+def write_weights(
+    run: RunFolder, latent: str, path: Path, targets: str = ":", regions: Sequence[str] | None = None
+) -> tuple[int, int]:
+    """Write the ridge weights of some dimensions of a latent, and some voxels.
+
+    Parameters
+    ----------
+    run : RunFolder
+        With a fitted decoder.
+    latent : str
+    path : pathlib.Path
+        An ``.npy`` file.
+    targets : str
+        ``"start:stop"`` in the flattened latent; either may be left out.
+    regions : sequence of str, optional
+        Regions whose voxels are written, in the order of the subject's voxels; all voxels by default.
+
+    Returns
+    -------
+    tuple of int
+        Number of voxels and of dimensions.
+
+    Raises
+    ------
+    InputError
+        If nothing is fitted, the decoder is not of this subject any more, or a name or range is wrong.
+    """
+    from unibrain.regression import BrainDecoder, export_weights
+    from unibrain.scans import load_subject
+
+    found = re.fullmatch(r"(\d{0,9}):(\d{0,9})", targets)
+    if found is None:
+        raise InputError(f"targets is {targets!r}, and has to be start:stop, such as 0:768.")
+    start, stop = (int(text) if text else None for text in found.groups())
+    with run.lock():
+        Chain(run, declare(run, kept_settings(run))).require("fit")
+        decoder = BrainDecoder.load(run.artefact("decoder") / "decoder.safetensors")
+        subject = load_subject(run.artefact("subject"))
+    absent = [name for name in regions or () if name not in subject.regions]
+    if absent:
+        raise InputError(
+            f"{run.artefact('subject')}: there is no region {absent[0]}. Choose among {', '.join(subject.regions)}."
+        )
+    masks = None if regions is None else {name: subject.regions[name] for name in regions}
+    weights = export_weights(decoder, latent, slice(start, stop), regions=masks, path=path)
+    return weights.shape[0], weights.shape[1]
