@@ -1,14 +1,28 @@
 import json
 import math
+from functools import partial
 
 import numpy as np
 import pytest
 
 from unibrain.errors import InputError
-from unibrain.evaluation import Score, Scores, evaluate, format_table, load_scores, save_scores
+from unibrain.evaluation import (
+    METRICS,
+    Measure,
+    Metric,
+    Score,
+    Scores,
+    UnavailableError,
+    evaluate,
+    format_table,
+    load_scores,
+    save_scores,
+)
 from unibrain.evaluation.captions import meteor, rouge
+from unibrain.evaluation.evaluate import derangements
 from unibrain.evaluation.identification import two_way_identification
-from unibrain.evaluation.pixels import pixel_correlation, structural_similarity
+from unibrain.evaluation.metrics import on_pictures
+from unibrain.evaluation.pictures import pixel_correlation, structural_similarity
 from unibrain.evaluation.wordnet import bundled_synonyms
 from unibrain.reconstruction.decoded import Decoded
 from unibrain.stimuli.stimuli import Stimuli
@@ -22,7 +36,8 @@ class BagOfWords:
 
     name = "toy"
 
-    def caption_embeddings(self, captions):
+    def embed(self, kind, captions):
+        assert kind == "caption"
         return np.array([[caption.split().count(word) for word in WORDS] for caption in captions], np.float32)
 
 
@@ -50,13 +65,13 @@ def scores(world):
         stimuli,
         BagOfWords(),
         simulated=True,
-        latent_accuracy=[("z_image", "all", 0.25), ("c_text", "V1", math.nan)],
+        region_accuracy=[("z_image", "all", 0.25), ("c_text", "V1", math.nan)],
     )
 
 
 def test_names_and_order(scores):
     assert [score.name for score in scores.scores] == NAMES
-    assert [score.about for score in scores.scores] == ["picture"] * 3 + ["caption"] * 4
+    assert [score.kind for score in scores.scores] == ["picture"] * 3 + ["caption"] * 4
     assert scores.stimulus_ids == (30, 10, 50, 20, 70, 60, 5, 40)
     assert scores.simulated
     assert all(score.images == 8 and score.higher_is_better for score in scores.scores)
@@ -65,7 +80,7 @@ def test_names_and_order(scores):
 def test_values_are_those_of_the_metrics(world, scores):
     decoded, stimuli, seen = world
     true = [captions[:2] for captions in stimuli.captions(decoded.stimulus_ids)]
-    embed = BagOfWords().caption_embeddings
+    embed = partial(BagOfWords().embed, "caption")
     means = np.array([embed(captions).mean(axis=0) for captions in true])
     expected = {
         "pixcorr": pixel_correlation(seen, decoded.pictures),
@@ -98,11 +113,75 @@ def test_controls_are_near_chance_and_far_below_the_scores(scores):
 
 def test_the_seed_decides_the_control_and_nothing_else(world, scores):
     decoded, stimuli, _ = world
-    again = evaluate(decoded, stimuli, BagOfWords(), simulated=True)
     other = evaluate(decoded, stimuli, BagOfWords(), simulated=True, seed=1)
-    assert [s.control for s in again.scores] == [s.control for s in scores.scores]
     assert [s.value for s in other.scores] == [s.value for s in scores.scores]
     assert other["pixcorr"].control != scores["pixcorr"].control
+
+
+def test_a_metric_is_a_row_of_the_table(world):
+    """What to add for a metric: a function and its row."""
+    decoded, stimuli, seen = world
+
+    def brightness_error(seen, decoded):
+        return np.abs(seen.mean(axis=(1, 2, 3)) - decoded.mean(axis=(1, 2, 3)))
+
+    def never(items):
+        raise UnavailableError("the moon is needed")
+
+    rows = (
+        Metric("bright", "Brightness", "Bright", "picture", "?", "...", on_pictures(brightness_error), False, (0, 255)),
+        Metric("never", "Never", "Never", "caption", "?", "...", never),
+        Metric(
+            "noted", "Noted", "Noted", "caption", "?", "...", lambda items: Measure(lambda order: order / 7, "so it is")
+        ),
+        Metric(
+            "count",
+            "Count",
+            "Count",
+            "latent",
+            "?",
+            "...",
+            lambda predicted, true: {n: len(predicted[n]) for n in true},
+        ),
+    )
+    latents = {"toy": np.zeros((8, 3))}
+    found = evaluate(
+        decoded,
+        stimuli,
+        BagOfWords(),
+        simulated=False,
+        predicted=latents,
+        latents=latents,
+        region_accuracy=[("toy", "V1", 0.5), ("toy", "all", -1.0)],
+        metrics={row.name: row for row in rows},
+    )
+    np.testing.assert_allclose(found["bright"].per_image, brightness_error(seen, decoded.pictures))
+    assert not found["bright"].higher_is_better
+    assert (found["never"].value, found["never"].note) == (None, "the moon is needed")
+    assert (found["noted"].value, found["noted"].note) == (0.5, "so it is")
+    # The decoder's own accuracy stands before that of regions, and is not replaced by a fit to them.
+    assert found.latent_accuracy == (("toy", "all", 8.0), ("toy", "V1", 0.5))
+    assert "Brightness  (lower)" in format_table(found)
+
+
+def test_every_metric_is_explained():
+    for name, metric in METRICS.items():
+        assert name == metric.name
+        assert metric.question.endswith("?")
+        assert len(metric.explanation) > 50
+        assert metric.bounds[0] < metric.bounds[1]
+
+
+def test_ties_are_said_beside_the_number(world):
+    decoded, stimuli, _ = world
+    alike = Decoded(decoded.stimulus_ids, decoded.pictures, ("a car",) * 8)
+    twins = Stimuli(
+        stimuli.stimulus_ids, dict.fromkeys(stimuli.captions_by_id, ("a car",)), stimuli.read_pictures, "toy stimuli"
+    )
+    found = evaluate(alike, twins, BagOfWords(), simulated=True)
+    assert found["two_way_caption"].value == 0
+    assert "56 of 56 comparisons are ties, which count as losses: chance is 0.000" in found["two_way_caption"].note
+    assert found["two_way_picture"].note == ""
 
 
 def test_a_picture_of_one_colour_counts_as_zero(world):
@@ -130,7 +209,7 @@ def test_a_single_image_has_scores_but_no_control(world):
 def test_without_the_network_the_cell_says_how_to_get_it(world, monkeypatch):
     import sys
 
-    monkeypatch.setattr(sys.modules["unibrain.evaluation.evaluate"], "network_is_installed", lambda: False)
+    monkeypatch.setattr(sys.modules["unibrain.evaluation.metrics"], "network_is_installed", lambda: False)
     decoded, stimuli, _ = world
     score = evaluate(decoded, stimuli, BagOfWords(), simulated=True)["two_way_picture"]
     assert score.value is None
@@ -140,7 +219,7 @@ def test_without_the_network_the_cell_says_how_to_get_it(world, monkeypatch):
 def test_bad_input(world):
     decoded, stimuli, _ = world
     nothing = Decoded(decoded.stimulus_ids[:0], decoded.pictures[:0], ())
-    with pytest.raises(InputError, match="0 decoded images"):
+    with pytest.raises(InputError, match="no decoded images"):
         evaluate(nothing, stimuli, BagOfWords(), simulated=True)
     stranger = Decoded(np.array([99]), decoded.pictures[:1], decoded.captions[:1])
     with pytest.raises(InputError, match="image id 99"):
@@ -167,17 +246,30 @@ def test_scores_json_has_what_a_reader_needs_and_comes_back(tmp_path, scores):
     assert [entry.name for entry in path.parent.iterdir()] == ["scores.json"]
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": 1, "metrics": []}', '{"format": 99}'])
-def test_a_damaged_scores_file_is_named(tmp_path, text):
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        *((text, "Evaluate again") for text in ("", "[]", "{}", "[" * 100_000, '{"format": 2, "metrics": []}')),
+        ('{"format": 1}', "another version"),
+        (None, "no scores yet"),
+    ],
+)
+def test_wrong_scores_files(tmp_path, text, named):
     path = tmp_path / "scores.json"
-    path.write_text(text)
-    with pytest.raises(InputError, match=r"scores\.json.*evaluate again"):
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(InputError, match=rf"scores\.json: .*{named}"):
         load_scores(path)
 
 
-def test_a_missing_scores_file_is_named(tmp_path):
-    with pytest.raises(InputError, match=r"scores\.json: there is no such file"):
-        load_scores(tmp_path / "scores.json")
+def test_one_line_and_a_frame(scores):
+    assert "\n" not in repr(scores)
+    assert len(repr(scores)) < 250
+    assert repr(Score("ssim", "SSIM", "picture", 0.41, None, 3, True)) == "Score(ssim 0.410, control -, 3 images)"
+    frame = scores.to_frame()
+    assert list(frame.index) == NAMES
+    assert frame.loc["pixcorr", "value"] == scores["pixcorr"].value
+    assert frame["value"].dtype == float
 
 
 def test_the_table_shows_value_control_number_and_simulation():
@@ -198,3 +290,22 @@ def test_the_table_shows_value_control_number_and_simulation():
     assert ["METEOR", "(higher)", "-", "-", "120", "[1]"] in [line.split() for line in lines]
     assert "[1] install WordNet" in lines
     assert "SIMULATED" not in format_table(Scores((), (), (), simulated=False))
+
+
+@pytest.mark.parametrize("n", [2, 3, 5, 120])
+def test_nothing_stays_in_its_place_and_nothing_is_lost(n):
+    orders = derangements(n, 20, seed=4)
+    assert orders.shape == (20, n)
+    assert not (orders == np.arange(n)).any()
+    np.testing.assert_array_equal(np.sort(orders, axis=1), np.tile(np.arange(n), (20, 1)))
+
+
+def test_every_derangement_is_equally_likely():
+    orders, counts = np.unique(derangements(4, 9000, seed=0), axis=0, return_counts=True)
+    assert len(orders) == 9  # the number of derangements of four items
+    assert (abs(counts - 1000) < 5 * np.sqrt(1000)).all()
+
+
+def test_one_item_cannot_be_shuffled():
+    with pytest.raises(ValueError, match="1 items"):
+        derangements(1, 1, seed=0)

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unibrain.evaluation.identification import correlations, identify, two_way_identification
+from unibrain.evaluation.identification import correlations, count_ties, identify, two_way_identification
 
 
 def slow_identification(true, decoded):
@@ -43,25 +43,35 @@ def test_perfect_is_one_and_chance_is_one_half():
     assert abs(chance.mean() - 0.5) < 4 * chance.std() / np.sqrt(200)
 
 
-def test_a_tie_fails():
+def test_a_tie_fails_and_is_counted():
     features = np.array([[1.0, 2, 3], [1, 2, 3], [3, 1, 0]])
     np.testing.assert_array_equal(two_way_identification(features, features), [0.5, 0.5, 1.0])
+    assert count_ties(correlations(features, features)) == 2
+
+
+def test_equal_features_tie_wherever_they_stand():
+    # A matrix product rounds by position, so equal items could win or lose by the last bit.
+    random = np.random.default_rng(5)
+    true = np.repeat(random.normal(size=(40, 700)).astype(np.float32), 2, axis=0)
+    decoded = (true + random.normal(size=(80, 700))).astype(np.float32)
+    similarity = correlations(true, decoded)
+    assert count_ties(similarity) == 80
+    assert identify(similarity).max() <= 78 / 79
 
 
 @pytest.mark.parametrize("value", [0.1, np.float32(0.3), 7.0])
-def test_constant_features_fail(value):
+def test_constant_features_fail_and_are_no_tie(value):
     random = np.random.default_rng(3)
     true = random.normal(size=(5, 1000))
     decoded = true.copy()
     decoded[2] = value
     np.testing.assert_array_equal(two_way_identification(true, decoded), [1, 1, 0, 1, 1])
+    assert count_ties(correlations(true, decoded)) == 0
 
 
-def test_one_image_cannot_be_told_apart():
-    with pytest.raises(ValueError, match="at least two"):
-        two_way_identification(np.ones((1, 3)), np.ones((1, 3)))
-
-
-def test_features_of_other_widths_are_refused():
-    with pytest.raises(ValueError, match="4 true and 5 decoded"):
-        correlations(np.ones((2, 4)), np.ones((2, 5)))
+@pytest.mark.parametrize(
+    ("true", "decoded", "named"), [((1, 3), (1, 3), "at least two"), ((4, 4), (4, 5), "4 true and 5")]
+)
+def test_features_that_cannot_be_compared(true, decoded, named):
+    with pytest.raises(ValueError, match=named):
+        two_way_identification(np.ones(true), np.ones(decoded))

@@ -5,8 +5,15 @@ import pytest
 
 from unibrain.errors import InputError
 from unibrain.evaluation import captions
-from unibrain.evaluation.synonym_source import WORDNET_HINT, choose_synonyms
-from unibrain.evaluation.wordnet import DEBIAN_FOLDER, SynonymTable, bundled_synonyms, full_wordnet, synonym_names
+from unibrain.evaluation.wordnet import (
+    DEBIAN_FOLDER,
+    WORDNET_HINT,
+    SynonymTable,
+    bundled_synonyms,
+    choose_synonyms,
+    full_wordnet,
+    synonym_names,
+)
 
 needs_wordnet = pytest.mark.skipif(
     not (DEBIAN_FOLDER / "data.noun").is_file(), reason="WordNet is not installed (wordnet-base)"

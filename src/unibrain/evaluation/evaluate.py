@@ -7,11 +7,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unibrain.errors import InputError
-from unibrain.evaluation.metrics import METRICS, CaptionEmbedder, Comparison, Metric, UnavailableError
+from unibrain.evaluation.metrics import METRICS, Comparison, Metric, UnavailableError
 from unibrain.evaluation.scores import Score, Scores
 from unibrain.workspace.progress import track
 
 if TYPE_CHECKING:
+    from unibrain.backbone import Backbone
     from unibrain.latents import Latents
     from unibrain.reconstruction import Decoded
     from unibrain.stimuli import Stimuli
@@ -23,7 +24,7 @@ _SHUFFLED_PAIRS = 4000  # enough for a control within a hundredth; keeps 982 lar
 def evaluate(
     decoded: "Decoded",
     stimuli: "Stimuli",
-    backbone: CaptionEmbedder,
+    backbone: "Backbone",
     *,
     simulated: bool,
     seed: int = 0,
@@ -40,8 +41,8 @@ def evaluate(
         One picture and caption per image, or one of the two kinds only.
     stimuli : Stimuli
         The pictures that were seen and their captions; all ids of `decoded` must be in it.
-    backbone : CaptionEmbedder
-        Its CLIP text encoder embeds captions for their two-way identification.
+    backbone : Backbone
+        It embeds captions for their two-way identification; no other member is used.
     simulated : bool
         Whether the scans were simulated; carried along to wherever the numbers are shown.
     seed : int

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,9 @@ from unibrain.evaluation.pictures import (
 from unibrain.evaluation.wordnet import choose_synonyms
 from unibrain.regression.accuracy import latent_accuracy
 
+if TYPE_CHECKING:
+    from unibrain.backbone import Backbone
+
 Kind = Literal["picture", "caption", "latent"]
 Captions = Sequence[str]
 References = Sequence[Sequence[str]]
@@ -28,19 +31,6 @@ References = Sequence[Sequence[str]]
 
 class UnavailableError(Exception):
     """A metric cannot be computed here; the message says why and what to do. The score then has no value."""
-
-
-class CaptionEmbedder(Protocol):
-    """The part of a backbone that metrics need."""
-
-    @property
-    def name(self) -> str:
-        """Name of the backbone."""
-        ...
-
-    def caption_embeddings(self, captions: Sequence[str]) -> NDArray[np.float32]:
-        """CLIP embedding of each caption, shape (n, width)."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -56,14 +46,14 @@ class Comparison:
         True captions of each image.
     captions : sequence of n str, or None
         Decoded captions; None if none were decoded.
-    backbone : CaptionEmbedder
+    backbone : Backbone
     """
 
     seen: NDArray[np.uint8]
     pictures: NDArray[np.uint8] | None
     references: References
     captions: Captions | None
-    backbone: CaptionEmbedder
+    backbone: "Backbone"
 
     @cached_property
     def resized(self) -> NDArray[np.uint8]:

@@ -7,7 +7,15 @@ from skimage.color import rgb2gray
 from skimage.metrics import structural_similarity as skimage_ssim
 
 from unibrain.errors import InputError
-from unibrain.evaluation.pixels import at_size, pixel_correlation, structural_similarity
+from unibrain.evaluation import pictures
+from unibrain.evaluation.pictures import (
+    _load_network,
+    at_size,
+    network_is_installed,
+    picture_features,
+    pixel_correlation,
+    structural_similarity,
+)
 
 
 @pytest.fixture(scope="module")
@@ -68,19 +76,66 @@ def test_pictures_that_fit_are_not_copied(pair):
     assert at_size(pair[0], 60, 80) is pair[0]
 
 
-def test_pictures_below_the_window_are_refused(pair):
-    with pytest.raises(InputError, match="10 x 80 pixels, expected at least 11 x 11"):
-        structural_similarity(pair[0][:, :10], pair[1][:, :10])
-
-
 @pytest.mark.parametrize(
-    ("decoded", "message"),
+    ("metric", "seen", "decoded", "named"),
     [
-        (np.zeros((3, 60, 80, 3)), "float64"),
-        (np.zeros((3, 60, 80), np.uint8), r"shape \(3, 60, 80\)"),
-        (np.zeros((2, 60, 80, 3), np.uint8), "3 seen and 2 decoded"),
+        (structural_similarity, (3, 10, 80, 3), (3, 10, 80, 3), "10 x 80 pixels"),
+        (pixel_correlation, (3, 60, 80, 3), (3, 60, 80), r"shape \(3, 60, 80\)"),
+        (pixel_correlation, (3, 60, 80, 3), (2, 60, 80, 3), "3 seen and 2 decoded"),
     ],
 )
-def test_other_arrays_are_refused(pair, decoded, message):
-    with pytest.raises(InputError, match=message):
-        pixel_correlation(pair[0], decoded)
+def test_wrong_arrays(metric, seen, decoded, named):
+    with pytest.raises(InputError, match=named):
+        metric(np.zeros(seen, np.uint8), np.zeros(decoded, np.uint8))
+
+
+def test_floating_point_pictures_are_refused(pair):
+    with pytest.raises(InputError, match="float64"):
+        pixel_correlation(pair[0], pair[1] / 255)
+
+
+needs_network = pytest.mark.skipif(
+    not network_is_installed(), reason="EfficientNet-lite0 is not installed (extra demo)"
+)
+
+
+def square(picture):
+    side = min(picture.shape[:2])
+    top, left = (picture.shape[0] - side) // 2, (picture.shape[1] - side) // 2
+    return picture[None, top : top + side, left : left + side]
+
+
+@pytest.fixture(scope="module")
+def photographs():
+    """A cat, a cup of coffee, a person: uint8 (3, 256, 256, 3)."""
+    return np.concatenate([at_size(square(p), 256, 256) for p in (data.chelsea(), data.coffee(), data.astronaut())])
+
+
+@needs_network
+def test_the_network_names_a_cat_and_a_cup(photographs):
+    """ImageNet classes, so weights, value range and layer are the right ones."""
+    import torch
+
+    logits = _load_network()._fc(torch.from_numpy(picture_features(photographs)))
+    cat, cup, _ = logits.argmax(1).tolist()
+    assert cat in range(281, 286)  # tabby, tiger cat, Persian, Siamese, Egyptian cat
+    assert cup in (504, 967, 968)  # mug, espresso, cup
+    assert logits.softmax(1)[1].max() > 0.9
+
+
+@needs_network
+def test_features_are_those_of_the_picture_whatever_its_size_and_batch(photographs):
+    large = picture_features(photographs, batch_size=2)
+    assert large.shape == (3, 1280)
+    assert large.dtype == np.float32
+    np.testing.assert_allclose(picture_features(photographs[2:]), large[2:], atol=1e-4)
+    small = picture_features(at_size(photographs, 112, 112))
+    similarity = np.corrcoef(large, small)[:3, 3:]
+    others = similarity[~np.eye(3, dtype=bool)]
+    assert np.diag(similarity).min() > 0.5 > others.max()
+
+
+def test_without_the_network_the_message_says_how_to_install_it(monkeypatch, photographs):
+    monkeypatch.setattr(pictures, "find_spec", lambda name: None)
+    with pytest.raises(InputError, match=r'pip install "unibrain\[demo\]"'):
+        picture_features(photographs)
