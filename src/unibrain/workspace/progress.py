@@ -4,29 +4,56 @@ import os
 import sys
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, Literal, TypeVar
 
 from unibrain.errors import InputError
 
 _VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+_MOST_THREADS = 4096
+_SLOW = 30.0
+"""Seconds between two lines of a bar in a log."""
 
 T = TypeVar("T")
 
 
+class _Screen:
+    """What this process shows on standard error: there is one, as there is one standard error."""
+
+    mode: Literal["quiet", "normal", "verbose"] = "normal"
+    bars: list[Any]
+
+    def __init__(self) -> None:
+        self.bars = []
+
+
+_screen = _Screen()
+
+
+def show(mode: Literal["quiet", "normal", "verbose"]) -> None:
+    """Choose what is shown: nothing but errors; lines, and bars on a terminal; or bars in a log as well."""
+    _screen.mode = mode
+
+
 def say(message: str) -> None:
     """Write one line to standard error, without breaking a progress bar that is being drawn."""
-    if "tqdm" in sys.modules:
-        from tqdm import tqdm
-
-        tqdm.write(message, file=sys.stderr)
+    if _screen.mode == "quiet":
+        return
+    if _screen.bars:
+        _screen.bars[-1].write(message, file=sys.stderr)
     else:
         print(message, file=sys.stderr, flush=True)
+
+
+def end_bars() -> None:
+    """Leave the line of bars that an error has cut short, so that its message starts a line of its own."""
+    while _screen.bars:
+        _screen.bars.pop().close()
 
 
 def track(
     iterable: Iterable[T], description: str, total: int | None = None, unit: str = "it"
 ) -> Generator[T, None, None]:
-    """Iterate with a progress bar on standard error.
+    """Iterate with a progress bar on standard error, if somebody looks: on a terminal.
 
     Parameters
     ----------
@@ -44,17 +71,27 @@ def track(
     object
         The items of `iterable`.
     """
+    seen = sys.stderr is not None and sys.stderr.isatty()
+    if _screen.mode == "quiet" or not (seen or _screen.mode == "verbose"):
+        yield from iterable
+        return
     from tqdm import tqdm
 
-    yield from tqdm(
+    bar = tqdm(
         iterable,
         desc=f"{description:<24}",
         total=total,
         unit=f" {unit}",
         file=sys.stderr,
         dynamic_ncols=True,
-        mininterval=0.5,
+        mininterval=0.5 if seen else _SLOW,
     )
+    _screen.bars.append(bar)
+    try:
+        yield from bar
+    finally:
+        _screen.bars = [other for other in _screen.bars if other is not bar]
+        bar.close()
 
 
 @contextmanager
@@ -80,12 +117,14 @@ def limit_threads(threads: int | None) -> None:
     Raises
     ------
     InputError
-        If `threads` is below 1.
+        If `threads` is below 1, or beyond what any machine has.
     """
     if threads is None:
         return
-    if threads < 1:
-        raise InputError(f"threads is {threads}, expected at least 1: leave it out to use all processors")
+    if not 1 <= threads <= _MOST_THREADS:
+        raise InputError(
+            f"threads is {str(threads)[:20]}, and has to be from 1 to {_MOST_THREADS}. Leave it out to use all processors."
+        )
     for variable in _VARIABLES:
         os.environ[variable] = str(threads)
     if "torch" in sys.modules:
