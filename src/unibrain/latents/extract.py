@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -136,10 +136,12 @@ class _Plan:
         caption_seed: int,
     ) -> None:
         self.ids = np.asarray(stimulus_ids, dtype=np.int64)
-        allowed = {"caption": (caption, CaptionUse), "caption_context": (caption_context, ContextUse)}
-        for option, (value, choices) in allowed.items():
-            if value not in choices.__args__:
-                raise InputError(f"{option} is {value!r}: choose one of {', '.join(choices.__args__)}")
+        for option, value, choices in (
+            ("caption", caption, get_args(CaptionUse)),
+            ("caption_context", caption_context, get_args(ContextUse)),
+        ):
+            if value not in choices:
+                raise InputError(f"{option} is {value!r}: choose one of {', '.join(choices)}")
         if self.ids.ndim != 1 or len(self.ids) == 0:
             raise InputError("there is no image to encode: name at least one stimulus id")
         if batch_size < 1:

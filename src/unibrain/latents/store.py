@@ -537,13 +537,18 @@ class LatentWriter:
                     os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
             return array.reshape(n, -1)
         import zarr
+        from zarr.codecs import BytesCodec
 
         width = int(np.prod(shape))
         chunks = (max(1, min(CHUNK[0], n)), max(1, min(CHUNK[1], width)))
         group = zarr.open_group(str(self.unfinished / ZARR), mode="a", zarr_format=3)
-        little = zarr.codecs.BytesCodec(endian="little")
         return group.create_array(
-            name, shape=(n, width), chunks=chunks, dtype=self._dtype, compressors=None, serializer=little
+            name,
+            shape=(n, width),
+            chunks=chunks,
+            dtype=self._dtype,
+            compressors=None,
+            serializer=BytesCodec(endian="little"),
         )
 
     def write_rows(self, start: int, values: Mapping[str, NDArray[Any]]) -> None:

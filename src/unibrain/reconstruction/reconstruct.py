@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,8 +22,7 @@ from unibrain.workspace.progress import progress_bar
 if TYPE_CHECKING:
     from unibrain.backbone import Backbone
 
-T = TypeVar("T")
-PerKind = T | Mapping[str, T] | None
+PerKind: TypeAlias = float | Mapping[str, float] | None
 """One value for all kinds of items, or one for some of them; None, or what is left out: the backbone's own."""
 
 KINDS = ("picture", "caption")
@@ -61,11 +60,11 @@ def reconstruct(
     *,
     kinds: Collection[str] | None = None,
     use: Collection[str] | None = None,
-    image_weight: PerKind[float] = None,
-    guidance_scale: PerKind[float] = None,
-    strength: PerKind[float] = None,
-    steps: PerKind[int] = None,
-    eta: PerKind[float] = None,
+    image_weight: PerKind = None,
+    guidance_scale: PerKind = None,
+    strength: PerKind = None,
+    steps: PerKind = None,
+    eta: PerKind = None,
     seed: int = 0,
     batch_size: int | None = None,
     cache: str | os.PathLike[str] | None = None,
@@ -159,8 +158,10 @@ def reconstruct(
     )
 
 
-def _sampling(backbone: "Backbone", kind: str, chosen: Mapping[str, PerKind[Any]]) -> SamplingSettings:
-    given = {name: value.get(kind) if isinstance(value, Mapping) else value for name, value in chosen.items()}
+def _sampling(backbone: "Backbone", kind: str, chosen: Mapping[str, PerKind]) -> SamplingSettings:
+    given: dict[str, Any] = {
+        name: value.get(kind) if isinstance(value, Mapping) else value for name, value in chosen.items()
+    }
     return replace(backbone.sampling(kind), **{name: value for name, value in given.items() if value is not None})
 
 
