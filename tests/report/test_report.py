@@ -1,20 +1,22 @@
 import base64
+import html
 import io
 import re
 import shutil
 import subprocess
 from dataclasses import replace
 from html.parser import HTMLParser
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from unibrain.errors import InputError
-from unibrain.evaluation.scores import Score, Scores
-from unibrain.reconstruction.decoded import Decoded
-from unibrain.report import ReportContent, write_report
-from unibrain.report.pictures import data_uri
+from unibrain.evaluation import Score, Scores
+from unibrain.reconstruction import Decoded
+from unibrain.report import Region, ReportContent, regions_of, write_report
+from unibrain.report.sections import data_uri
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 NASTY = '<script>document.title = "broken"</script> & "quoted" <b>bold</b>'
@@ -37,6 +39,7 @@ def content():
                 "two_way_picture", "Two-way identification", "picture", None, None, N, True, note="install it like this"
             ),
             Score("meteor", "METEOR", "caption", 0.4567, 0.2, N, True, METEOR),
+            Score("two_way_caption", "Two-way", "caption", 0.0, 0.0, N, True, note="24 of 72 are ties"),
         ),
         tuple(ids.tolist()),
         (("z_image", "all", 0.42), ("z_image", "V1", 0.31), ("c_text", "all", float("nan")), ("c_text", "V1", 0.07)),
@@ -55,6 +58,7 @@ def content():
         seconds={"simulate": 3.2, "reconstruct": 100.0},
         peak_memory_gb=1.75,
         limits=("A limit of this run.",),
+        regions={"all": Region(1234, 20.4), "V1": Region(56, None)},
     )
 
 
@@ -92,7 +96,7 @@ class Page(HTMLParser):
 @pytest.fixture(scope="module")
 def path(content, tmp_path_factory):
     path = tmp_path_factory.mktemp("report") / "run" / "report.html"
-    write_report(path, content)
+    write_report(content, path)
     assert [entry.name for entry in path.parent.iterdir()] == ["report.html"]
     return path
 
@@ -104,14 +108,14 @@ def page(path):
 
 @pytest.fixture(scope="module")
 def browse(path, tmp_path_factory):
-    """Open the page in headless Chromium and return what is there after its script has run."""
+    """Open the page (or another file) in headless Chromium and return what is there after its script has run."""
     if CHROMIUM is None:
         pytest.skip("Chromium is not installed (chromium)")
 
-    def open_page(state=""):
+    def open_page(state="", file=path):
         profile = tmp_path_factory.mktemp("profile")
         command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={profile}"]
-        command += ["--enable-logging=stderr", "--dump-dom", path.as_uri() + state]
+        command += ["--enable-logging=stderr", "--dump-dom", file.as_uri() + state]
         done = subprocess.run(command, capture_output=True, timeout=120, check=True)
         console = [line for line in done.stderr.decode(errors="replace").splitlines() if "CONSOLE" in line]
         return Page(done.stdout.decode("utf-8")), console
@@ -149,14 +153,14 @@ def test_a_browser_runs_no_caption(browse):
 
 
 def test_nothing_is_fetched(path, page):
-    html = path.read_text(encoding="utf-8")
+    text = path.read_text(encoding="utf-8")
     for tag, attributes in page.elements:
         for name in ("src", "href", "srcset", "data", "action", "poster"):
             target = attributes.get(name)
             if target is not None and not target.startswith(("data:", "#")):
                 assert (tag, target) == ("a", "https://arxiv.org/abs/2308.07428")
-    assert "url(" not in html
-    assert "@import" not in html
+    assert "url(" not in text
+    assert "@import" not in text
     policy = [meta["content"] for meta in page.all("meta") if meta.get("http-equiv") == "Content-Security-Policy"]
     assert policy
     assert "default-src 'none'" in policy[0]
@@ -181,10 +185,9 @@ def test_text_is_escaped(path, page):
 
 def test_simulated_data_are_called_so_and_others_are_not(content, page, tmp_path):
     assert "Simulated data. No human was scanned." in page.texts["banner"]
-    html = "".join(page.texts["top"])
-    assert "From simulated scan to picture and sentence: 9 unseen images decoded" in html
+    assert "From simulated scan to picture and sentence: 9 unseen images decoded" in page.texts["top"]
     human = replace(content, simulated=False, scores=replace(content.scores, simulated=False))
-    write_report(tmp_path / "human.html", human)
+    write_report(human, tmp_path / "human.html")
     text = (tmp_path / "human.html").read_text(encoding="utf-8")
     assert "imulated" not in text
     assert "From scan to picture and sentence: 9 unseen images decoded" in text
@@ -194,11 +197,19 @@ def test_scores_controls_and_numbers_of_images_are_shown(page):
     table = page.texts["scores"].split()
     assert {"0.444", "0.012", "0.457", "0.200", "9"} <= set(table)
     assert "install it like this" in page.texts["missing"]
+    assert "24 of 72 are ties" in page.texts["tile"]
+
+
+def test_the_page_explains_latents_and_says_that_two_samples_may_disagree(page):
+    assert "z_image" in page.texts["latents"]
+    assert "The picture starts from it" in page.texts["latents"]
+    assert "they may disagree" in page.texts["sample"]
+    assert "two samples of one scan" in page.texts["limits"]
 
 
 def test_accuracy_settings_versions_and_times_are_shown(page):
     cells = page.texts["heat"].split()
-    assert {"0.42", "0.31", "0.07", "–", "V1"} <= set(cells)
+    assert {"0.42", "0.31", "0.07", "–", "V1", "1,234", "20", "56"} <= set(cells)
     assert "NaN" not in page.texts["heat"]
     settings = page.texts["settings"].split()
     assert {"alpha", "cv", "nested.folds", "5", "seed", "3"} <= set(settings)
@@ -221,23 +232,58 @@ def test_one_image_and_no_scores_still_make_a_page(content, tmp_path):
         seconds={},
         peak_memory_gb=None,
     )
-    write_report(tmp_path / "one.html", one)
+    write_report(one, tmp_path / "one.html")
     assert Page((tmp_path / "one.html").read_text(encoding="utf-8")).ids_of_cards() == [17]
 
 
+@pytest.mark.parametrize("missing", ["pictures", "captions"])
+def test_a_page_of_one_kind_only(content, missing, tmp_path):
+    captions = ((),) * N if missing == "captions" else content.captions
+    decoded = replace(content.decoded, **{missing: None})
+    write_report(replace(content, decoded=decoded, captions=captions), tmp_path / "some.html")
+    page = Page((tmp_path / "some.html").read_text(encoding="utf-8"))
+    assert f"No {missing} were decoded" in page.texts["sample"]
+    assert len(page.all("img")) == (1 if missing == "pictures" else 2) * (N + 9)
+
+
+TELEPHONE = """<!doctype html><iframe width="400" height="900" srcdoc="{page}"></iframe><p id="cut"></p><script>
+onload = () => {{
+  const inside = document.querySelector("iframe").contentDocument;
+  const cut = [...inside.querySelectorAll(".frame *, .heat *, .curves *, .tiles *, .card *")]
+    .filter((element) => element.getClientRects().length && element.getBoundingClientRect().right > 400);
+  document.getElementById("cut").textContent = `${{inside.querySelectorAll("tr").length}} rows, cut: ${{
+    cut.map((element) => element.outerHTML.slice(0, 80)).join()}}`;
+}};
+</script>"""
+
+
+def test_nothing_is_cut_on_a_telephone(path, browse, tmp_path):
+    (tmp_path / "telephone.html").write_text(TELEPHONE.format(page=html.escape(path.read_text(encoding="utf-8"))))
+    page, _ = browse(file=tmp_path / "telephone.html")
+    assert re.fullmatch(r"\d\d rows, cut: ", page.texts["cut"])
+
+
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("change", "named"),
     [
-        (lambda c: {"seen": c.seen[:3]}, r"shape \(3, 64, 64, 3\), expected uint8 of shape \(9,"),
-        (lambda c: {"captions": c.captions[:3]}, "captions for 3 images"),
-        (lambda c: {"scores": replace(c.scores, stimulus_ids=tuple(range(9)))}, "image ids differ"),
+        (lambda c: {"seen": c.seen[:3]}, r"shape \(3, 64, 64, 3\)"),
+        (lambda c: {"captions": c.captions[:3]}, "captions for 3 of 9"),
+        (lambda c: {"scores": replace(c.scores, stimulus_ids=tuple(range(9)))}, "scores are of other images"),
         (lambda c: {"simulated": False}, "simulated=True, the report simulated=False"),
+        (lambda c: {"decoded": Decoded(np.empty(0, np.int64))}, "no decoded images"),
     ],
-    ids=["pictures", "captions", "scores", "simulated"],
 )
-def test_content_that_does_not_belong_together_is_refused(content, change, message):
-    with pytest.raises(InputError, match=message):
+def test_content_that_does_not_belong_together(content, change, named):
+    with pytest.raises(InputError, match=named):
         replace(content, **change(content))
+
+
+def test_regions_have_their_voxels_and_the_median_of_the_known_ceilings():
+    ceiling = np.array([10, np.nan, 30, 80], np.float32)
+    masks = {"V1": np.array([True, True, False, True]), "FFA": np.array([False, True, False, False])}
+    found = regions_of(SimpleNamespace(noise_ceiling=ceiling, regions=masks))
+    assert found == {"all": Region(4, 30.0), "V1": Region(3, 45.0), "FFA": Region(1, None)}
+    assert list(found) == ["all", "V1", "FFA"]
 
 
 def test_small_pictures_are_exact_and_large_ones_shrink():
