@@ -10,10 +10,8 @@ import click
 from unibrain.errors import InputError
 
 if TYPE_CHECKING:
-    from unibrain.weights.manifest import DtypeChoice, Role
-    from unibrain.weights.sources import Precision
-
-__all__ = ["weights"]
+    from unibrain.weights.manifest import DtypeChoice
+    from unibrain.weights.published import Precision, Role
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -32,26 +30,21 @@ _ROLES: dict["Role", str] = {
 
 
 def _choice_options(function: F) -> F:
-    options = (
-        click.option(
-            "--precision",
-            type=click.Choice(["fp16", "fp32"]),
-            default="fp16",
-            show_default=True,
-            help="Which published file of the flows to take: 5.1 or 10.3 GB.",
-        ),
-        click.option(
-            "--dtype",
-            type=click.Choice(["as-stored", "fp32", "bf16", "fp16"]),
-            default="as-stored",
-            show_default=True,
-            help="Precision of the converted files.",
-        ),
-        click.option("--pictures-only", is_flag=True, help="Do without Optimus, so without captions."),
-    )
-    for option in reversed(options):
-        function = option(function)
-    return function
+    function = click.option("--pictures-only", is_flag=True, help="Do without Optimus, so without captions.")(function)
+    function = click.option(
+        "--dtype",
+        type=click.Choice(["as-stored", "fp32", "bf16", "fp16"]),
+        default="as-stored",
+        show_default=True,
+        help="Precision of the converted files.",
+    )(function)
+    return click.option(
+        "--precision",
+        type=click.Choice(["fp16", "fp32"]),
+        default="fp16",
+        show_default=True,
+        help="Which published file of the flows to take: 5.1 or 10.3 GB.",
+    )(function)
 
 
 def _role_options(function: F) -> F:
@@ -82,7 +75,7 @@ def weights() -> None:
 @click.argument("name", type=click.Choice(["official"]))
 @_choice_options
 @click.option("--repository", help="Versatile Diffusion's repository on the hub, owner/name; left out: the known two.")
-@click.option("--revision", help="Commit, branch or tag of that repository; left out: main as the first fetch saw it.")
+@click.option("--revision", help="Commit, branch or tag of that repository; left out: main.")
 @click.option("--yes", is_flag=True, help="Do not ask before downloading.")
 @click.option("--replace", is_flag=True, help="Fetch and convert again, and replace what is there.")
 def fetch(
@@ -97,24 +90,24 @@ def fetch(
 ) -> None:
     """Download the published weights from the Hugging Face hub and convert them.
 
-    Repositories, licences, sizes and free disk are shown first. A stopped download is continued by the same command.
-    The hub's own variables are followed: HF_ENDPOINT, HF_HOME, HF_HUB_CACHE, HF_TOKEN, HF_HUB_OFFLINE.
+    Repositories, licences, sizes and free disk are shown first. Files that are complete are not downloaded again. The
+    hub's own variables are followed: HF_ENDPOINT, HF_HOME, HF_HUB_CACHE, HF_TOKEN, HF_HUB_OFFLINE.
     """
     from unibrain.backbone.storage import backbones_home
-    from unibrain.weights.fetch import Choice, fetch_official
+    from unibrain.weights import fetch_official, official_sources
 
     def agree(plan: str) -> bool:
         click.echo(plan)
         if yes:
             return True
         if not sys.stdin.isatty():
-            raise InputError("standard input is no terminal to ask on, expected an answer: add --yes to agree")
+            raise InputError("Standard input is no terminal to ask on. Add --yes to agree.")
         return click.confirm("Download under these licences?", default=True)
 
-    choice = Choice(precision, dtype, pictures_only, repository, revision)
-    fetched = fetch_official(choice, backbones_home(), agree=agree, replace=replace)
+    sources = official_sources(precision, pictures_only=pictures_only, repository=repository, revision=revision)
+    fetched = fetch_official(sources, backbones_home(), dtype=dtype, agree=agree, replace=replace)
     if fetched.state == "declined":
-        click.echo("nothing was downloaded")
+        click.echo("Nothing was downloaded.")
         return
     click.echo(f"{fetched.folder}{' (was there already; --replace does it again)' * (fetched.state == 'was there')}")
     if fetched.state == "converted":
@@ -146,24 +139,17 @@ def import_(
     PATH is a file, or a folder that is searched with its subfolders: plain downloads, the hub's cache or a snapshot of
     it, a folder in diffusers' format. Files are known by their published names; others are given with their option.
     """
-    from unibrain.weights.import_files import find_files
-
     if name == "small" or Path(name).name != name or name.startswith("."):
-        raise InputError(f"--name is {name!r}, expected a plain name other than small: give for example official")
+        raise InputError(f"--name is {name!r}. Give a plain name other than small, such as official.")
     given: dict[Role, Path] = {role: path for role in _ROLES if (path := files[role.replace("-", "_")]) is not None}
     if not paths and not given:
-        raise InputError(
-            "nothing to import was given, expected a folder or files: give PATH, or --flows FILE and so on"
-        )
-    found = find_files(paths, given, precision=precision, pictures_only=pictures_only)
-    for role, path in found.files.items():
-        click.echo(f"{role:<12} {path}")
-    for note in found.notes:
-        click.echo(note)
-
+        raise InputError("Nothing to import was given. Give PATH, or --flows FILE and so on.")
     from unibrain.backbone.storage import backbones_home
-    from unibrain.weights.import_files import import_backbone
+    from unibrain.weights import find_files, import_backbone
 
+    found = find_files(paths, given, precision=precision, pictures_only=pictures_only)
+    for role, path in found.items():
+        click.echo(f"{role:<12} {path}")
     click.echo(str(import_backbone(found, backbones_home(), name, dtype, replace=replace)))
     _next(name)
 
@@ -175,12 +161,16 @@ def list_() -> None:
     Each name can be given as --backbone; a folder elsewhere is given by its path.
     """
     from unibrain.backbone.storage import backbone_folder, backbones_home
-    from unibrain.weights.listing import kept_backbones, listing_table
+    from unibrain.weights import kept_backbones
+    from unibrain.workspace.disk import readable_bytes
 
     home = backbones_home()
     kept = kept_backbones([("small", backbone_folder("small"))], home)
-    click.echo(listing_table(kept))
-    if not any(one.name == "official" for one in kept):
+    width = max(len(name) for name, _, _ in kept)
+    for name, folder, about in kept:
+        size = sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
+        click.echo(f"{name:<{width}}  {readable_bytes(size):>8}  {about}\n{'':<{width}}  {folder}")
+    if not any(name == "official" for name, _, _ in kept):
         click.echo(f"official is not in {home}: unibrain weights fetch official")
 
 
@@ -192,17 +182,17 @@ def verify(name: str) -> None:
     NAME is a name from `unibrain weights list` or a folder; left out: official.
     """
     from unibrain.backbone.storage import backbone_folder
-    from unibrain.weights.verify import verify as check
+    from unibrain.weights import verify as check
 
     folder = backbone_folder(name)
     if name == "official" and not folder.exists():
-        raise InputError(f"{folder}: the official backbone is not there: unibrain weights fetch official")
+        raise InputError(f"{folder}: the official backbone is not there. Run unibrain weights fetch official.")
     manifest = check(folder)
     if manifest is None:
         click.echo(f"{folder}: keys, shapes and vocabularies are right; it has no manifest, so hashes were not checked")
         return
     for part, record in manifest.parts.items():
-        click.echo(f"{part:<8} {record.parameters / 1e6:8.1f} M numbers  {record.dtype:<9} from {record.source}")
+        click.echo(f"{part:<8} {record.parameters / 1e6:8.1f} M parameters  {record.dtype:<9} from {record.source}")
     for note in manifest.notes:
         click.echo(f"Note: {note}")
     click.echo(f"{folder}: all {len(manifest.files)} files are as they were written on {manifest.date[:10]}")

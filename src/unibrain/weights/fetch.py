@@ -1,136 +1,176 @@
-"""Fetching the official backbone: plan, ask, download, convert."""
+"""Fetching the official backbone from the Hugging Face hub: plan, ask, download, convert."""
 
-import json
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from unibrain.errors import InputError
-from unibrain.weights.download import check_content, download
-from unibrain.weights.hub import Hub
-from unibrain.weights.into_home import Convert, convert_files, fetch_record
-from unibrain.weights.manifest import MANIFEST_FILE, DtypeChoice, Manifest, Origin, Role
-from unibrain.weights.plan import Plan, check_disks, make_plan
-from unibrain.weights.sources import Precision, official_sources
-from unibrain.workspace.files import write_json
+from unibrain.weights.conversion import convert
+from unibrain.weights.manifest import DtypeChoice, Manifest, Origin, SourceFile, read_manifest
+from unibrain.weights.published import PUBLISHED_SHA256, Role, Source
+from unibrain.workspace.disk import existing_folder, free_bytes, readable_bytes, require_space
+from unibrain.workspace.files import sweep_partials
 from unibrain.workspace.progress import say
 from unibrain.workspace.run_folder import folder_lock
 
-__all__ = ["Choice", "Fetched", "fetch_official"]
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
 
-
-@dataclass(frozen=True)
-class Choice:
-    """What to fetch, and what to make of it.
-
-    Attributes
-    ----------
-    precision : {"fp16", "fp32"}
-        Which published file of the flows.
-    dtype : {"as-stored", "fp32", "bf16", "fp16"}
-        Precision of the converted files.
-    pictures_only : bool
-        Leave out what only captions need.
-    repository, revision : str, optional
-        Versatile Diffusion's repository and revision, instead of the known ones.
-    """
-
-    precision: Precision = "fp16"
-    dtype: DtypeChoice = "as-stored"
-    pictures_only: bool = False
-    repository: str | None = None
-    revision: str | None = None
+_ELSEWHERE = "fetch on a machine with internet and give its files to `unibrain weights import`"
 
 
 @dataclass(frozen=True)
 class Fetched:
-    """What a fetch has come to.
-
-    Attributes
-    ----------
-    folder : Path
-        The backbone.
-    state : {"converted", "was there", "declined"}
-    """
+    """What a fetch has come to: the backbone's folder, and whether it was made now."""
 
     folder: Path
     state: Literal["converted", "was there", "declined"]
 
 
-def _converted_bytes(plan: Plan, choice: Choice) -> int:
-    # Upper bounds: the flows' file may repeat the autoencoders and CLIP, which are kept once.
-    factor = 2 if choice.dtype == "fp32" and choice.precision == "fp16" else 1
-    return sum(item.file.size * (factor if item.role == "flows" else 1) for item in plan.all_files)
+@dataclass(frozen=True)
+class _File:
+    """One file to get, and where it came from with what is known of its content."""
+
+    path: str
+    size: int
+    cached: bool
+    origin: Origin
 
 
-def _done(folder: Path, record: Path, choice: Choice) -> bool:
-    if not (folder / MANIFEST_FILE).is_file():
-        return False
+class _RefusedError(InputError):
+    """What another repository may better: no access, no such repository, no such file."""
+
+
+@contextmanager
+def _hub(about: str, address: str) -> Iterator[None]:
+    """Turn what the hub's library raises into one sentence; keep the block to its calls."""
+    from huggingface_hub import errors, is_offline_mode
+
     try:
-        return bool(json.loads(record.read_text(encoding="utf-8")) == asdict(choice))
-    except (OSError, ValueError):
-        return False
-
-
-def _get(hub: Hub, plan: Plan) -> dict[Role, Path]:
-    found: dict[Role, Path] = {}
-    for item in plan.all_files:
-        if item.cached is not None:
-            check_content(item.cached, item.sha256)
-            found[item.role] = item.cached
-        else:
-            found[item.role] = download(hub, item.repository, item.commit, item.file, item.sha256)
-    return found
-
-
-def _check_target(folder: Path, plan: Plan, choice: Choice, replace: bool) -> None:
-    """Refuse before the download what the conversion would refuse after it."""
-    if not folder.exists():
-        return
-    if not (folder / MANIFEST_FILE).is_file():
-        raise InputError(f"{folder}: is there but holds no converted backbone, expected a free place: move it away")
-    if replace:
-        return
-    manifest = Manifest.read(folder)
-    made_of = {(source.role, Path(source.name).name, source.origin) for source in manifest.sources}
-    wanted = {
-        (str(item.role), Path(item.file.path).name, Origin(item.repository, item.commit)) for item in plan.all_files
-    }
-    if made_of != wanted or manifest.dtype != choice.dtype:
+        yield
+    except (ImportError, MemoryError):
+        raise
+    except errors.HFValidationError as error:
+        raise InputError(f"{about}: not the name of a repository. Give --repository as owner/name.") from error
+    except errors.RevisionNotFoundError as error:
+        raise _RefusedError(f"{about}: the hub at {address} knows no such revision. Check --revision.") from error
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        if is_offline_mode():
+            raise _RefusedError(
+                f"{about}: not in the hub's cache, and HF_HUB_OFFLINE forbids to ask for it. Unset it, or {_ELSEWHERE}."
+            ) from error
+        status = getattr(getattr(error, "response", None), "status_code", None)
+        if status in (401, 403, 404):
+            raise _RefusedError(
+                f"{about}: private, gated or not there (the hub at {address} answered {status}). Accept its terms on "
+                "its page and set HF_TOKEN, or name another repository with --repository."
+            ) from error
+        reason = " ".join(str(error.__cause__ or error).split())[:160]
         raise InputError(
-            f"{folder}: already holds a backbone made from other files or to another precision, expected a free place: "
-            "add --replace to replace it"
+            f"{about}: the hub at {address} gave no usable answer ({reason}). Check the connection, the proxy and "
+            f"HF_ENDPOINT, then run again (files that are complete are kept), or {_ELSEWHERE}."
+        ) from error
+
+
+def _planned(api: "HfApi", source: Source, cache: Path | None) -> dict[Role, _File]:
+    refused: list[InputError] = []
+    for repository in source.repositories:
+        for number in range(max(map(len, source.files.values()))):
+            names = {role: several[min(number, len(several) - 1)] for role, several in source.files.items()}
+            try:
+                return _listed(api, repository, source.revision, names, cache)
+            except _RefusedError as error:
+                refused.append(error)
+    raise refused[0]
+
+
+def _listed(
+    api: "HfApi", repository: str, revision: str, names: dict[Role, str], cache: Path | None
+) -> dict[Role, _File]:
+    """Look up the files of one repository, by the hub's own dry run."""
+    from huggingface_hub import is_offline_mode
+
+    found, hashes = {}, {}
+    for role, name in names.items():
+        with _hub(f"{repository}/{name} at {revision}", api.endpoint):
+            found[role] = api.hf_hub_download(repository, name, revision=revision, cache_dir=cache, dry_run=True)
+    if not is_offline_mode():
+        commit = next(iter(found.values())).commit_hash
+        with _hub(f"{repository} at {revision}", api.endpoint):
+            infos = api.get_paths_info(repository, list(names.values()), revision=commit)
+        # The hub knows the SHA-256 of its large files only.
+        hashes = {info.path: info.lfs.sha256 for info in infos if getattr(info, "lfs", None)}
+    return {
+        role: _File(
+            names[role],
+            one.file_size or 0,
+            one.is_cached,
+            Origin(
+                repository=repository,
+                revision=one.commit_hash,
+                sha256=PUBLISHED_SHA256.get(role) or hashes.get(names[role]),
+            ),
         )
+        for role, one in found.items()
+    }
+
+
+def _text(source: Source, files: dict[Role, _File]) -> list[str]:
+    origin = next(iter(files.values())).origin
+    lines = [f"{source.title}: {origin.repository} at {origin.revision[:12]}, licence {source.licence}"]
+    for file in files.values():
+        lines.append(f"  {file.path:<50} {readable_bytes(file.size):>10}{'  (in the cache)' * file.cached}")
+    return lines
+
+
+def _is_made_of(manifest: Manifest, sources: Sequence[Source]) -> bool:
+    wanted = {role: (source, names) for source in sources for role, names in source.files.items()}
+
+    def right(made: SourceFile) -> bool:
+        if made.role not in wanted or made.origin is None:
+            return False
+        source, names = wanted[made.role]  # type: ignore[index]
+        return (
+            made.origin.repository in source.repositories
+            and source.revision in ("main", made.origin.revision)
+            and made.name in [Path(name).name for name in names]
+        )
+
+    return len(manifest.sources) == len(wanted) and all(map(right, manifest.sources))
 
 
 def fetch_official(
-    choice: Choice,
+    sources: Sequence[Source],
     home: Path,
     *,
-    hub: Hub | None = None,
+    dtype: DtypeChoice = "as-stored",
     agree: Callable[[str], bool] = lambda plan: True,
     replace: bool = False,
-    convert: Convert = convert_files,
+    api: "HfApi | None" = None,
+    cache: Path | None = None,
 ) -> Fetched:
     """Download the official backbone and convert it into ``home/"official"``.
 
-    A stopped fetch is continued by the next one, from the same commits and the same byte; one that was finished is not
-    done again.
+    Files that an earlier fetch has downloaded are taken from the hub's cache; a finished fetch is not done again.
 
     Parameters
     ----------
-    choice : Choice
-    home : Path
+    sources : sequence of Source
+        See `official_sources`.
+    home : pathlib.Path
         Where backbones are kept.
-    hub : Hub, optional
-        By default as the hub's own environment variables say.
+    dtype : {"as-stored", "fp32", "bf16", "fp16"}
+        Precision of the converted files.
     agree : callable
         Is given repositories, commits, licences, sizes and disks as text, and says whether to go on.
     replace : bool
         Do it even if it was done, and replace an official backbone that was made otherwise.
-    convert : callable
-        Replaces `unibrain.weights.convert.convert`.
+    api : huggingface_hub.HfApi, optional
+        By default as the hub's own environment variables say; so is `cache`, its folder.
 
     Returns
     -------
@@ -140,31 +180,59 @@ def fetch_official(
     ------
     InputError
         If the hub refuses or cannot be reached, a disk is full, or a file is not what it should be. Nothing is left
-        half-written; what was downloaded stays in the hub's cache.
+        half-written; complete downloads stay in the hub's cache.
     """
-    hub = hub or Hub()
-    folder = home / "official"
-    record = fetch_record(home, "official")
-    if not replace and _done(folder, record, choice):
-        return Fetched(folder, "was there")
-    sources = official_sources(
-        choice.precision,
-        pictures_only=choice.pictures_only,
-        repository=choice.repository,
-        revision=choice.revision,
-    )
+    from huggingface_hub import HfApi, constants
+
+    api, folder = api or HfApi(), home / "official"
+    existing = read_manifest(folder)
+    if existing is not None and not replace:
+        if existing.dtype == dtype and _is_made_of(existing, sources):
+            return Fetched(folder, "was there")
+        raise InputError(
+            f"{folder}: a backbone made from other files or to another precision is there. Add --replace to replace it."
+        )
+    if existing is None and folder.exists():
+        raise InputError(f"{folder}: something else is there, which is never replaced. Move it away.")
     home.mkdir(parents=True, exist_ok=True)
     with folder_lock(home):
-        plan = make_plan(hub, sources, home / ".official.commits.json")
-        _check_target(folder, plan, choice, replace)
-        disks = check_disks(plan, hub.cache_folder, home, _converted_bytes(plan, choice))
-        if not agree(f"{plan.text()}\n{disks}"):
+        sweep_partials(home)
+        lines: list[str] = []
+        planned: dict[Role, _File] = {}
+        for source in sources:
+            files = _planned(api, source, cache)
+            lines += _text(source, files)
+            planned |= files
+        store = cache or Path(constants.HF_HUB_CACHE)
+        lines += _disks(planned, dtype, home, store)
+        if not agree("\n".join(lines)):
             return Fetched(folder, "declined")
-        files = _get(hub, plan)
+        paths = {}
+        for role, file in planned.items():
+            where = file.origin
+            with _hub(f"{where.repository}/{file.path}", api.endpoint):
+                paths[role] = Path(
+                    api.hf_hub_download(where.repository, file.path, revision=where.revision, cache_dir=cache)
+                )
         say(f"converting into {folder}")
-        origins = {item.role: Origin(item.repository, item.commit) for item in plan.all_files}
-        convert(files, folder, dtype=choice.dtype, origins=origins, replace=replace)
-        if not (folder / MANIFEST_FILE).is_file():
-            raise InputError(f"{folder}: conversion wrote no {MANIFEST_FILE}, expected one: run again with --replace")
-        write_json(record, asdict(choice))
+        origins = {role: file.origin for role, file in planned.items()}
+        convert(paths, folder, dtype=dtype, origins=origins, replace=replace)
     return Fetched(folder, "converted")
+
+
+def _disks(planned: dict[Role, _File], dtype: DtypeChoice, home: Path, store: Path) -> list[str]:
+    """Say what goes where, after a check that it fits."""
+    download = sum(file.size for file in planned.values() if not file.cached)
+    # An upper bound: the flows' file may repeat other parts, which are kept once.
+    wider = 2 if dtype == "fp32" and "fp16" in planned["flows"].path else 1
+    converted = sum(file.size * (wider if role == "flows" else 1) for role, file in planned.items())
+    if existing_folder(store).stat().st_dev == existing_folder(home).stat().st_dev:
+        require_space(home, download + converted, "Free some space, or set HF_HOME and UNIBRAIN_HOME to larger disks.")
+    require_space(store, download, "Free some space, or set HF_HOME to a larger disk.")
+    require_space(home, converted, "Free some space, or set UNIBRAIN_HOME to a larger disk.")
+    whole = sum(file.size for file in planned.values())
+    return [
+        f"Together {readable_bytes(whole)}, of which {readable_bytes(download)} to download.",
+        f"Disk: {readable_bytes(download)} into {store} ({readable_bytes(free_bytes(store))} free), "
+        f"{readable_bytes(converted)} into {home} ({readable_bytes(free_bytes(home))} free).",
+    ]

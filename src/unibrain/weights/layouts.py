@@ -1,177 +1,195 @@
-"""From the keys of the published layouts to ours, part by part. Tensors are carried along, never copied."""
+"""Under which names the published files keep our keys, part by part."""
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
-from torch import Tensor
+from unibrain.backbone.config import BackboneConfig, FlowsConfig
 
-from unibrain.backbone import autokl, optimus
-from unibrain.backbone.config import FlowsConfig
-from unibrain.weights.positions import block_positions
-
-__all__ = [
-    "SCHEDULE_KEYS",
-    "Entries",
-    "Entry",
-    "autokl_from_diffusers",
-    "autokl_from_published",
-    "clip_halves",
-    "entries",
-    "flows_from_deprecated",
-    "flows_from_diffusers",
-    "is_known_buffer",
-    "optimus_from_published",
-]
+Name = Callable[[str], str]
+"""From one of our keys to the key under which a file has it."""
 
 
-@dataclass(frozen=True)
-class Entry:
-    """A tensor and where it came from.
+class Place(NamedTuple):
+    """Where a kind of file keeps a part: what that is called, and the name of each key."""
 
-    Attributes
-    ----------
-    tensor : Tensor
-        Usually mapped from the file, not in memory.
-    file : Path
-    key : str
-        As written in the file.
-    """
-
-    tensor: Tensor
-    file: Path
-    key: str
+    about: str
+    name: Name
 
 
-Entries = dict[str, Entry]
+class Block(NamedTuple):
+    """One block of a diffuser under its three names; the head is two modules in diffusers, so empty there."""
 
-SCHEDULE_KEYS = frozenset(
-    {
-        "betas",
-        "alphas_cumprod",
-        "alphas_cumprod_prev",
-        "sqrt_alphas_cumprod",
-        "sqrt_one_minus_alphas_cumprod",
-        "log_one_minus_alphas_cumprod",
-        "sqrt_recip_alphas_cumprod",
-        "sqrt_recipm1_alphas_cumprod",
-        "posterior_variance",
-        "posterior_log_variance_clipped",
-        "posterior_mean_coef1",
-        "posterior_mean_coef2",
-    }
+    ours: str
+    deprecated: str
+    diffusers: str
+
+
+IGNORED = re.compile(
+    r"(^|\.)position_ids$|\.attn\.(masked_)?bias$|(^|\.)lm_head\.weight$|^loss\."
+    r"|^(sqrt_|log_)?(one_minus_|recipm?1?_)?(alphas_cumprod|betas)(_prev)?$|^posterior_"
+    r"|^ctx\.image\.model\.(text_|logit_scale)|^ctx\.text\.model\.vis|^text_unet\.time_embedding\."
+    r"|^image_encoder\.text|^text_encoder\.vis"
 )
-"""The noise schedule, repeated in the flows' file; it follows from the configuration."""
+"""Keys that are known to follow from others: masks, ids, GPT-2's tied head, the noise schedule, second copies."""
 
-_BUFFERS = re.compile(r"(^|\.)position_ids$|\.attn\.(bias|masked_bias)$|^loss\.")
-_NAMED_BLOCK = re.compile(
-    r"(conv_in|conv_norm_out|conv_out|time_embedding\.linear_[12]"
-    r"|(?:down_blocks\.\d+|up_blocks\.\d+|mid_block)\.(?:resnets|attentions|downsamplers|upsamplers)\.\d+)\.(.+)"
-)
-_NUMBERED_BLOCK = re.compile(r"(input_blocks\.\d+\.\d+|middle_block\.\d+|output_blocks\.\d+\.\d+|out)\.(.+)")
-_INSIDE_RESNETS = {
-    "norm1": "in_layers.0",
-    "conv1": "in_layers.2",
-    "time_emb_proj": "emb_layers.1",
-    "norm2": "out_layers.0",
-    "conv2": "out_layers.3",
-    "conv_shortcut": "skip_connection",
+_BLOCK = re.compile(r"(image|text)\.((?:data|context)_blocks\.\d+\.0)\.(.+)")
+_RESNET = {
+    "in_layers.0": "norm1",
+    "in_layers.2": "conv1",
+    "emb_layers.1": "time_emb_proj",
+    "out_layers.0": "norm2",
+    "out_layers.3": "conv2",
+    "skip_connection": "conv_shortcut",
 }
-_OLD_ATTENTION = re.compile(r"(\.attentions\.\d+\.)(query|key|value|proj_attn)\b")
+_OPTIMUS = {
+    "to_posterior.weight": "encoder.linear.weight",
+    "to_memory.weight": "decoder.transformer.linear.weight",
+    "to_embedding.weight": "decoder.transformer.linear_emb.weight",
+}
+_AUTOKL = (
+    (r"down_blocks\.(\d+)\.resnets\.(\d+)", r"down.\1.block.\2"),
+    (r"down_blocks\.(\d+)\.downsamplers\.0", r"down.\1.downsample"),
+    (r"mid_block\.attentions\.0\.group_norm", "mid.attn_1.norm"),
+    (r"mid_block\.attentions\.0\.to_out\.0", "mid.attn_1.proj_out"),
+    (r"mid_block\.attentions\.0\.to_([qkv])", r"mid.attn_1.\1"),
+    (r"mid_block\.resnets\.0", "mid.block_1"),
+    (r"mid_block\.resnets\.1", "mid.block_2"),
+    (r"conv_norm_out", "norm_out"),
+    (r"conv_shortcut", "nin_shortcut"),
+)
+_OLD_ATTENTION = re.compile(r"^(vae\..+\.attentions\.\d+\.)(query|key|value|proj_attn)\.")
 _NEW_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 
 
-def is_known_buffer(key: str) -> bool:
-    """Whether a key is stored by some versions of a network but is no weight: masks, position ids, training losses."""
-    return _BUFFERS.search(key) is not None
+def modern_name(key: str) -> str:
+    """The name that diffusers since 0.13 gives to a key of its autoencoder's attention."""
+    return _OLD_ATTENTION.sub(lambda found: f"{found[1]}{_NEW_ATTENTION[found[2]]}.", key)
 
 
-def entries(weights: Mapping[str, Tensor], file: Path, prefix: str = "") -> Entries:
-    """Take the tensors below a prefix, and drop the prefix."""
+def blocks(config: FlowsConfig) -> tuple[Block, ...]:
+    """List the blocks in the order in which a flow runs them.
+
+    The current layout numbers data and context blocks on their own; the deprecated one numbers what stands between two
+    skip connections; diffusers counts by level, and on the way up from the lowest level.
+
+    Examples
+    --------
+    >>> blocks(FlowsConfig())[2]
+    Block(ours='context_blocks.0.0', deprecated='input_blocks.1.1', diffusers='down_blocks.0.attentions.0')
+    """
+    found: list[Block] = []
+    counts = {"data_blocks": 0, "context_blocks": 0}
+
+    def add(kind: str, deprecated: str, diffusers: str) -> None:
+        found.append(Block(f"{kind}.{counts[kind]}.0", deprecated, diffusers))
+        counts[kind] += 1
+
+    last = len(config.channel_mult) - 1
+    add("data_blocks", "input_blocks.0.0", "conv_in")
+    number = 1
+    for level, count in enumerate(config.res_blocks):
+        for block in range(count):
+            add("data_blocks", f"input_blocks.{number}.0", f"down_blocks.{level}.resnets.{block}")
+            if config.attention[level]:
+                add("context_blocks", f"input_blocks.{number}.1", f"down_blocks.{level}.attentions.{block}")
+            number += 1
+        if level != last:
+            add("data_blocks", f"input_blocks.{number}.0", f"down_blocks.{level}.downsamplers.0")
+            number += 1
+    add("data_blocks", "middle_block.0", "mid_block.resnets.0")
+    add("context_blocks", "middle_block.1", "mid_block.attentions.0")
+    add("data_blocks", "middle_block.2", "mid_block.resnets.1")
+    number = 0
+    for climbed, level in enumerate(reversed(range(last + 1))):
+        for block in range(config.res_blocks[level] + 1):
+            add("data_blocks", f"output_blocks.{number}.0", f"up_blocks.{climbed}.resnets.{block}")
+            if config.attention[level]:
+                add("context_blocks", f"output_blocks.{number}.1", f"up_blocks.{climbed}.attentions.{block}")
+            if block == config.res_blocks[level] and level:
+                slot = 1 + config.attention[level]
+                add("data_blocks", f"output_blocks.{number}.{slot}", f"up_blocks.{climbed}.upsamplers.0")
+            number += 1
+    add("data_blocks", "out", "")
+    return tuple(found)
+
+
+def autokl_name(key: str, levels: int) -> str:
+    """Name in the latent-diffusion code, whose decoder counts its `levels` from the other end."""
+    for ours, published in _AUTOKL:
+        key = re.sub(ours, published, key)
+    key = re.sub(r"up_blocks\.(\d+)\.resnets", lambda m: f"up.{levels - 1 - int(m[1])}.block", key)
+    return re.sub(r"up_blocks\.(\d+)\.upsamplers\.0", lambda m: f"up.{levels - 1 - int(m[1])}.upsample", key)
+
+
+def optimus_name(key: str) -> str:
+    """Name in the public code of Optimus."""
+    if key in _OPTIMUS:
+        return _OPTIMUS[key]
+    network, _, rest = key.partition(".")
+    return f"{'encoder' if network == 'bert' else 'decoder'}.{rest}"
+
+
+def _deprecated_name(key: str, names: Mapping[str, Block]) -> str:
+    block = _BLOCK.fullmatch(key)
+    if block is None:
+        return f"model.diffusion_model.{key.removeprefix('image.')}"
+    return f"model.diffusion_model.unet_{block[1]}.{names[block[2]].deprecated}.{block[3]}"
+
+
+def _diffusers_name(key: str, names: Mapping[str, Block]) -> str:
+    block = _BLOCK.fullmatch(key)
+    if block is None:
+        layer, _, end = key.removeprefix("image.time_embed.").partition(".")
+        return f"image_unet.time_embedding.linear_{1 + int(layer) // 2}.{end}"
+    kind, place, rest = block[1], names[block[2]].diffusers, block[3]
+    layer, _, end = rest.rpartition(".")
+    if not place:
+        return f"{kind}_unet.{'conv_norm_out' if layer == '0' else 'conv_out'}.{end}"
+    if ".resnets." in place:
+        rest = f"{_RESNET[layer]}.{end}"
+    elif ".downsamplers." in place:
+        rest = rest.replace("op.", "conv.")
+    return f"{kind}_unet.{place}.{rest}"
+
+
+def places(config: BackboneConfig) -> dict[str, dict[str, Place]]:
+    """Where each kind of file keeps the parts: the flows' file in both its layouts, the parts' own, diffusers' folder.
+
+    The current flows' file may hold CLIP twice; each copy serves its own kind of context.
+    """
+    names = {block.ours: block for block in blocks(config.flows)}
+    levels = len(config.autokl.widths)
+
+    def clip(text: str, image: str) -> Name:
+        return lambda key: (image if key.startswith(("vision_model.", "visual_projection.")) else text) + key
+
+    def autokl(start: str) -> Name:
+        return lambda key: start + autokl_name(key, levels)
+
+    def optimus(start: str) -> Name:
+        return lambda key: start + optimus_name(key)
+
     return {
-        key.removeprefix(prefix): Entry(value, file, key) for key, value in weights.items() if key.startswith(prefix)
+        "flows": {
+            "flows": Place("", lambda key: f"diffuser.{key}"),
+            "autokl": Place("vae.image.*", autokl("vae.image.")),
+            "optimus": Place("vae.text.*", optimus("vae.text.")),
+            "clip": Place("ctx.*", clip("ctx.text.model.", "ctx.image.model.")),
+        },
+        "deprecated": {
+            "flows": Place("", lambda key: _deprecated_name(key, names)),
+            "autokl": Place("autokl.*", autokl("autokl.")),
+            "optimus": Place("optimus.*", optimus("optimus.")),
+            "clip": Place("clip.*", clip("clip.model.", "clip.model.")),
+        },
+        "autokl": {"autokl": Place("", autokl(""))},
+        "vae": {"autokl": Place("", str)},
+        "optimus": {"optimus": Place("", optimus(""))},
+        "clip": {"clip": Place("", str)},
+        "diffusers": {
+            "flows": Place("image_unet and text_unet", lambda key: _diffusers_name(key, names)),
+            "autokl": Place("vae", lambda key: f"vae.{key}"),
+            "clip": Place("text_encoder and image_encoder", clip("text_encoder.", "image_encoder.")),
+        },
     }
-
-
-def flows_from_deprecated(found: Entries, config: FlowsConfig) -> Entries:
-    """Rename what lies below ``model.diffusion_model.``."""
-    ours = {position.deprecated: position.ours for position in block_positions(config)}
-    renamed = {}
-    for key, entry in found.items():
-        if key.startswith("time_embed."):
-            renamed[f"image.{key}"] = entry
-            continue
-        kind, _, rest = key.removeprefix("unet_").partition(".")
-        block = _NUMBERED_BLOCK.fullmatch(rest)
-        known = block is not None and block[1] in ours and kind in ("image", "text")
-        renamed[f"{kind}.{ours[block[1]]}.{block[2]}" if known and block else key] = entry
-    return renamed
-
-
-def flows_from_diffusers(image_unet: Entries, text_unet: Entries, config: FlowsConfig) -> Entries:
-    """Rename the two UNets of the diffusers format; the text UNet's copy of the time embedding is left out."""
-    renamed = _flow_from_diffusers("image", image_unet, config)
-    text = _flow_from_diffusers("text", text_unet, config)
-    renamed.update({key: entry for key, entry in text.items() if not key.startswith("text.time_embed.")})
-    return renamed
-
-
-def _flow_from_diffusers(kind: str, found: Entries, config: FlowsConfig) -> Entries:
-    positions = block_positions(config)
-    ours = {position.diffusers: position.ours for position in positions if position.diffusers}
-    head = positions[-1].ours
-    ours.update({"conv_norm_out": f"{head}.0", "conv_out": f"{head}.2"})
-    ours.update({f"time_embedding.linear_{1 + layer // 2}": f"time_embed.{layer}" for layer in (0, 2)})
-    renamed = {}
-    for key, entry in found.items():
-        block = _NAMED_BLOCK.fullmatch(key)
-        if block is None or block[1] not in ours:
-            renamed[f"{kind}_unet.{key}"] = entry
-            continue
-        rest = block[2]
-        if ".resnets." in block[1]:
-            name, _, end = rest.rpartition(".")
-            rest = f"{_INSIDE_RESNETS.get(name, name)}.{end}"
-        elif ".downsamplers." in block[1] and kind == "image":
-            rest = rest.replace("conv.", "op.")
-        renamed[f"{kind}.{ours[block[1]]}.{rest}"] = entry
-    return renamed
-
-
-def autokl_from_published(found: Entries, levels: int) -> Entries:
-    """Rename the image autoencoder of the latent-diffusion code."""
-    return {
-        name: replace(entry, tensor=tensor)
-        for key, entry in found.items()
-        for name, tensor in autokl.from_published_keys({key: entry.tensor}, levels).items()
-    }
-
-
-def autokl_from_diffusers(found: Entries) -> Entries:
-    """Bring the names of the attention's maps up to date: versions before 0.13 called them otherwise."""
-    renamed = {}
-    for key, entry in found.items():
-        new = _OLD_ATTENTION.sub(lambda match: match[1] + _NEW_ATTENTION[match[2]], key)
-        linear = ".attentions." in new and entry.tensor.ndim == 4
-        renamed[new] = replace(entry, tensor=entry.tensor.flatten(1)) if linear else entry
-    return renamed
-
-
-def optimus_from_published(found: Entries) -> Entries:
-    """Rename Optimus."""
-    renamed: Entries = {}
-    for key, entry in found.items():
-        known = key.startswith(("encoder.", "decoder."))
-        for name in optimus.from_published_keys({key: entry.tensor}) if known else (key,):
-            renamed[name] = entry
-    return renamed
-
-
-def clip_halves(text: Entries, vision: Entries) -> Entries:
-    """Join the text half of one copy of CLIP and the vision half of another (or the same)."""
-    halves = {key: entry for key, entry in text.items() if not key.startswith(("vision_model.", "visual_projection."))}
-    halves.update(
-        {key: entry for key, entry in vision.items() if key.startswith(("vision_model.", "visual_projection."))}
-    )
-    return halves

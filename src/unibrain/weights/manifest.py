@@ -1,250 +1,118 @@
-"""What a converted backbone was made of: sources, parts, files, and which version of this package made it."""
+"""What a converted backbone was made of, and which backbones are on this machine."""
 
-import dataclasses
-import hashlib
-import json
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from unibrain.errors import InputError
-from unibrain.workspace.progress import track
-
-__all__ = [
-    "MANIFEST_FILE",
-    "ROLES",
-    "DtypeChoice",
-    "FileRecord",
-    "Manifest",
-    "Origin",
-    "PartRecord",
-    "Role",
-    "SourceFile",
-    "sha256_of",
-]
+from unibrain.workspace.files import is_partial
 
 MANIFEST_FILE = "manifest.json"
 """Its name in a backbone folder."""
 
-Role = Literal[
-    "flows",
-    "autokl",
-    "optimus",
-    "clip",
-    "diffusers",
-    "clip-vocab",
-    "clip-merges",
-    "bert-vocab",
-    "gpt2-vocab",
-    "gpt2-merges",
-]
-"""What a published file is for; ``diffusers`` is a folder, everything else a file."""
-
-ROLES: tuple[Role, ...] = get_args(Role)
-
 DtypeChoice = Literal["as-stored", "fp32", "bf16", "fp16"]
 """The precision to write; ``as-stored`` keeps that of the sources."""
 
-_MEBIBYTE = 1 << 20
+_FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 
 
-@dataclass(frozen=True)
-class Origin:
-    """Where a source came from.
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True)
 
-    Attributes
-    ----------
-    repository : str
-        For example ``openai/clip-vit-large-patch14``.
-    revision : str
-        The commit.
-    """
+
+class Origin(_Record):
+    """The repository and commit that a source came from; `sha256` is what the hub or the publication says of it."""
 
     repository: str
     revision: str
+    sha256: str | None = None
 
 
-@dataclass(frozen=True)
-class SourceFile:
-    """One file that was read.
-
-    Attributes
-    ----------
-    role : str
-        One of `ROLES`.
-    name : str
-        Its name; below a diffusers folder with the subfolder.
-    size : int
-        Bytes.
-    modified : int
-        Time of the last change, nanoseconds since 1970.
-    sha256 : str
-    origin : Origin, optional
-        If known.
-    """
+class SourceFile(_Record):
+    """One file that was read; below a diffusers folder its name has the subfolder."""
 
     role: str
     name: str
     size: int
-    modified: int
     sha256: str
     origin: Origin | None = None
 
 
-@dataclass(frozen=True)
-class FileRecord:
-    """One file that was written.
-
-    Attributes
-    ----------
-    size : int
-        Bytes.
-    sha256 : str
-    """
+class FileRecord(_Record):
+    """One file that was written."""
 
     size: int
     sha256: str
 
 
-@dataclass(frozen=True)
-class PartRecord:
-    """One part of the backbone.
-
-    Attributes
-    ----------
-    source : str
-        Role of the file it came from, and where in it.
-    dtype : str
-        As PyTorch names it; several are joined by ``+``.
-    keys : int
-        Tensors written.
-    parameters : int
-        Numbers written; tied weights count twice.
-    missing : tuple of str
-        Keys that the sources lack and that follow from others (a tied weight) or from the publication (CLIP's logit
-        scale).
-    unexpected : tuple of str
-        Keys of the sources that belong to no part, and were left out.
-    ignored : int
-        Number of known keys that are no weights (masks, position ids, the noise schedule), and were left out.
-    """
+class PartRecord(_Record):
+    """One part of the backbone: the file (and the place in it) that it came from, and how large it is."""
 
     source: str
     dtype: str
     keys: int
     parameters: int
-    missing: tuple[str, ...] = ()
-    unexpected: tuple[str, ...] = ()
-    ignored: int = 0
 
 
-@dataclass(frozen=True)
-class Manifest:
-    """The contents of ``manifest.json``.
-
-    Attributes
-    ----------
-    unibrain : str
-        Version of this package that converted.
-    date : str
-        ISO 8601, UTC.
-    config : str
-        SHA-256 of the configuration that was written.
-    dtype : str
-        What was asked for, see `DtypeChoice`.
-    sources : tuple of SourceFile
-    parts : dict of str to PartRecord
-    files : dict of str to FileRecord
-        Every file of the folder but the manifest itself.
-    notes : tuple of str
-        What a reader should know about this conversion.
-    """
+class Manifest(_Record):
+    """The contents of ``manifest.json``: `files` is every file of the folder but the manifest itself."""
 
     unibrain: str
     date: str
-    config: str
     dtype: str
     sources: tuple[SourceFile, ...]
     parts: dict[str, PartRecord]
-    files: dict[str, FileRecord]
+    # Names from a file become paths: only plain names are let in.
+    files: dict[_FileName, FileRecord]
     notes: tuple[str, ...] = ()
 
-    def to_json(self) -> str:
-        """The manifest as JSON text."""
-        return json.dumps(dataclasses.asdict(self), indent=1, ensure_ascii=False) + "\n"
 
-    @classmethod
-    def read(cls, folder: Path) -> "Manifest":
-        """Read the manifest of a backbone folder.
-
-        Raises
-        ------
-        InputError
-            If it is not there or is no manifest.
-        """
-        path = folder / MANIFEST_FILE
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-            files = {name: FileRecord(**entry) for name, entry in content.pop("files").items()}
-            # Names from a file become paths later: only plain names are let in.
-            if any(not _plain(name) for name in files):
-                raise ValueError("a file name leads out of the folder")
-            return cls(
-                sources=tuple(_source(entry) for entry in content.pop("sources")),
-                parts={name: _part(entry) for name, entry in content.pop("parts").items()},
-                files=files,
-                notes=tuple(content.pop("notes")),
-                **content,
-            )
-        except FileNotFoundError:
-            raise InputError(
-                f"{path}: no such file, expected the manifest of a converted backbone: convert the weights again"
-            ) from None
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise InputError(
-                f"{path}: not a manifest ({type(error).__name__}: {error}), expected one as written with the weights: "
-                "convert the weights again"
-            ) from None
+def read_manifest(folder: Path) -> Manifest | None:
+    """Read the manifest of a backbone folder; None if it has none."""
+    path = folder / MANIFEST_FILE
+    if not path.is_file():
+        return None
+    try:
+        return Manifest.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise InputError(
+            f"{path}: not a manifest of converted weights ({where}: {first['msg']}). Convert the weights again."
+        ) from None
 
 
-def _plain(name: str) -> bool:
-    return Path(name).name == name and name not in ("", ".", "..")
+def _about(folder: Path) -> str:
+    try:
+        manifest = read_manifest(folder)
+    except InputError:
+        return "its manifest is damaged: convert it again"
+    if manifest is None:
+        return "not converted from published weights (no manifest)"
+    precisions = sorted({part.dtype for part in manifest.parts.values()})
+    origins = sorted({source.origin.repository for source in manifest.sources if source.origin is not None})
+    words = ["/".join(precisions), "pictures and captions" if "optimus" in manifest.parts else "pictures only"]
+    words.append("from " + ", ".join(origins) if origins else "from files")
+    return f"{'; '.join(words)}; converted {manifest.date[:10]} by unibrain {manifest.unibrain}"
 
 
-def _source(entry: dict[str, Any]) -> SourceFile:
-    origin = entry.pop("origin", None)
-    return SourceFile(**entry, origin=None if origin is None else Origin(**origin))
-
-
-def _part(entry: dict[str, Any]) -> PartRecord:
-    missing, unexpected = (tuple(entry.pop(key)) for key in ("missing", "unexpected"))
-    return PartRecord(missing=missing, unexpected=unexpected, **entry)
-
-
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file's contents, with a progress bar when it is large.
+def kept_backbones(folders: Sequence[tuple[str, Path]], home: Path) -> list[tuple[str, Path, str]]:
+    """Find backbones on this machine: the named folders, and every backbone in `home`.
 
     Parameters
     ----------
-    path : Path
+    folders : sequence of (str, pathlib.Path)
+        Backbones that are elsewhere, by name.
+    home : pathlib.Path
+        Where converted backbones are kept; it need not exist.
 
     Returns
     -------
-    str
-        Hexadecimal.
+    list of (str, pathlib.Path, str)
+        What ``--backbone`` takes, the folder, and what is to be said about it.
     """
-    size = path.stat().st_size
-    digest = hashlib.sha256()
-    chunks = _chunks(path)
-    if size > 64 * _MEBIBYTE:
-        chunks = track(chunks, f"Checking {path.name[:15]}", total=-(-size // _MEBIBYTE), unit="MiB")
-    for chunk in chunks:
-        digest.update(chunk)
-    return digest.hexdigest()
-
-
-def _chunks(path: Path) -> Iterator[bytes]:
-    with path.open("rb") as file:
-        while chunk := file.read(_MEBIBYTE):
-            yield chunk
+    inside = sorted(home.iterdir()) if home.is_dir() else []
+    named = [*folders, *((path.name, path) for path in inside if not is_partial(path))]
+    return [(name, folder, _about(folder)) for name, folder in named if (folder / "config.json").is_file()]

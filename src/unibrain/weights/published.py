@@ -1,152 +1,129 @@
-"""Reading published weight files, which may be pickles, without letting them execute anything."""
+"""What the official backbone is made of: the published files, by the name, repository and licence of each."""
 
-import pickletools
-import re
-import warnings
-from pathlib import Path
+from dataclasses import dataclass
+from typing import Literal, get_args
 
-import torch
-from torch import Tensor
+Role = Literal[
+    "flows",
+    "autokl",
+    "optimus",
+    "clip",
+    "diffusers",
+    "clip-vocab",
+    "clip-merges",
+    "bert-vocab",
+    "gpt2-vocab",
+    "gpt2-merges",
+]
+"""What a published file is for; ``diffusers`` is a folder, everything else a file."""
 
-from unibrain.errors import InputError
+ROLES: tuple[Role, ...] = get_args(Role)
 
-__all__ = ["read_weights"]
+Precision = Literal["fp16", "fp32"]
+"""Which of the two published files of the flows is meant."""
 
-_GLOBAL = re.compile(r"GLOBAL ([\w.]+)")
-_CODE_OPCODES = {"GLOBAL", "STACK_GLOBAL", "INST", "OBJ", "NEWOBJ", "NEWOBJ_EX", "REDUCE"}
-_WRAPPINGS = ("state_dict", "model_state_dict", "model", "module")
+FLOWS_NAMES: dict[Precision, tuple[str, ...]] = {
+    "fp16": ("vd-four-flow-v1-0-fp16.pth", "vd-four-flow-v1-0-fp16-deprecated.pth"),
+    "fp32": ("vd-four-flow-v1-0.pth", "vd-four-flow-v1-0-deprecated.pth"),
+}
+"""Published names of the flows' file, best first; "deprecated" ones hold the same weights under older keys."""
+
+ROLE_NAMES: dict[Role, str] = {
+    "flows": "the four flows (vd-four-flow-v1-0-fp16.pth)",
+    "autokl": "AutoKL, the autoencoder of pictures (kl-f8.pth)",
+    "optimus": "Optimus, the autoencoder of captions (optimus-vae.pth)",
+    "clip": "CLIP ViT-L/14 (model.safetensors of openai/clip-vit-large-patch14)",
+    "diffusers": "the folder of Versatile Diffusion in diffusers' format (with image_unet and text_unet)",
+    "clip-vocab": "CLIP's vocabulary (vocab.json of openai/clip-vit-large-patch14)",
+    "clip-merges": "CLIP's merges (merges.txt of openai/clip-vit-large-patch14)",
+    "bert-vocab": "the vocabulary of bert-base-cased (vocab.txt)",
+    "gpt2-vocab": "GPT-2's vocabulary (vocab.json of gpt2)",
+    "gpt2-merges": "GPT-2's merges (merges.txt of gpt2)",
+}
+"""Role to what it is called in messages."""
+
+CLIP_VOCABULARY: tuple[Role, ...] = ("clip-vocab", "clip-merges")
+CAPTION_VOCABULARIES: tuple[Role, ...] = ("bert-vocab", "gpt2-vocab", "gpt2-merges")
+"""Vocabularies that only Optimus needs."""
+
+VOCABULARY_FILES: dict[Role, str] = {
+    "clip-vocab": "clip-vocab.json",
+    "clip-merges": "clip-merges.txt",
+    "bert-vocab": "bert-vocab.txt",
+    "gpt2-vocab": "gpt2-vocab.json",
+    "gpt2-merges": "gpt2-merges.txt",
+}
+"""Role of a vocabulary to its name in a backbone folder."""
+
+PUBLISHED_SHA256: dict[Role, str] = {
+    "clip": "a2bf730a0c7debf160f7a6b50b3aaf3703e7e88ac73de7a314903141db026dcb",
+    "clip-merges": "9fd691f7c8039210e0fced15865466c65820d09b63988b0174bfe25de299051a",
+    "bert-vocab": "eeaa9875b23b04b4c54ef759d03db9d1ba1554838f8fb26c5d96fa551df93d02",
+    "gpt2-vocab": "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783",
+    "gpt2-merges": "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5",
+}
+"""Content that is known for certain. All other hashes come from the hub, among them those of the .pth files."""
 
 
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """Open a file of weights: safetensors, or what `torch.save` writes.
+@dataclass(frozen=True)
+class Source:
+    """Files that come from one repository of the hub.
 
-    Safetensors and the zip format of `torch.save` are mapped into memory and read only when a tensor is used; the
-    format before PyTorch 1.6 cannot be mapped and is read whole.
-
-    Parameters
-    ----------
-    path : Path
-
-    Returns
-    -------
-    dict of str to Tensor
-        The state dict, also where the file wraps it (``{"state_dict": ...}``). Entries that are no dense tensors are
-        left out.
-
-    Raises
-    ------
-    InputError
-        If the file is not there, is truncated or damaged, is no file of weights, or would execute code when read by
-        the usual means. Nothing of it is executed.
+    `repositories` are tried in this order, `revision` is a commit, branch or tag, and `files` gives the names by which
+    each file is published, best first.
     """
-    try:
-        with path.open("rb") as file:
-            head = file.read(64)
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file, expected a file of weights: check the path") from None
-    except OSError as error:
-        raise InputError(
-            f"{path}: cannot be read ({error.strerror}), expected a file of weights: check the path"
-        ) from None
-    _refuse_what_is_no_download(path, head)
-    content = _read_safetensors(path) if _is_safetensors(path, head) else _read_torch(path, head)
-    weights = _unwrapped(content)
-    if not weights:
-        found = f"a {type(content).__name__}" if not isinstance(content, dict) else "a dictionary without tensors"
-        raise InputError(f"{path}: holds {found}, expected named tensors (a state dict): get the published file")
-    return weights
+
+    title: str
+    licence: str
+    repositories: tuple[str, ...]
+    revision: str
+    files: dict[Role, tuple[str, ...]]
 
 
-def _refuse_what_is_no_download(path: Path, head: bytes) -> None:
-    found = None
-    if not head:
-        found = "is empty"
-    elif head.startswith(b"version https://git-lfs"):
-        found = "is a Git LFS pointer, not the weights themselves"
-    elif head.lstrip()[:1] == b"<":
-        found = "is a web page, not weights"
-    if found:
-        raise InputError(f"{path}: {found}, expected a file of weights: download the file itself again")
+def official_sources(
+    precision: Precision = "fp16",
+    *,
+    pictures_only: bool = False,
+    repository: str | None = None,
+    revision: str | None = None,
+) -> tuple[Source, ...]:
+    """List what the official backbone is made of.
 
-
-def _is_safetensors(path: Path, head: bytes) -> bool:
-    return path.suffix == ".safetensors" or head[8:9] == b"{"
-
-
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise InputError(
-            f"{path}: not a readable safetensors file ({error}), expected weights: download the file again"
-        ) from None
-
-
-def _read_torch(path: Path, head: bytes) -> object:
-    zipped = head.startswith(b"PK\x03\x04")
-    try:
-        with warnings.catch_warnings():
-            # What it warns of (other pickle protocols, TorchScript) is refused below, with a sentence.
-            warnings.simplefilter("ignore")
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
-    except Exception as error:  # damaged pickles raise nearly anything: KeyError, IndexError, EOFError, RuntimeError
-        message = str(error)
-        code = _code_in(path, message, zipped)
-        if code:
-            raise InputError(
-                f"{path}: refused, because reading it would execute code ({code}), expected a file of tensors only: "
-                "get the published file from its publisher, or safetensors"
-            ) from None
-        if isinstance(error, MemoryError) or "allocate memory" in message:
-            raise InputError(
-                f"{path}: not enough memory to read it ({path.stat().st_size / 1e9:.1f} GB, and its old format must be "
-                "read at once), expected as much free memory: convert on a larger machine"
-            ) from None
-        reason = (message.splitlines() or [type(error).__name__])[0].split(". ")[0][:120]
-        if "Weights only load failed" in message or isinstance(error, KeyError | IndexError | EOFError):
-            reason = "no file that torch.save wrote"
-        raise InputError(
-            f"{path}: truncated, damaged, or no file of weights ({reason}), expected what torch.save or safetensors "
-            "write: download the file again"
-        ) from None
-
-
-def _code_in(path: Path, message: str, zipped: bool) -> str | None:
-    """Name what a refused file would call, or None where it was refused for other reasons."""
-    if "TorchScript" in message:
-        return "a TorchScript program"
-    if named := _GLOBAL.search(message):
-        return named[1]
-    if zipped or "Weights only load failed" not in message:
-        return None
-    # A plain pickle: walk through its opcodes, which executes none of them.
-    found = ""
-    try:
-        with path.open("rb") as file:
-            for opcode, argument, _ in pickletools.genops(file):
-                if opcode.name in _CODE_OPCODES:
-                    found = found or (str(argument).replace(" ", ".") if argument else "a pickled call")
-    except Exception:  # garbage that only begins like a pickle
-        return None
-    return found or None
-
-
-def _unwrapped(content: object) -> dict[str, Tensor]:
-    if not isinstance(content, dict):
-        return {}
-    weights = {
-        key: value.detach()
-        for key, value in content.items()
-        if isinstance(key, str)
-        and isinstance(value, Tensor)
-        and value.layout == torch.strided
-        and not value.is_quantized
-    }
-    if not weights:
-        for name in _WRAPPINGS:
-            if inner := _unwrapped(content.get(name)):
-                return inner
-    return weights
+    CLIP and the tokenizers are pinned to public commits. Versatile Diffusion's repositories are not: no public record
+    of a commit that surely holds `pretrained_pth` was found. Without Optimus (`pictures_only`), its small vocabularies
+    are fetched all the same: the flows' file may repeat Optimus.
+    """
+    weights: dict[Role, tuple[str, ...]] = {"flows": FLOWS_NAMES[precision], "autokl": ("kl-f8.pth",)}
+    if not pictures_only:
+        weights["optimus"] = ("optimus-vae.pth",)
+    known = ("shi-labs/versatile-diffusion-model", "shi-labs/versatile-diffusion")
+    return (
+        Source(
+            "Versatile Diffusion",
+            "MIT",
+            known if repository is None else (repository,),
+            revision or "main",
+            {role: tuple(f"pretrained_pth/{name}" for name in names) for role, names in weights.items()},
+        ),
+        Source(
+            "CLIP ViT-L/14",
+            "MIT (of OpenAI's CLIP; the model card names none)",
+            ("openai/clip-vit-large-patch14",),
+            "32bd64288804d66eefd0ccbe215aa642df71cc41",
+            {"clip": ("model.safetensors",), "clip-vocab": ("vocab.json",), "clip-merges": ("merges.txt",)},
+        ),
+        Source(
+            "tokenizer of BERT base, cased",
+            "Apache-2.0",
+            ("google-bert/bert-base-cased",),
+            "cd5ef92a9fb2f889e972770a36d4ed042daf221e",
+            {"bert-vocab": ("vocab.txt",)},
+        ),
+        Source(
+            "tokenizer of GPT-2",
+            "MIT",
+            ("openai-community/gpt2",),
+            "607a30d783dfa663caf39e06633721c8d4cfcd7e",
+            {"gpt2-vocab": ("vocab.json",), "gpt2-merges": ("merges.txt",)},
+        ),
+    )
