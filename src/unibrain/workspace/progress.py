@@ -123,7 +123,7 @@ def limit_threads(threads: int | None) -> None:
         return
     if not 1 <= threads <= _MOST_THREADS:
         raise InputError(
-            f"threads is {str(threads)[:20]}, and has to be from 1 to {_MOST_THREADS}. Leave it out to use all processors."
+            f"threads is {str(threads)[:20]}, and has to be from 1 to {_MOST_THREADS}. Leave it out to use all of them."
         )
     for variable in _VARIABLES:
         os.environ[variable] = str(threads)
