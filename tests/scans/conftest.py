@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from unibrain.scans.nsd_layout import NsdLayout
-from unibrain.simulation import SimulationSettings, simulate_nsd
+from unibrain.demo import SimulationSettings, simulate_nsd
 
 SMALL = SimulationSettings(
     seed=5,

@@ -15,8 +15,8 @@ from unibrain.scans import PROTOCOLS, PrepareSettings, Subject, load_subject, re
 from unibrain.scans.nsd_layout import NsdLayout
 from unibrain.scans.nsd_design import read_design
 from unibrain.scans.subject import split_manifest, write_split
-from unibrain.simulation import SimulationSettings
-from unibrain.simulation.experiment import draw_experiment
+from unibrain.demo import SimulationSettings
+from unibrain.demo.experiment import draw_experiment
 
 SHARED = 6
 

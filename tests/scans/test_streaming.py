@@ -22,7 +22,7 @@ from unibrain.scans import noise_ceiling as ceiling
 from unibrain.scans import nsd_betas as sessions
 from unibrain.scans.nsd_layout import NsdLayout
 from unibrain.scans.nsd_design import Design
-from unibrain.simulation.volumes import write_betas
+from unibrain.demo.nsd_tree import write_betas
 
 
 @pytest.fixture

@@ -12,9 +12,9 @@ from unibrain.errors import InputError
 from unibrain.scans.custom_scans import open_scans
 from unibrain.scans.custom_scans import read_mask as read_custom_mask
 from unibrain.scans.custom_table import CustomTable
-from unibrain.scans.nsd_betas import FILE_FORMATS, read_session
+from unibrain.scans.nsd_betas import read_session
 from unibrain.scans.nsd_design import Design, read_design, read_expdesign, read_stim_info
-from unibrain.scans.nsd_layout import NsdLayout
+from unibrain.scans.nsd_layout import FILE_FORMATS, NsdLayout
 from unibrain.scans.nsd_regions import read_mask
 from unibrain.scans.subject import Subject, split_hash
 from unibrain.stimuli.nsd import read_annotations, read_nsd_stimuli

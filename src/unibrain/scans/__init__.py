@@ -1,19 +1,26 @@
 """Turns fMRI files into a matrix of images x voxels with stimulus ids, a split, regions and a noise ceiling.
 
-`read_nsd` reads the Natural Scenes Dataset (and a simulated subject in its layout); `save_subject` and `load_subject`
-keep the result in one file. It knows file layouts, and nothing of diffusion.
+`read_nsd` reads the Natural Scenes Dataset (and a simulated subject in its layout), `read_custom` a laboratory's own
+scans; `save_subject` and `load_subject` keep the result in one file. It knows file layouts, and nothing of diffusion.
 """
 
+from unibrain.scans.custom import read_custom
+from unibrain.scans.custom_table import CustomTable, read_table
 from unibrain.scans.nsd import read_nsd
+from unibrain.scans.nsd_layout import NsdLayout
 from unibrain.scans.prepare import PROTOCOLS, PrepareSettings
 from unibrain.scans.subject import Subject, load_subject, save_subject, split_hash, write_split
 
 __all__ = [
     "PROTOCOLS",
+    "CustomTable",
+    "NsdLayout",
     "PrepareSettings",
     "Subject",
     "load_subject",
+    "read_custom",
     "read_nsd",
+    "read_table",
     "save_subject",
     "split_hash",
     "write_split",

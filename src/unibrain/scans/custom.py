@@ -1,5 +1,6 @@
 """A laboratory's own scans to the same `Subject` that NSD's files give."""
 
+import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -7,12 +8,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unibrain.errors import InputError
-from unibrain.scans.custom_scans import ScanMatrix, open_scans, read_mask, read_regions
+from unibrain.scans.custom_scans import Mask, ScanMatrix, open_scans, read_mask, read_regions
 from unibrain.scans.custom_table import CustomTable
 from unibrain.scans.nsd_design import Design
 from unibrain.scans.prepare import average_repeats, standardise, zscore_sessions
 from unibrain.scans.subject import Subject
+from unibrain.workspace.fingerprints import digest
 from unibrain.workspace.progress import track
+
+_log = logging.getLogger(__name__)
 
 _ROWS = 256
 
@@ -24,7 +28,7 @@ def read_custom(
     regions: Mapping[str, Path] | None = None,
     *,
     dataset: str | None = None,
-    name: str = "own",
+    name: str = "custom",
     average: str = "all",
     zscore: str = "train",
     simulated: bool = False,
@@ -38,12 +42,13 @@ def read_custom(
     Parameters
     ----------
     table : CustomTable
+        From `read_table`.
     scans : pathlib.Path
-        See `unibrain.scans.custom_scans.open_scans`.
+        ``.npy``, ``.csv``, ``.tsv``, HDF5 or 4-D NIfTI; see `unibrain.scans.custom_scans.open_scans`.
     mask : pathlib.Path, optional
-        See `unibrain.scans.custom_scans.read_mask`.
+        NIfTI or ``.npy`` of three axes; above 0 is read.
     regions : mapping of str to pathlib.Path, optional
-        See `unibrain.scans.custom_scans.read_regions`.
+        Volumes on the grid of the mask, or one value per voxel.
     dataset : str, optional
         In HDF5.
     name : str
@@ -62,22 +67,16 @@ def read_custom(
     Raises
     ------
     InputError
-        If a file is wrong, does not have as many scans as the table lists, or holds NaN; if `zscore` is ``"session"``
-        and the table names no sessions.
+        If a file is wrong, or does not have as many scans as the table lists; if a scan holds NaN, or one value in all
+        voxels, or is that of another picture once more; if `zscore` is ``"session"`` and the table names no sessions.
     """
     if zscore == "session" and table.sessions == ("",):
         raise InputError(
-            f"{table.path}: found no column session, expected one to z-score every session by itself: add it, or "
-            "z-score over all scans"
+            f"{table.path}: has no column session, so sessions cannot be z-scored by themselves. Add it, or z-score "
+            "over all scans."
         )
     voxel_mask = None if mask is None else read_mask(mask)
-    matrix = open_scans(scans, voxel_mask, dataset)
-    if matrix.scans != table.rows:
-        turned = " (rows are scans: is the matrix transposed?)" if matrix.voxels == table.rows else ""
-        raise InputError(
-            f"{scans}: found {matrix.scans} scans, expected {table.rows} as {table.path.name} lists{turned}: "
-            "list every scan, with split unused for those to leave out"
-        )
+    matrix = open_matrix(table, scans, voxel_mask, dataset)
     masks = read_regions(regions or {}, matrix.voxels, voxel_mask)
     design = Design(
         tuple(range(1, len(table.sessions) + 1)), table.session, table.stimulus_ids, table.is_test[table.stimulus_ids]
@@ -99,7 +98,7 @@ def read_custom(
         noise_ceiling=np.full(int(kept.sum()), np.nan, dtype=np.float32),
         simulated=simulated,
         preparation={
-            "source": "own data",
+            "source": "custom data",
             "scans": scans.name,
             "mask": None if mask is None else mask.name,
             "table": table.path.name,
@@ -112,16 +111,51 @@ def read_custom(
     )
 
 
+def open_matrix(table: CustomTable, scans: Path, mask: Mask | None = None, dataset: str | None = None) -> ScanMatrix:
+    """Open the scans that a table describes; see `open_scans`."""
+    matrix = open_scans(scans, mask, dataset)
+    if matrix.scans != table.rows:
+        turned = " Rows are scans: is the matrix transposed?" if matrix.voxels == table.rows else ""
+        raise InputError(
+            f"{scans}: holds {matrix.scans} scans, but {table.path.name} lists {table.rows}.{turned} List every scan, "
+            "with split unused for those to leave out."
+        )
+    return matrix
+
+
 def _sessions(matrix: ScanMatrix, table: CustomTable) -> Iterator[tuple[int, NDArray[np.float32]]]:
+    seen: dict[str, int] = {}
     for session in track(range(1, len(table.sessions) + 1), "reading scans", unit="session"):
-        rows = table.scans[table.session == session]
+        trials = np.flatnonzero(table.session == session)
+        rows = table.scans[trials]
         betas = matrix.read(rows)
         for start in range(0, len(rows), _ROWS):
             wrong = np.argwhere(~np.isfinite(betas[start : start + _ROWS]))
             if len(wrong):
                 row, voxel = rows[start + wrong[0][0]], wrong[0][1]
                 raise InputError(
-                    f"{matrix.path}: scan {row} holds a NaN or infinite value in voxel {voxel} (both counted from 0), "
-                    "expected finite betas: leave that voxel out of the matrix or of the mask, or mark the scan unused"
+                    f"{matrix.path}: scan {row} holds a NaN or infinite value in voxel {voxel} (both counted from 0). "
+                    "Leave that voxel out of the matrix or of the mask, or mark the scan unused."
                 )
+        if matrix.voxels > 1:
+            for trial, scan in zip(trials, betas, strict=True):
+                _check_scan(matrix.path, table, int(trial), scan, seen)
         yield session, betas
+
+
+def _check_scan(path: Path, table: CustomTable, trial: int, scan: NDArray[np.float32], seen: dict[str, int]) -> None:
+    """Refuse a scan without a pattern, and a scan that is there twice for two pictures."""
+    number = table.scans[trial]
+    if (scan == scan[0]).all():
+        raise InputError(
+            f"{path}: scan {number} (counted from 0) is {scan[0]:g} in all voxels, so it measured nothing. Mark it "
+            "unused in the table."
+        )
+    before = seen.setdefault(digest(scan), trial)
+    if before == trial:
+        return
+    both = f"scans {table.scans[before]} and {number} (counted from 0) are identical"
+    if table.stimulus_ids[before] != table.stimulus_ids[trial]:
+        shown = " and ".join(table.pictures[table.stimulus_ids[place]] for place in (before, trial))
+        raise InputError(f"{path}: {both}, though {shown} were shown. Export it again, or mark one unused.")
+    _log.warning("%s: %s. They count as two repeats of %s.", path, both, table.pictures[table.stimulus_ids[trial]])

@@ -1,6 +1,7 @@
-"""Masks of a laboratory's own scans: which voxels of the grid are read, and which belong to a region."""
+"""A laboratory's own masks and scans x voxels, out of any of the formats that they are kept in."""
 
-from collections.abc import Mapping
+import gzip
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unibrain.errors import InputError
-from unibrain.scans.foreign import kind_of, open_npy, readable, require, text_rows
+from unibrain.scans.foreign import (
+    hdf5_dataset,
+    hdf5_datasets,
+    is_old_mat,
+    kind_of,
+    open_hdf5,
+    open_nifti,
+    open_npy,
+    read_volume,
+    reading,
+    text_rows,
+)
 
+_KINDS = ("npy", "csv", "tsv", "hdf5", "nifti")
+_GLMSINGLE = ("betasmd", "modelmd")
+"""Names of the betas in GLMsingle's files: of Python's, and of MATLAB's."""
 _CLOSE = 1e-2
+_FEWEST_TO_COUNT = 3
 
 
 @dataclass(frozen=True)
@@ -40,90 +56,61 @@ class Mask:
         """Raise `InputError` if the file at `path` has another grid than this mask."""
         if tuple(shape) != self.shape:
             raise InputError(
-                f"{path}: found a grid of {tuple(shape)}, expected {self.shape} as in {self.path.name}: "
-                "bring both into one space"
+                f"{path}: has the grid {tuple(shape)}, but {self.path.name} has {self.shape}. Bring both into one "
+                "space."
             )
         if affine is not None and self.affine is not None and not np.allclose(affine, self.affine, atol=_CLOSE):
             raise InputError(
-                f"{path}: found the grid of {self.path.name} in another place (their affines differ), expected the "
-                "same place: resample one of them"
+                f"{path}: lies in another place than {self.path.name} (their affines differ). Resample one of them."
             )
 
 
-def read_mask(path: Path) -> Mask:
-    """Read a mask: a NIfTI or a three-dimensional ``.npy``; voxels above 0 are inside.
-
-    Raises
-    ------
-    InputError
-        If it is missing, damaged, not three-dimensional, or empty.
-    """
-    kind = kind_of(path, ("nifti", "npy"), "a mask")
+def read_mask(path: Path, what: str = "a mask") -> Mask:
+    """Read a mask: a NIfTI or a three-dimensional ``.npy``; voxels above 0 are inside."""
     affine = None
-    if kind == "npy":
-        volume = np.asarray(open_npy(path, "a mask"))
+    if kind_of(path, ("nifti", "npy"), what) == "npy":
+        volume = np.asarray(open_npy(path, what))
+        volume = volume[..., 0] if volume.ndim == 4 and volume.shape[3] == 1 else volume
+        if volume.ndim != 3:
+            raise InputError(f"{path}: has the shape {volume.shape}, not three axes X, Y, Z. Check the file.")
     else:
-        import nibabel
-
-        require(path, "a mask")
-        with readable(path, "NIfTI"):
-            image: Any = nibabel.load(path)
-            volume, affine = np.asarray(image.dataobj), np.array(image.affine, dtype=np.float64)
-    if volume.ndim == 4 and volume.shape[3] == 1:
-        volume = volume[..., 0]
-    if volume.ndim != 3:
-        raise InputError(f"{path}: found an array of shape {volume.shape}, expected three axes X, Y, Z: check the file")
+        volume, nifti = read_volume(path, what)
+        affine = nifti.affine
     # A comparison with NaN is False: outside.
     inside = volume > 0
     if not inside.any():
-        raise InputError(f"{path}: found no voxel above 0, expected those to read: check the mask")
+        raise InputError(f"{path}: has no voxel above 0. Check the mask.")
     return Mask(path, inside, affine)
 
 
 def read_regions(files: Mapping[str, Path], voxels: int, mask: Mask | None) -> dict[str, NDArray[np.bool_]]:
-    """Read which voxels belong to each region.
+    """Read which of the matrix's voxels belong to each region, as bool of shape (voxels,).
 
-    Parameters
-    ----------
-    files : mapping of str to pathlib.Path
-        Region to its file: a volume on the grid of `mask`, or one value per voxel of the matrix as ``.npy``, ``.csv``
-        or ``.tsv``; above 0 is inside.
-    voxels : int
-        Of the matrix.
-    mask : Mask or None
-        Voxels of the matrix on their grid (C order), where there is one.
-
-    Returns
-    -------
-    dict of str to ndarray of shape (voxels,), bool
-
-    Raises
-    ------
-    InputError
-        If a file is wrong, of another grid or length, or has no voxel among those of the matrix.
+    A file is a volume on the grid of `mask` (whose voxels are those of the matrix, in C order), or one value per voxel
+    of the matrix as ``.npy``, ``.csv`` or ``.tsv``; above 0 is inside.
     """
     regions = {}
     for name, path in files.items():
-        kind = kind_of(path, ("nifti", "npy", "csv", "tsv"), "a mask of a region")
-        per_voxel = kind in ("csv", "tsv") or (kind == "npy" and _is_list(open_npy(path, "a mask of a region")))
-        if per_voxel:
-            inside = _voxel_mask(path, kind)
+        what = f"the mask of region {name}"
+        kind = kind_of(path, ("nifti", "npy", "csv", "tsv"), what)
+        if kind in ("csv", "tsv") or (kind == "npy" and _is_list(open_npy(path, what))):
+            inside = _voxel_mask(path, kind, what)
             if len(inside) != voxels:
                 raise InputError(
-                    f"{path}: found {len(inside)} values for region {name}, expected {voxels}, one per voxel of the "
-                    "matrix: export it again"
+                    f"{path}: has {len(inside)} values for region {name}, but the matrix has {voxels} voxels. Export "
+                    "it again."
                 )
         else:
-            volume = read_mask(path)
+            volume = read_mask(path, what)
             if mask is None:
                 raise InputError(
-                    f"{path}: found a volume for region {name}, and the scans have no grid, expected one value per "
-                    "voxel: give it so, or give the --mask that the matrix was made with"
+                    f"{path}: is a volume, but the scans have no grid. Give region {name} as one value per voxel, or "
+                    "give the --mask that the matrix was made with."
                 )
             mask.check_grid(path, volume.shape, volume.affine)
             inside = volume.inside[mask.inside]
         if not inside.any():
-            raise InputError(f"{path}: region {name} has no voxel among those that are read: check its mask")
+            raise InputError(f"{path}: region {name} has no voxel among those that are read. Check its mask.")
         regions[name] = inside
     return regions
 
@@ -132,34 +119,20 @@ def _is_list(array: NDArray[np.generic]) -> bool:
     return len([length for length in array.shape if length > 1]) <= 1
 
 
-def _voxel_mask(path: Path, kind: str) -> NDArray[np.bool_]:
+def _voxel_mask(path: Path, kind: str, what: str) -> NDArray[np.bool_]:
     if kind == "npy":
-        return np.asarray(open_npy(path, "a mask of a region")).reshape(-1) > 0
-    cells = [(line, cell) for line, row in text_rows(path, kind, "a mask of a region") for cell in row]
+        return np.asarray(open_npy(path, what)).reshape(-1) > 0
     values = []
-    for line, cell in cells:
-        try:
-            values.append(float(cell))
-        except ValueError:
-            raise InputError(
-                f"{path}: line {line} holds {cell!r}, expected a number per voxel (0 outside, 1 inside) and nothing "
-                "else: export it again"
-            ) from None
+    for line, row in text_rows(path, kind, what):
+        for cell in row:
+            try:
+                values.append(float(cell))
+            except ValueError:
+                raise InputError(
+                    f"{path}: line {line} holds {cell!r}. Give a number per voxel (0 outside, 1 inside) and nothing "
+                    "else."
+                ) from None
     return np.array(values) > 0
-
-
-"""Scans x voxels out of any of the formats that laboratories keep them in."""
-
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
-
-import numpy as np
-from numpy.typing import NDArray
-
-KINDS = ("npy", "csv", "tsv", "hdf5", "nifti")
-_GLMSINGLE = ("betasmd", "modelmd")
-"""Names of the betas in GLMsingle's files: of Python's, and of MATLAB's."""
 
 
 @dataclass(frozen=True)
@@ -186,6 +159,23 @@ class ScanMatrix:
     read: Callable[[NDArray[np.int64]], NDArray[np.float32]]
 
 
+def split_dataset(text: str) -> tuple[Path, str | None]:
+    """Take ``FILE:DATASET`` apart; a name that is a file as it stands has no dataset.
+
+    Examples
+    --------
+    >>> split_dataset("betas.h5:run/betas")[1]
+    'run/betas'
+    >>> split_dataset("betas.npy")[1] is None
+    True
+    """
+    path = Path(text)
+    before, colon, dataset = text.rpartition(":")
+    if not colon or not before.lower().endswith((".h5", ".hdf5", ".mat")) or path.exists():
+        return path, None
+    return Path(before), dataset
+
+
 def open_scans(path: Path, mask: Mask | None = None, dataset: str | None = None) -> ScanMatrix:
     """Open scans without reading them (text is read at once).
 
@@ -201,17 +191,12 @@ def open_scans(path: Path, mask: Mask | None = None, dataset: str | None = None)
     dataset : str, optional
         In HDF5; left out: GLMsingle's, or the only one.
 
-    Returns
-    -------
-    ScanMatrix
-
     Raises
     ------
     InputError
         If the file is missing, damaged, holds pickled objects or text, or does not fit the mask.
     """
-    kind = kind_of(path, KINDS, "a matrix of scans")
-    require(path, "a matrix of scans")
+    kind = kind_of(path, _KINDS, "a matrix of scans")
     if kind == "npy":
         array = open_npy(path, "a matrix of scans")
         by_volume = array.ndim == 4 and bool(array.flags.f_contiguous) and not bool(array.flags.c_contiguous)
@@ -219,9 +204,7 @@ def open_scans(path: Path, mask: Mask | None = None, dataset: str | None = None)
     if kind in ("csv", "tsv"):
         values = _read_text(path, kind)
         return _from_array(path, values.shape, lambda where: values[where], mask)
-    if kind == "hdf5":
-        return _from_hdf5(path, dataset, mask)
-    return _from_nifti(path, mask)
+    return _from_hdf5(path, dataset, mask) if kind == "hdf5" else _from_nifti(path, mask)
 
 
 def _from_array(
@@ -233,13 +216,14 @@ def _from_array(
 ) -> ScanMatrix:
     """Of an array scans x voxels, or X, Y, Z, scans; `by_volume` says how the latter lies on disk."""
     if len(shape) == 2:
-        voxels = _table_voxels(path, shape, mask)
-        return _matrix(path, shape[0], voxels, mask, lambda rows: np.asarray(get((_run(rows),)), dtype=np.float32))
+        if mask is not None and shape[1] != mask.inside.sum():
+            raise InputError(
+                f"{path}: has {shape[1]} columns, but {mask.path.name} has {mask.inside.sum()} voxels. Give the mask "
+                "that the matrix was made with, rows being scans."
+            )
+        return _matrix(path, shape[0], shape[1], mask, lambda rows: _narrow(path, get((_run(rows),))))
     if len(shape) != 4:
-        raise InputError(
-            f"{path}: found an array of shape {shape}, expected two axes (scans, voxels) or four (X, Y, Z, scans): "
-            "reshape it"
-        )
+        raise InputError(f"{path}: has the shape {shape}, not (scans, voxels) or (X, Y, Z, scans). Reshape it.")
     if mask is None and shape[1:3] == (1, 1):
         given, inside = None, np.ones(shape[:3], dtype=np.bool_)
     else:
@@ -248,23 +232,23 @@ def _from_array(
 
     def read(rows: NDArray[np.int64]) -> NDArray[np.float32]:
         if by_volume:
-            return _by_volume(lambda row: get((slice(None), slice(None), slice(None), row)), rows, inside)
-        return _by_slab(get, rows, inside)
+            return _by_volume(path, lambda row: get((slice(None), slice(None), slice(None), row)), rows, inside)
+        return _by_slab(path, get, rows, inside)
 
     return _matrix(path, shape[3], int(inside.sum()), given, read)
 
 
 def _by_volume(
-    volume: Callable[[int], NDArray[Any]], rows: NDArray[np.int64], inside: NDArray[np.bool_]
+    path: Path, volume: Callable[[int], NDArray[Any]], rows: NDArray[np.int64], inside: NDArray[np.bool_]
 ) -> NDArray[np.float32]:
     found = np.empty((len(rows), int(inside.sum())), dtype=np.float32)
     for place, row in enumerate(rows):
-        found[place] = np.asarray(volume(int(row)))[inside]
+        found[place] = _narrow(path, np.asarray(volume(int(row)))[inside])
     return found
 
 
 def _by_slab(
-    get: Callable[[Any], NDArray[Any]], rows: NDArray[np.int64], inside: NDArray[np.bool_]
+    path: Path, get: Callable[[Any], NDArray[Any]], rows: NDArray[np.int64], inside: NDArray[np.bool_]
 ) -> NDArray[np.float32]:
     # Where the scans of a voxel lie together, a volume is spread over the whole file: it is read plane by plane.
     found = np.empty((len(rows), int(inside.sum())), dtype=np.float32)
@@ -274,9 +258,25 @@ def _by_slab(
         plane = inside[x : x + step]
         stop = start + int(plane.sum())
         if stop > start:
-            found[:, start:stop] = np.asarray(get((slice(x, x + step), slice(None), slice(None), _run(rows))))[plane].T
+            values = np.asarray(get((slice(x, x + step), slice(None), slice(None), _run(rows))))[plane]
+            found[:, start:stop] = _narrow(path, values).T
         start = stop
     return found
+
+
+def _narrow(path: Path, values: NDArray[Any]) -> NDArray[np.float32]:
+    """As float32, if that can hold the values."""
+    with np.errstate(over="ignore", under="ignore"):
+        narrow = np.asarray(values, dtype=np.float32)
+    if values.dtype.itemsize > 4:
+        lost = np.isinf(narrow) & np.isfinite(values)
+        if not lost.any() and not narrow.any():
+            lost = values != 0
+        if lost.any():
+            raise InputError(
+                f"{path}: holds {values[lost][0]:g}, which 32-bit numbers cannot. Give the betas in another unit."
+            )
+    return narrow
 
 
 def _run(rows: NDArray[np.int64]) -> Any:
@@ -290,54 +290,54 @@ def _matrix(
     path: Path, scans: int, voxels: int, mask: Mask | None, read: Callable[[NDArray[np.int64]], NDArray[np.float32]]
 ) -> ScanMatrix:
     if not scans or not voxels:
-        raise InputError(f"{path}: found {scans} scans of {voxels} voxels, expected some of both: export it again")
+        raise InputError(f"{path}: holds {scans} scans of {voxels} voxels. Export it again.")
     indices = np.arange(voxels) if mask is None else np.flatnonzero(mask.inside)
     return ScanMatrix(path, scans, voxels, indices, (voxels, 1, 1) if mask is None else mask.shape, read)
 
 
-def _table_voxels(path: Path, shape: tuple[int, ...], mask: Mask | None) -> int:
-    if mask is not None and shape[1] != mask.inside.sum():
-        raise InputError(
-            f"{path}: found {shape[1]} columns, expected {mask.inside.sum()}, one per voxel of {mask.path.name}: "
-            "give the mask that the matrix was made with, rows being scans"
-        )
-    return shape[1]
-
-
 def _volumes_mask(path: Path, grid: tuple[int, ...], mask: Mask | None) -> Mask:
     if mask is None:
-        raise InputError(
-            f"{path}: found volumes of {grid}, and no mask, expected one that says which voxels to read: give --mask"
-        )
+        raise InputError(f"{path}: holds volumes of {grid}. Say with --mask which voxels to read.")
     mask.check_grid(path, grid, None)
     return mask
 
 
-def _read_text(path: Path, kind: str) -> NDArray[np.float32]:
-    rows: list[NDArray[np.float32]] = []
+def _read_text(path: Path, kind: str) -> NDArray[np.float64]:
+    rows: list[NDArray[np.float64]] = []
+    first_name = ""
     for number, (line, cells) in enumerate(text_rows(path, kind, "a matrix of scans")):
         if number == 0 and not any(map(_is_number, cells[1:] or cells)):
             # pandas writes row numbers in front, in a column without a name: they would become a voxel.
             if not cells[0]:
-                raise InputError(
-                    f"{path}: found a first column without a name (row numbers?), expected voxels only: save it "
-                    "without them (pandas: index=False)"
-                )
+                raise _row_numbers(path, "without a name")
             if not _is_number(cells[0]):
+                first_name = cells[0]
                 continue
         if rows and len(cells) != len(rows[0]):
             raise InputError(
-                f"{path}: line {line} has {len(cells)} cells, expected {len(rows[0])} as before: export it again"
+                f"{path}: line {line} has {len(cells)} cells, not {len(rows[0])} as before. Export it again."
             )
         try:
-            rows.append(np.array(cells, dtype=np.float32))
+            rows.append(np.array(cells, dtype=np.float64))
         except ValueError:
             wrong = next(place for place, cell in enumerate(cells) if not _is_number(cell))
             raise InputError(
-                f"{path}: line {line} holds {cells[wrong]!r} in column {wrong + 1}, expected numbers only, one row per "
-                "scan and one column per voxel: export it again"
+                f"{path}: line {line} holds {cells[wrong]!r} in column {wrong + 1}. Give numbers only, one row per "
+                "scan and one column per voxel."
             ) from None
-    return np.stack(rows) if rows else np.empty((0, 0), dtype=np.float32)
+    matrix = np.stack(rows) if rows else np.empty((0, 0))
+    if len(matrix) >= _FEWEST_TO_COUNT and any(
+        np.array_equal(matrix[:, 0], np.arange(start, start + len(matrix))) for start in (0, 1)
+    ):
+        raise _row_numbers(path, f"named {first_name}" if first_name else f"from {matrix[0, 0]:g} on")
+    return matrix
+
+
+def _row_numbers(path: Path, which: str) -> InputError:
+    return InputError(
+        f"{path}: the first column ({which}) numbers the rows, and would be taken for a voxel. Save it without it "
+        "(pandas: index=False)."
+    )
 
 
 def _is_number(cell: str) -> bool:
@@ -349,72 +349,63 @@ def _is_number(cell: str) -> bool:
 
 
 def _from_hdf5(path: Path, dataset: str | None, mask: Mask | None) -> ScanMatrix:
-    import h5py
-
-    if path.suffix.lower() == ".mat" and not h5py.is_hdf5(path):
+    if path.suffix.lower() == ".mat" and path.is_file() and is_old_mat(path):
         raise InputError(
-            f"{path}: found no HDF5 inside (an older MATLAB format?), expected version 7.3: save it with -v7.3"
+            f"{path}: is of a MATLAB version before 7.3. Save it with -v7.3, or convert it in Python with these two "
+            f"lines: `import numpy, scipy.io` and `numpy.save('betas.npy', scipy.io.loadmat({path.name!r})['NAME'])`."
         )
-    with readable(path, "HDF5"), h5py.File(path, "r") as file:
+    with open_hdf5(path, "a matrix of scans") as file:
         name = _dataset(path, file, dataset)
-        shape, dtype = tuple(file[name].shape), file[name].dtype
-        matlab = "MATLAB_class" in file[name].attrs
-    if dtype.kind not in "fiu":
-        raise InputError(f"{path}: dataset {name} holds {dtype}, expected real numbers: choose another dataset")
+        stored = hdf5_dataset(path, file, name)
+        shape = tuple(int(n) for n in stored.shape)
+        with reading(path, "HDF5"):
+            matlab = "MATLAB_class" in stored.attrs
     reverse = matlab
     if len(shape) == 4 and mask is not None and not matlab:
         forward, backward = shape[:3] == mask.shape, shape[:0:-1] == mask.shape
         if forward and backward:
             raise InputError(
-                f"{path}: dataset {name} of shape {shape} may be (X, Y, Z, scans) or the reverse, expected to know: "
-                "save it as .npy"
+                f"{path}: dataset {name} of shape {shape} may be (X, Y, Z, scans) or the reverse. Save it as .npy."
             )
         reverse = backward
 
     def get(where: Any) -> NDArray[Any]:
-        with readable(path, "HDF5"), h5py.File(path, "r") as file:
+        with open_hdf5(path, "a matrix of scans") as file, reading(path, "HDF5"):
+            opened = hdf5_dataset(path, file, name)
             if not reverse:
-                return np.asarray(file[name][where])
+                return np.asarray(opened[where])
             order = (*where, *[slice(None)] * (len(shape) - len(where)))
-            return np.asarray(file[name][order[::-1]]).T
+            return np.asarray(opened[order[::-1]]).T
 
     return _from_array(path, shape[::-1] if reverse else shape, get, mask, by_volume=reverse)
 
 
 def _dataset(path: Path, file: Any, wanted: str | None) -> str:
-    import h5py
-
-    found: list[str] = []
-    file.visititems(lambda name, item: found.append(name) if isinstance(item, h5py.Dataset) else None)
     if wanted is not None:
-        if wanted.strip("/") not in found:
-            raise InputError(
-                f"{path}: found no dataset {wanted}, expected one of {', '.join(found) or 'none'}: name one of them"
-            )
         return wanted
+    found = hdf5_datasets(path, file)
     known = [name for name in _GLMSINGLE if name in found]
     if not known and len(found) != 1:
-        raise InputError(
-            f"{path}: found {len(found)} datasets ({', '.join(found[:8])}), expected one, or to know which: "
-            f"name it, {path.name}:DATASET"
-        )
+        some = ", ".join(found[:8]) or "none"
+        raise InputError(f"{path}: has {len(found)} datasets ({some}). Say which to read: {path.name}:DATASET.")
     return (known or found)[0]
 
 
 def _from_nifti(path: Path, mask: Mask | None) -> ScanMatrix:
-    import nibabel
-
-    with readable(path, "NIfTI"):
-        # Kept open, because a compressed file that is opened anew for each volume is decompressed anew as well.
-        image: Any = nibabel.load(path, keep_file_open=True)
-        shape, affine = tuple(int(n) for n in image.shape), np.asarray(image.affine, dtype=np.float64)
-    if len(shape) != 4:
-        raise InputError(f"{path}: found an array of shape {shape}, expected four axes X, Y, Z, scans: check the file")
-    given = _volumes_mask(path, shape[:3], mask)
-    given.check_grid(path, shape[:3], affine)
+    # Kept open, because a compressed file that is opened anew for each volume is decompressed anew as well.
+    nifti = open_nifti(path, "a matrix of scans", keep_open=True)
+    if len(nifti.shape) != 4:
+        raise InputError(f"{path}: has the shape {nifti.shape}, not four axes X, Y, Z, scans. Check the file.")
+    given = _volumes_mask(path, nifti.shape[:3], mask)
+    given.check_grid(path, nifti.shape[:3], nifti.affine)
+    if path.name.lower().endswith(".gz"):
+        # Only its end says whether a compressed file is whole.
+        with reading(path, "NIfTI", "Export it again"), gzip.open(path) as file:
+            while file.read(2**24):
+                pass
 
     def read(rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        with readable(path, "NIfTI"):
-            return _by_volume(lambda row: np.asarray(image.dataobj[..., row]), rows, given.inside)
+        with reading(path, "NIfTI", "Export it again"):
+            return _by_volume(path, lambda row: np.asarray(nifti.image.dataobj[..., row]), rows, given.inside)
 
-    return _matrix(path, shape[3], int(given.inside.sum()), given, read)
+    return _matrix(path, nifti.shape[3], int(given.inside.sum()), given, read)

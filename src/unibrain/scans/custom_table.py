@@ -1,7 +1,8 @@
 """The table of trials: which picture was seen in which scan, with its captions, session and split."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+import unicodedata
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -14,6 +15,8 @@ from unibrain.scans.foreign import kind_of, text_rows
 _BASES = {"scan_from_0": 0, "scan_from_1": 1}
 _CAPTION = re.compile(r"captions?|caption_\d+")
 _SPLITS = ("train", "test", "unused")
+_NOTHING = ("nan", "<na>", "n/a", "null")
+"""How other programs write an empty cell."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,7 @@ def read_table(path: Path, scan_base: int | None = None, test_share: float = 0.1
     Columns: ``scan_from_0`` or ``scan_from_1`` (row of the matrix, counted from there; or ``scan`` with `scan_base`);
     ``picture`` (file name in the folder of pictures); optional ``captions`` (separated by ``|``) or ``caption_1``,
     ``caption_2`` and so on (captions that stand in several rows of a picture are put together), ``session``, and
-    ``split`` (``train``, ``test``, or ``unused`` for scans to leave out). Others are not read.
+    ``split`` (``train``, ``test``, or ``unused`` for scans to leave out). Others are not read. ``NaN`` is no text.
 
     Parameters
     ----------
@@ -94,109 +97,110 @@ def read_table(path: Path, scan_base: int | None = None, test_share: float = 0.1
     """
     lines, columns = _lines(path)
     scan, base = _scan_column(path, columns, scan_base)
-    split_known = "split" in columns
-    trials = []
     listed: dict[int, int] = {}
-    for line, cells in lines:
-
-        def cell(name: str, cells: list[str] = cells) -> str:
-            return cells[columns[name]] if name in columns else ""
-
-        row = _scan(path, line, cell(scan), base)
-        if row in listed:
+    trials: list[tuple[int, int, str, dict[str, str]]] = []
+    for line, row in lines:
+        number = _scan(path, line, row[scan], base)
+        if number in listed:
             raise InputError(
-                f"{path}: lines {listed[row]} and {line} both name scan {cell(scan)}, expected every scan once: "
-                "correct the column of scans"
+                f"{path}: lines {listed[number]} and {line} both name scan {row[scan]}. Give every scan one line."
             )
-        listed[row] = line
-        split = cell("split").lower()
-        if split_known and split not in _SPLITS:
-            raise InputError(
-                f"{path}: line {line} has the split {cell('split')!r}, expected train, test or unused: correct it"
-            )
-        if split != "unused":
-            trials.append((row, line, _picture(path, line, cell("picture")), cell("session"), split, cells))
+        listed[number] = line
+        row["split"] = row.get("split", "").lower()
+        if "split" in columns and row["split"] not in _SPLITS:
+            raise InputError(f"{path}: line {line} has the split {row['split']!r}. Write train, test or unused.")
+        if row["split"] != "unused":
+            trials.append((number, line, _picture(path, line, row["picture"]), row))
     _check_scans(path, listed, base)
-    trials.sort()
-    pictures = tuple(sorted({trial[2] for trial in trials}))
+    trials.sort(key=lambda trial: trial[0])
+    pictures = tuple(sorted({name for _, _, name, _ in trials}))
     place = {name: index for index, name in enumerate(pictures)}
-    ids = np.array([place[trial[2]] for trial in trials], dtype=np.int64)
-    captions = _captions(path, columns, pictures, [(place[trial[2]], trial[5]) for trial in trials])
-    if split_known:
-        is_test = _split(path, pictures, [(place[trial[2]], trial[1], trial[4]) for trial in trials])
+    shown = [(place[name], line, row) for _, line, name, row in trials]
+    if "split" in columns:
+        is_test = _split(path, pictures, shown)
         origin = "the table's column split"
     else:
-        is_test = _draw(len(pictures), test_share, seed)
+        is_test = np.zeros(len(pictures), dtype=np.bool_)
+        held_out = max(2, round(test_share * len(pictures)))
+        is_test[np.random.default_rng(seed).permutation(len(pictures))[:held_out]] = True
         origin = f"drawn by picture with seed {seed}: {is_test.sum()} of {len(pictures)} pictures held out"
-    _check_counts(path, is_test)
-    names = [trial[3] for trial in trials]
-    if "session" in columns and not all(names):
+    test = int(is_test.sum())
+    if len(is_test) - test < 2 or test < 1:
         raise InputError(
-            f"{path}: line {trials[names.index('')][1]} names no session, expected one in every line: fill it in"
+            f"{path}: leaves {len(is_test) - test} training pictures and {test} test pictures, where two and one are "
+            "needed. Add scans, or change the split."
         )
+    names = [row.get("session", "") for _, _, row in shown]
+    if "session" in columns and not all(names):
+        raise InputError(f"{path}: line {shown[names.index('')][1]} names no session. Fill it in.")
     sessions = tuple(dict.fromkeys(names))
     used = {scan, "picture", "session", "split", *filter(_CAPTION.fullmatch, columns)}
     return CustomTable(
         path=path,
         rows=len(listed),
-        scans=np.array([trial[0] for trial in trials], dtype=np.int64),
-        stimulus_ids=ids,
+        scans=np.array([number for number, *_ in trials], dtype=np.int64),
+        stimulus_ids=np.array([picture for picture, *_ in shown], dtype=np.int64),
         session=np.array([sessions.index(name) + 1 for name in names], dtype=np.int64),
         sessions=sessions,
         pictures=pictures,
-        captions=captions,
+        captions=_captions(path, columns, pictures, shown),
         is_test=is_test,
         split=origin,
         ignored=tuple(name for name in columns if name not in used),
     )
 
 
-def _lines(path: Path) -> tuple[list[tuple[int, list[str]]], dict[str, int]]:
+def _lines(path: Path) -> tuple[list[tuple[int, dict[str, str]]], list[str]]:
+    """Line number and cells by column of every line, and the columns with a name."""
     kind = kind_of(path, ("csv", "tsv"), "the table of trials")
     lines = list(text_rows(path, kind, "the table of trials"))
     if len(lines) < 2:
-        raise InputError(f"{path}: found {len(lines)} lines, expected names of columns and one line per scan: fill it")
+        raise InputError(f"{path}: has {len(lines)} lines. Give it names of columns and one line per scan.")
     header = [name.lower() for name in lines[0][1]]
     twice = [name for name in header if name and header.count(name) > 1]
     if twice:
-        raise InputError(f"{path}: found the column {twice[0]} twice, expected every column once: rename one")
+        raise InputError(f"{path}: has the column {twice[0]} twice. Rename one.")
     for line, cells in lines[1:]:
         if len(cells) != len(header):
             raise InputError(
-                f"{path}: line {line} has {len(cells)} cells, expected {len(header)} as in the first line: correct it "
-                "(put text that holds the separator in double quotes)"
+                f"{path}: line {line} has {len(cells)} cells, but the first line has {len(header)}. Correct it (text "
+                "that holds the separator goes in double quotes)."
             )
-    columns = {name: index for index, name in enumerate(header) if name}
-    if "picture" not in columns:
-        raise InputError(f"{path}: found the columns {', '.join(columns)}, expected one named picture: add it")
-    return lines[1:], columns
+    if "picture" not in header:
+        raise InputError(f"{path}: has the columns {', '.join(filter(None, header))}, but none named picture. Add it.")
+    rows = [
+        (
+            line,
+            {name: "" if cell.lower() in _NOTHING else cell for name, cell in zip(header, cells, strict=True) if name},
+        )
+        for line, cells in lines[1:]
+    ]
+    return rows, [name for name in header if name]
 
 
-def _scan_column(path: Path, columns: Mapping[str, int], scan_base: int | None) -> tuple[str, int]:
+def _scan_column(path: Path, columns: Sequence[str], scan_base: int | None) -> tuple[str, int]:
     found = [name for name in ("scan", *_BASES) if name in columns]
     if len(found) != 1:
         raise InputError(
-            f"{path}: found {' and '.join(found) or 'no column of scans'}, expected one column scan_from_0 or "
-            "scan_from_1 (rows of the matrix, counted from there): name it so"
+            f"{path}: has {' and '.join(found) or 'no column of scans'}. Give it one column, scan_from_0 or "
+            "scan_from_1 (rows of the matrix, counted from there)."
         )
-    stated = _BASES.get(found[0])
-    if stated is None and scan_base is None:
+    base = _BASES.get(found[0], scan_base)
+    if base is None:
         raise InputError(
-            f"{path}: the column scan does not say whether its first scan is 0 or 1, expected to know: name it "
-            "scan_from_0 or scan_from_1, or give --scan-base"
+            f"{path}: the column scan does not say whether its first scan is 0 or 1. Name it scan_from_0 or "
+            "scan_from_1, or give --scan-base."
         )
-    if stated is not None and scan_base not in (None, stated):
+    if scan_base not in (None, base):
         raise InputError(
-            f"{path}: the column {found[0]} and --scan-base {scan_base} contradict each other: leave out --scan-base"
+            f"{path}: the column {found[0]} and --scan-base {scan_base} contradict each other. Leave out --scan-base."
         )
-    return found[0], int(stated if stated is not None else scan_base)  # type: ignore[arg-type]
+    return found[0], base
 
 
 def _scan(path: Path, line: int, text: str, base: int) -> int:
-    if not re.fullmatch(r"\d{1,12}", text) or int(text) < base:
-        raise InputError(
-            f"{path}: line {line} names scan {text!r}, expected a whole number of at least {base}: correct it"
-        )
+    if not re.fullmatch(r"[0-9]{1,12}", text) or int(text) < base:
+        raise InputError(f"{path}: line {line} names scan {text!r}, no whole number of at least {base}. Correct it.")
     return int(text) - base
 
 
@@ -204,68 +208,53 @@ def _check_scans(path: Path, listed: Mapping[int, int], base: int) -> None:
     absent = next((row for row in range(len(listed)) if row not in listed), None)
     if absent is not None:
         raise InputError(
-            f"{path}: found {len(listed)} scans and none of them is {absent + base}, expected every row of the matrix "
-            f"from {base} on: list it, with split unused if it is to be left out"
+            f"{path}: lists {len(listed)} scans, and none of them is {absent + base}. List every row of the matrix "
+            f"from {base} on, with split unused if it is to be left out."
         )
 
 
 def _picture(path: Path, line: int, text: str) -> str:
-    name = PurePosixPath(text.replace("\\", "/"))
+    # In one normal form, or the same file would be two pictures.
+    name = PurePosixPath(unicodedata.normalize("NFC", text.replace("\\", "/")))
     if not text or not name.parts:
-        raise InputError(f"{path}: line {line} names no picture, expected a file in the folder of pictures: fill it in")
+        raise InputError(f"{path}: line {line} names no picture. Fill it in.")
     if name.is_absolute() or ".." in name.parts or ":" in name.parts[0] or "\0" in text:
         raise InputError(
-            f"{path}: line {line} names the picture {text!r}, which leads out of the folder of pictures, expected a "
-            "file name inside it: correct it"
+            f"{path}: line {line} names the picture {text!r}, which leads out of the folder of pictures. Name a file "
+            "in it."
         )
     return name.as_posix()
 
 
 def _captions(
-    path: Path, columns: Mapping[str, int], pictures: Sequence[str], trials: Sequence[tuple[int, list[str]]]
+    path: Path, columns: Sequence[str], pictures: Sequence[str], shown: Sequence[tuple[int, int, Mapping[str, str]]]
 ) -> tuple[tuple[str, ...], ...]:
-    order: Callable[[str], tuple[int, str]] = lambda name: (len(name), name)  # noqa: E731
-    where = [columns[name] for name in sorted(filter(_CAPTION.fullmatch, columns), key=order)]
+    where = sorted(filter(_CAPTION.fullmatch, columns), key=lambda name: (len(name), name))
     found: list[dict[str, None]] = [{} for _ in pictures]
-    for place, cells in trials:
+    for place, _, row in shown:
         for column in where:
-            for text in cells[column].split("|"):
+            for text in row[column].split("|"):
                 caption = " ".join(text.split())
-                if caption:
+                if caption and caption.lower() not in _NOTHING:
                     found[place][caption] = None
     without = [name for name, captions in zip(pictures, found, strict=True) if not captions]
     if without and len(without) < len(pictures):
         raise InputError(
-            f"{path}: picture {without[0]} has no caption ({len(without)} of {len(pictures)} pictures lack one), "
-            "expected captions for all pictures or for none: add them"
+            f"{path}: picture {without[0]} has no caption ({len(without)} of {len(pictures)} pictures lack one). Give "
+            "all pictures captions, or none."
         )
     return tuple(tuple(captions) for captions in found)
 
 
-def _split(path: Path, pictures: Sequence[str], trials: Sequence[tuple[int, int, str]]) -> NDArray[np.bool_]:
+def _split(
+    path: Path, pictures: Sequence[str], shown: Sequence[tuple[int, int, Mapping[str, str]]]
+) -> NDArray[np.bool_]:
     first: dict[int, tuple[int, str]] = {}
-    for place, line, split in trials:
-        before = first.setdefault(place, (line, split))
-        if before[1] != split:
+    for place, line, row in shown:
+        before = first.setdefault(place, (line, row["split"]))
+        if before[1] != row["split"]:
             raise InputError(
-                f"{path}: picture {pictures[place]} is {before[1]} in line {before[0]} and {split} in line {line}, "
-                "expected every picture on one side, or what is tested was trained on: correct the split"
+                f"{path}: picture {pictures[place]} is {before[1]} in line {before[0]} and {row['split']} in line "
+                f"{line}. Keep every picture on one side, or what is tested was trained on."
             )
     return np.array([first[place][1] == "test" for place in range(len(pictures))], dtype=np.bool_)
-
-
-def _draw(pictures: int, share: float, seed: int) -> NDArray[np.bool_]:
-    is_test = np.zeros(pictures, dtype=np.bool_)
-    held_out = max(2, round(share * pictures))
-    is_test[np.random.default_rng(seed).permutation(pictures)[:held_out]] = True
-    return is_test
-
-
-def _check_counts(path: Path, is_test: NDArray[np.bool_]) -> None:
-    test = int(is_test.sum())
-    train = len(is_test) - test
-    if train < 2 or test < 1:
-        raise InputError(
-            f"{path}: found {train} training pictures and {test} test pictures, expected at least two and one: "
-            "add scans, or change the split"
-        )

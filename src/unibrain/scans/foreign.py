@@ -1,162 +1,384 @@
-"""Opening files that may be missing or cut short, with a sentence that says so."""
+"""The one way to open files that others made: each reader says in one sentence what is really wrong with a file.
 
-from collections.abc import Iterator
+Nothing is unpickled, no path that stands inside a file is followed, and no array is made that the file cannot hold.
+"""
+
+import csv
+import errno
+import gzip
+import json
+import os
+import struct
+import unicodedata
+import zipfile
+import zlib
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from math import prod
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from unibrain.errors import InputError
+from unibrain.errors import DamagedFile, InputError
+
+_AGAIN = "Download it again"
+_BEST_COMPRESSION = 1100
+"""Deflate makes nothing smaller than by 1,032."""
+_ALWAYS_THERE = 2**20
+_REAL = "fiub"
+_DAMAGE = (EOFError, KeyError, OSError, OverflowError, RecursionError, RuntimeError, ValueError, struct.error)
+_DAMAGE += (zlib.error, zipfile.BadZipFile)  # IndexError, TypeError and the like would be mistakes of ours
 
 
-def require_file(path: Path, what: str, remedy: str = "download it, or check the folder given as NSD's root") -> Path:
-    """Return `path` if it is a file.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-    what : str
-        What the file is, for the message.
-    remedy : str
-        What the user can do about it.
-
-    Raises
-    ------
-    InputError
-        If there is no such file.
-    """
+def require_file(path: Path, what: str, remedy: str = "Check the path") -> Path:
+    """Return `path` if it is a file; else raise `InputError`, which says what is there instead."""
+    try:
+        path.stat()
+    except OSError as error:
+        raise InputError(f"{path}: {_system(error)} (needed as {what}). {remedy}.") from error
     if not path.is_file():
-        raise InputError(f"{path}: found no such file, expected {what}: {remedy}")
+        raise InputError(f"{path}: is a folder, not a file (needed as {what}). {remedy}.")
     return path
 
 
-@contextmanager
-def whole_file(path: Path, kind: str, remedy: str = "it may be truncated, download it again") -> Iterator[None]:
-    """Turn what a reading library raises on a damaged file into one sentence.
+def require_folder(path: Path, what: str, remedy: str = "Check the path") -> Path:
+    """Return `path` if it is a folder; else raise `InputError`."""
+    try:
+        path.stat()
+    except OSError as error:
+        there = _system(error).replace("no such file", "no such folder")
+        raise InputError(f"{path}: {there} (needed as {what}). {remedy}.") from error
+    if not path.is_dir():
+        raise InputError(f"{path}: is a file, not a folder (needed as {what}). {remedy}.")
+    return path
 
-    The libraries raise errors of many unrelated types on a truncated file (EOFError, OSError, zlib.error, ValueError,
-    KeyError, their own). What the operating system refuses, a missing module and bugs of our own are not damage and
-    pass: keep the block to the library's calls.
+
+def _system(error: OSError) -> str:
+    if error.errno in (errno.ENOENT, errno.ENOTDIR):
+        return "no such file"
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return "permission denied"
+    if error.errno == errno.ELOOP:
+        return "a loop of symbolic links"
+    return f"cannot be read ({error.strerror or error})"
+
+
+@contextmanager
+def reading(
+    path: Path, kind: str, remedy: str = _AGAIN, also: tuple[type[Exception], ...] = (), ours: bool = False
+) -> Iterator[None]:
+    """Say in one sentence why a library could not read a file: keep the block to the library's calls.
+
+    What a damaged file makes a library raise (and `also`) is called damage, a `DamagedFile` if the file is `ours`. What
+    the system refuses is named as such, and a mistake in the program or a missing module goes through as it is.
     """
     try:
         yield
     except InputError:
         raise
     except MemoryError as error:
-        raise InputError(f"{path}: it holds or claims more data than fits into memory. Check its size.") from error
-    except Exception as error:
-        if not _is_damage(error):
+        raise InputError(f"{path}: does not fit into memory. Use a machine with more, or check the file.") from error
+    except (*_DAMAGE, *also) as error:
+        if isinstance(error, NotImplementedError):
             raise
+        if isinstance(error, OSError) and error.errno in _SYSTEM:
+            raise InputError(f"{path}: {_system(error)}. Check the file and its permissions.") from error
         reason = " ".join(str(error).split())[:160] or type(error).__name__
+        message = f"{path}: is truncated or damaged, no whole {kind} file ({reason}). {remedy}."
+        raise (DamagedFile(path, message) if ours else InputError(message)) from error
+
+
+_SYSTEM = (errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.ELOOP, errno.EIO, errno.EISDIR, errno.ESTALE)
+
+
+def _head(path: Path, kind: str, number: int = 16) -> bytes:
+    with reading(path, kind), path.open("rb") as file:
+        head = file.read(number)
+    if not head:
+        raise InputError(f"{path}: is empty. {_AGAIN}.")
+    return head
+
+
+def _check_size(path: Path, shape: Sequence[int], dtype: "np.dtype[Any]", compressed: bool) -> None:
+    """Refuse an array that the file cannot hold before memory is asked for."""
+    size, there = prod(int(n) for n in shape) * dtype.itemsize, path.stat().st_size
+    if size > there * (_BEST_COMPRESSION if compressed else 1) + _ALWAYS_THERE * compressed:
         raise InputError(
-            f"{path}: found a file that cannot be read ({reason}), expected a whole {kind} file: {remedy}"
-        ) from error
+            f"{path}: is truncated or damaged: it says it holds {size:,} bytes of numbers in a file of {there:,}. "
+            f"{_AGAIN}."
+        )
 
 
-def _is_damage(error: Exception) -> bool:
-    """Whether the content of a file made a reading library fail."""
-    if isinstance(error, ImportError) or (isinstance(error, OSError) and error.errno is not None):
-        return False
-    if isinstance(error, (ValueError, LookupError, EOFError, OSError)):
-        return True
-    last = error.__traceback__
-    while last is not None and last.tb_next is not None:
-        last = last.tb_next
-    # Raised by our own lines, an error of any other type is a bug; scipy and nibabel raise them on damaged files.
-    return last is not None and not str(last.tb_frame.f_globals.get("__name__")).startswith("unibrain.")
+def _check_type(path: Path, what: str, dtype: "np.dtype[Any]", kinds: str = _REAL) -> None:
+    if dtype.kind not in kinds:
+        name = {"O": "Python objects", "c": "complex numbers", "S": "text", "U": "text", "V": "records"}
+        wanted = "text" if kinds == "U" else "real numbers"
+        raise InputError(f"{path}: {what} holds {name.get(dtype.kind, dtype)}, not {wanted}. Save it as {wanted}.")
 
 
-def read_volume(path: Path, what: str, shape: tuple[int, ...] | None = None) -> NDArray[np.float64]:
-    """Read a three-dimensional NIfTI.
+# --- HDF5 -------------------------------------------------------------------------------------------------------------
 
-    Parameters
-    ----------
-    path : pathlib.Path
-    what : str
-        What the file is, for messages.
-    shape : tuple of int, optional
-        The grid it must have.
 
-    Returns
-    -------
-    ndarray of shape (X, Y, Z), float64
-        In the NIfTI's own order.
+@contextmanager
+def open_hdf5(path: Path, what: str, remedy: str = "Check the path") -> Iterator[Any]:
+    """Open an HDF5 file for reading: an ``h5py.File``."""
+    import h5py
+
+    require_file(path, what, remedy)
+    _head(path, "HDF5")
+    if not h5py.is_hdf5(path):
+        raise InputError(f"{path}: is no HDF5 file. Give {what} as HDF5.")
+    with reading(path, "HDF5"):
+        file = h5py.File(path, "r")
+    with file:
+        yield file
+
+
+def hdf5_dataset(path: Path, file: Any, name: str, kinds: str = _REAL) -> Any:
+    """A dataset of an open file that lies in this file as a whole, holds real numbers, and is no larger than the file.
 
     Raises
     ------
     InputError
-        If the file is missing, damaged, not three-dimensional, or of another grid.
+        If it is not there, a group, or a link; if its content lies in another file (external or virtual); if its type
+        is another, or its compression is not known here.
     """
-    import nibabel
+    import h5py
 
+    there = file
+    for part in (part for part in name.split("/") if part):
+        with reading(path, "HDF5"):
+            known = isinstance(there, h5py.Group) and there.id.links.exists(part.encode())
+            link = there.id.links.get_info(part.encode()).type if known else None
+        if link is None:
+            raise InputError(f"{path}: has no dataset {name}. Name one that is there, or download the file again.")
+        if link != h5py.h5l.TYPE_HARD:
+            raise InputError(f"{path}: {part} is a link to another place, and links are not followed. Copy it there.")
+        with reading(path, "HDF5"):
+            there = there[part]
+    if not isinstance(there, h5py.Dataset):
+        raise InputError(f"{path}: {name} is a group, not a dataset. Name a dataset inside it, or check the file.")
+    with reading(path, "HDF5", also=(TypeError,)):
+        dtype, shape, stored = there.dtype, there.shape, there.id.get_create_plist()
+        elsewhere = bool(there.external) or there.is_virtual
+        filters = [stored.get_filter(number) for number in range(stored.get_nfilters())]
+    if elsewhere:
+        raise InputError(
+            f"{path}: the content of {name} lies in other files, which are not read. Copy it into this one."
+        )
+    if shape is None:
+        raise InputError(f"{path}: the dataset {name} is empty. {_AGAIN}.")
+    _check_type(path, f"the dataset {name}", dtype, kinds)
+    for code, _, _, called in filters:
+        if not h5py.h5z.filter_avail(code):
+            raise InputError(f"{path}: {name} is compressed with {called.decode()!r}, unknown here. Save it with gzip.")
+    _check_size(path, shape, dtype, compressed=True)
+    return there
+
+
+def hdf5_datasets(path: Path, file: Any) -> list[str]:
+    """Names of all datasets that lie in an open file itself; links are passed over."""
+    import h5py
+
+    found: list[str] = []
+    with reading(path, "HDF5", also=(TypeError,)):
+        file.visititems(lambda name, item: found.append(name) if isinstance(item, h5py.Dataset) else None)
+    return found
+
+
+# --- MATLAB -----------------------------------------------------------------------------------------------------------
+
+
+def read_mat(path: Path, names: Sequence[str], what: str, remedy: str = "Check the path") -> dict[str, NDArray[Any]]:
+    """Read arrays of real numbers out of a MAT file of any version, with MATLAB's order of axes.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, damaged, or no MAT file; if an array is missing, an object, a cell, a struct or text.
+    """
+    import h5py
+
+    require_file(path, what, remedy)
+    _head(path, "MAT")
+    arrays: dict[str, NDArray[Any]] = {}
+    if h5py.is_hdf5(path):
+        with open_hdf5(path, what) as file, reading(path, "MAT"):
+            for name in names:
+                arrays[name] = np.asarray(hdf5_dataset(path, file, name)[()]).T
+        return arrays
+    from scipy.io import loadmat
+    from scipy.io.matlab import MatReadError
+
+    # scipy raises these as well on damaged files; nothing of ours is in the block.
+    with reading(path, "MAT", also=(MatReadError, TypeError, IndexError)):
+        content = loadmat(path, variable_names=list(names))
+    for name in names:
+        if name not in content:
+            raise InputError(f"{path}: has no field {name}. Use {what} as it is published.")
+        arrays[name] = np.asarray(content[name])
+        _check_type(path, f"the field {name}", arrays[name].dtype)
+    return arrays
+
+
+def is_old_mat(path: Path) -> bool:
+    """Whether a file is MATLAB's, of a version before 7.3."""
+    return _head(path, "MAT", 10) == b"MATLAB 5.0"
+
+
+# --- NIfTI ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Nifti:
+    """A NIfTI whose header was read and found sound.
+
+    Attributes
+    ----------
+    image : nibabel image
+    shape : tuple of int
+    dtype : numpy.dtype
+        As stored.
+    offset : int
+        Where the numbers begin.
+    slope, intercept : float
+        What the header says the stored numbers are to be scaled with; 1 and 0 for none.
+    affine : ndarray of shape (4, 4), float64
+    """
+
+    image: Any
+    shape: tuple[int, ...]
+    dtype: "np.dtype[Any]"
+    offset: int
+    slope: float
+    intercept: float
+    affine: NDArray[np.float64]
+
+
+def open_nifti(path: Path, what: str, remedy: str = "Check the path", keep_open: bool = False) -> Nifti:
+    """Read the header of a NIfTI (``.nii`` or ``.nii.gz``) of real numbers."""
+    import nibabel
+    from nibabel.filebasedimages import ImageFileError
+    from nibabel.spatialimages import HeaderDataError
+
+    require_file(path, what, remedy)
+    packed = path.name.lower().endswith(".gz")
+    if packed and _head(path, "NIfTI")[:2] != b"\x1f\x8b":
+        raise InputError(f"{path}: is not compressed with gzip, as its name says. {_AGAIN}, or rename it to .nii.")
+    with reading(path, "NIfTI"), gzip.open(path) if packed else path.open("rb") as file:
+        head = file.read(540)
+    if head[344:347] not in (b"n+1", b"ni1") and head[4:7] != b"n+2":
+        if len(head) < 348:
+            raise InputError(f"{path}: is truncated or damaged, it ends inside the header. {_AGAIN}.")
+        raise InputError(f"{path}: is no NIfTI file. Give {what} as NIfTI.")
+    with reading(path, "NIfTI", also=(ImageFileError, HeaderDataError)):
+        image: Any = nibabel.load(path, keep_file_open=keep_open)
+        stored = image.dataobj
+        shape, dtype, offset = tuple(int(n) for n in stored.shape), np.dtype(stored.dtype), int(stored.offset)
+        slope, intercept = float(stored.slope), float(stored.inter)
+        affine = np.asarray(image.affine, dtype=np.float64)
+    _check_type(path, "it", dtype)
+    _check_size(path, shape, dtype, packed)
+    return Nifti(image, shape, dtype, offset, slope, intercept, affine)
+
+
+def read_volume(path: Path, what: str, remedy: str = "Check the path") -> tuple[NDArray[np.float64], Nifti]:
+    """Read a three-dimensional NIfTI, scaled as its header says: array of shape (X, Y, Z), and the header."""
+    nifti = open_nifti(path, what, remedy)
+    shape = nifti.shape[:3] if nifti.shape[3:] == (1,) else nifti.shape
+    if len(shape) != 3:
+        raise InputError(f"{path}: has the shape {nifti.shape}, not three axes X, Y, Z. Give {what} as one volume.")
+    with reading(path, "NIfTI"):
+        volume = np.asarray(nifti.image.dataobj, dtype=np.float64).reshape(shape)
+    return volume, nifti
+
+
+# --- numpy and text ---------------------------------------------------------------------------------------------------
+
+
+def open_npy(path: Path, what: str, remedy: str = "Check the path", kinds: str = _REAL) -> NDArray[Any]:
+    """Open an ``.npy`` file as a read-only memory map; `kinds` are the dtype's kinds that are allowed."""
+    require_file(path, what, remedy)
+    if _head(path, "npy")[:6] != b"\x93NUMPY":
+        raise InputError(f"{path}: is no .npy file. Save it with numpy.save.")
+    with reading(path, "npy", "Save it again"), path.open("rb") as file:
+        version = np.lib.format.read_magic(file)
+        header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, dtype = header(file)
+    if dtype.hasobject:
+        raise InputError(
+            f"{path}: holds pickled Python objects, which are never opened. Save {what} as a plain array "
+            "(GLMsingle: take its .hdf5 or .mat file, or save its betasmd with numpy.save)."
+        )
+    _check_type(path, "it", dtype, kinds)
+    _check_size(path, shape, dtype, compressed=False)
+    with reading(path, "npy", "Save it again"):
+        array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+    return array
+
+
+def read_columns(path: Path, separator: str, columns: Sequence[str], what: str, remedy: str = "Check the path") -> Any:
+    """Read named columns of a csv or tsv table: a pandas.DataFrame."""
+    import pandas
+
+    require_file(path, what, remedy)
+    _head(path, "text")
+    with reading(path, "text"):
+        header = list(pandas.read_csv(path, sep=separator, nrows=0).columns)
+        absent = [name for name in columns if name not in header]
+        if absent:
+            raise InputError(f"{path}: has no column {absent[0]}. Use {what} as it is published.")
+        return pandas.read_csv(path, sep=separator, usecols=list(columns))
+
+
+def whole_numbers(path: Path, table: Any, columns: Sequence[str]) -> NDArray[np.int64]:
+    """Columns of a table as integers, shape (rows, columns); raises `InputError` where there is none."""
+    import pandas
+
+    found = np.empty((len(table), len(columns)), dtype=np.int64)
+    for place, name in enumerate(columns):
+        values = pandas.to_numeric(table[name], errors="coerce").to_numpy(dtype=np.float64)
+        wrong = np.flatnonzero(~np.isfinite(values) | (values != np.rint(values)) | (np.abs(values) > 2**53))
+        if len(wrong):
+            cell = table[name].iloc[wrong[0]]
+            raise InputError(f"{path}: column {name} holds {cell!r} in row {wrong[0] + 1}, no whole number. {_AGAIN}.")
+        found[:, place] = values
+    return found
+
+
+def text_rows(path: Path, kind: str, what: str) -> Iterator[tuple[int, list[str]]]:
+    """Rows of a ``"csv"`` or ``"tsv"`` file that are not blank, as line number (from 1) and cells without outer blanks.
+
+    The text is UTF-8. A csv whose first line has semicolons and no comma is separated by semicolons.
+    """
     require_file(path, what)
-    with whole_file(path, "NIfTI"):
-        volume = np.asarray(nibabel.load(path).dataobj, dtype=np.float64)  # type: ignore[attr-defined]
-    if volume.ndim == 4 and volume.shape[3] == 1:
-        volume = volume[..., 0]
-    if volume.ndim != 3:
-        raise InputError(f"{path}: found an array of shape {volume.shape}, expected three axes X, Y, Z: check the file")
-    if shape is not None and volume.shape != shape:
-        raise InputError(
-            f"{path}: found a grid of {volume.shape}, expected {shape} as in the mask: "
-            "take all volumes from one subject and one space"
-        )
-    return volume
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            first = file.readline()
+            file.seek(0)
+            semicolons = kind == "csv" and ";" in first and "," not in first
+            reader = csv.reader(file, delimiter="\t" if kind == "tsv" else ";" if semicolons else ",", strict=True)
+            for cells in reader:
+                stripped = [cell.strip() for cell in cells]
+                if any(stripped):
+                    yield reader.line_num, stripped
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path}: is no {kind} text in UTF-8 ({error}). Export {what} again.") from error
+    except OSError as error:
+        raise InputError(f"{path}: {_system(error)}. Check the file and its permissions.") from error
 
 
-def volume_grid(path: Path) -> tuple[int, ...]:
-    """X, Y and Z of a NIfTI, from its header alone.
-
-    Raises
-    ------
-    InputError
-        If the file is damaged.
-    """
-    import nibabel
-
-    with whole_file(path, "NIfTI"):
-        return tuple(int(n) for n in nibabel.load(path).shape[:3])  # type: ignore[attr-defined]
+def read_json(path: Path, what: str, remedy: str = "Check the path") -> Any:
+    """Read a JSON file."""
+    require_file(path, what, remedy)
+    with reading(path, "JSON"):
+        return json.loads(path.read_text(encoding="utf-8"))
 
 
-def read_label_volume(path: Path, what: str, shape: tuple[int, ...] | None = None) -> NDArray[np.int64]:
-    """Read a NIfTI of region labels: -1 not cortex, 0 without a label, 1 and up labels.
-
-    Parameters
-    ----------
-    path, what, shape
-        See `read_volume`.
-
-    Returns
-    -------
-    ndarray of shape (X, Y, Z), int64
-
-    Raises
-    ------
-    InputError
-        As `read_volume`, and if a value is no whole number of at least -1.
-    """
-    volume = read_volume(path, what, shape)
-    labels = np.rint(np.nan_to_num(volume, nan=-2.0, posinf=-2.0, neginf=-2.0))
-    wrong = (labels < -1) | (np.abs(labels - volume) > 1e-3)
-    if wrong.any():
-        raise InputError(
-            f"{path}: found the value {volume[wrong][0]:g} in {int(wrong.sum())} voxels, "
-            "expected whole numbers of at least -1: this is not a label volume, download it again"
-        )
-    return labels.astype(np.int64)
-
-
-"""Opening a laboratory's own files, with a sentence for what is missing, damaged or something else."""
-
-import csv
-from collections.abc import Iterator
-from contextlib import AbstractContextManager
-from pathlib import Path
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+# --- names ------------------------------------------------------------------------------------------------------------
 
 _KINDS = {
     ".npy": "npy",
@@ -171,124 +393,30 @@ _KINDS = {
 
 
 def kind_of(path: Path, allowed: tuple[str, ...], what: str) -> str:
-    """Format of a file, by its name.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-    allowed : tuple of str
-        Some of ``"npy"``, ``"csv"``, ``"tsv"``, ``"hdf5"``, ``"nifti"``.
-    what : str
-        What the file is, for the message.
-
-    Raises
-    ------
-    InputError
-        If it is none of those.
-    """
+    """Format of a file by its name, one of those allowed: ``"npy"``, ``"csv"``, ``"tsv"``, ``"hdf5"``, ``"nifti"``."""
     name = path.name.lower()
     kind = next((kind for suffix, kind in _KINDS.items() if name.endswith(suffix)), None)
     if kind not in allowed:
         endings = ", ".join(suffix for suffix, known in _KINDS.items() if known in allowed)
-        raise InputError(
-            f"{path}: found another kind of file, expected {what} whose name ends in {endings}: save it as one of them"
-        )
+        raise InputError(f"{path}: is of another kind. Save {what} with a name that ends in {endings}.")
     return str(kind)
 
 
-def require(path: Path, what: str) -> Path:
-    """Return `path` if it is a file; raise `InputError` if not."""
-    if not path.is_file():
-        raise InputError(f"{path}: found no such file, expected {what}: check the path")
+def file_inside(folder: Path, name: str) -> Path:
+    """The file of a name that came from a table, whatever Unicode normal form the file system keeps it in.
+
+    Raises
+    ------
+    InputError
+        If the name or a symbolic link leads out of the folder.
+    """
+    path = folder
+    for part in Path(name).parts:
+        following = path / part
+        if not os.path.lexists(following) and not part.isascii() and path.is_dir():
+            wanted = unicodedata.normalize("NFC", part)
+            following = next((p for p in path.iterdir() if unicodedata.normalize("NFC", p.name) == wanted), following)
+        path = following
+    if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder)):
+        raise InputError(f"{path}: leads out of {folder}. Copy the picture there.")
     return path
-
-
-def split_dataset(text: str) -> tuple[Path, str | None]:
-    """Take ``FILE:DATASET`` apart; a name that is a file as it stands has no dataset.
-
-    Examples
-    --------
-    >>> split_dataset("betas.h5:run/betas")[1]
-    'run/betas'
-    >>> split_dataset("betas.npy")[1] is None
-    True
-    """
-    path = Path(text)
-    before, colon, dataset = text.rpartition(":")
-    if path.exists() or not colon or not before.lower().endswith((".h5", ".hdf5", ".mat")):
-        return path, None
-    return Path(before), dataset
-
-
-def readable(path: Path, kind: str) -> AbstractContextManager[None]:
-    """Turn whatever a reading library raises on a damaged file into one sentence: keep the block to its calls."""
-    return whole_file(path, kind, "export it again")
-
-
-def open_npy(path: Path, what: str) -> NDArray[Any]:
-    """Open an ``.npy`` file of numbers as a read-only memory map.
-
-    Raises
-    ------
-    InputError
-        If it is missing, damaged, holds Python objects (reading these would run code out of the file), or no real
-        numbers.
-    """
-    require(path, what)
-    with readable(path, "npy"), path.open("rb") as file:
-        version = np.lib.format.read_magic(file)
-        header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        _, _, dtype = header(file)
-    if dtype.hasobject:
-        raise InputError(
-            f"{path}: found pickled Python objects (GLMsingle's own .npy files are such), which are never opened here, "
-            "expected a plain array of numbers: give GLMsingle's .hdf5 or .mat file, or save its betasmd with np.save "
-            "where it was computed"
-        )
-    if dtype.kind not in "fiub":
-        raise InputError(f"{path}: found values of type {dtype}, expected real numbers: save it as float32")
-    with readable(path, "npy"):
-        array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
-    return array
-
-
-def text_rows(path: Path, kind: str, what: str) -> Iterator[tuple[int, list[str]]]:
-    """Rows of a csv or tsv file that are not blank.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-        UTF-8, with or without a byte order mark. A csv whose first line has semicolons and no comma is separated by
-        semicolons.
-    kind : {"csv", "tsv"}
-    what : str
-        What the file is, for messages.
-
-    Yields
-    ------
-    line : int
-        Its number in the file, from 1.
-    cells : list of str
-        Without white space around them.
-
-    Raises
-    ------
-    InputError
-        If the file is missing or no text.
-    """
-    require(path, what)
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            first = file.readline()
-            file.seek(0)
-            semicolons = kind == "csv" and ";" in first and "," not in first
-            reader = csv.reader(file, delimiter="\t" if kind == "tsv" else ";" if semicolons else ",", strict=True)
-            for cells in reader:
-                stripped = [cell.strip() for cell in cells]
-                if any(stripped):
-                    yield reader.line_num, stripped
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(
-            f"{path}: found a file that cannot be read as text ({error}), expected {what} as {kind} in UTF-8: "
-            "export it again"
-        ) from error

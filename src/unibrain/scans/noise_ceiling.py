@@ -14,7 +14,7 @@ from unibrain.errors import InputError
 from unibrain.scans.foreign import read_volume
 from unibrain.scans.nsd_betas import MaskedSessions
 from unibrain.scans.nsd_design import Design
-from unibrain.scans.nsd_layout import REPEATS, NsdLayout
+from unibrain.scans.nsd_layout import REPEATS, TOGETHER, NsdLayout
 from unibrain.workspace.progress import track
 
 _log = logging.getLogger(__name__)
@@ -23,21 +23,10 @@ _VALUES_AT_ONCE = 2**21
 
 
 def noise_ceiling(ncsnr: NDArray[np.floating], repeats: int = REPEATS) -> NDArray[np.float32]:
-    """Explainable variance of an average of repeats.
+    """Explainable variance of an average of repeats in percent: ``100 * ncsnr^2 / (ncsnr^2 + 1 / repeats)``.
 
-    ``100 * ncsnr^2 / (ncsnr^2 + 1 / repeats)``; it bounds R^2, and its square root bounds a correlation.
-
-    Parameters
-    ----------
-    ncsnr : ndarray
-        Ratio of the deviations of signal and noise of single trials; NaN where unknown.
-    repeats : int
-        How many trials are averaged.
-
-    Returns
-    -------
-    ndarray, float32
-        Percent, 0 to 100; NaN where `ncsnr` is NaN.
+    It bounds R^2, and its square root bounds a correlation. NaN where `ncsnr` (the ratio of the deviations of signal
+    and noise of single trials) is NaN.
 
     Examples
     --------
@@ -49,60 +38,34 @@ def noise_ceiling(ncsnr: NDArray[np.floating], repeats: int = REPEATS) -> NDArra
 
 
 def read_noise_ceiling(layout: NsdLayout, mask: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Read the noise ceiling of an average of three repeats.
+    """Read the noise ceiling of an average of three repeats inside a mask: percent, shape (voxels,).
 
-    Parameters
-    ----------
-    layout : NsdLayout
-    mask : ndarray of shape (X, Y, Z), bool
-
-    Returns
-    -------
-    ndarray of shape (voxels,), float32
-        Percent; NaN where NSD gives none, and everywhere (with a warning) if the file is not there.
-
-    Raises
-    ------
-    InputError
-        If the file is damaged, of another grid, or negative somewhere.
+    NaN where NSD gives none, and everywhere (with a warning) if the file is not there.
     """
     path = layout.ncsnr()
-    if not path.is_file():
-        _log.warning("%s: found no such file, the noise ceiling of %s is not known", path, layout.name)
+    if not path.exists():
+        _log.warning("%s: no such file, so the noise ceiling of %s is not known.", path, layout.name)
         return np.full(int(mask.sum()), np.nan, dtype=np.float32)
-    ncsnr = read_volume(path, "the noise ceiling signal-to-noise ratio", mask.shape)[mask]
+    volume, _ = read_volume(path, "the noise ceiling signal-to-noise ratio")
+    if volume.shape != mask.shape:
+        raise InputError(f"{path}: has the grid {volume.shape}, but the mask has {mask.shape}. {TOGETHER}.")
+    ncsnr = volume[mask]
     if (ncsnr < 0).any():
-        raise InputError(
-            f"{path}: found {int((ncsnr < 0).sum())} negative values, expected ratios of 0 or more: download it again"
-        )
+        raise InputError(f"{path}: {int((ncsnr < 0).sum())} voxels have a negative ratio. Download it again.")
     return noise_ceiling(ncsnr)
 
 
 def recompute_noise_ceiling(sessions: MaskedSessions, design: Design) -> NDArray[np.float32]:
     """Compute the noise ceiling of an average of three repeats from single trials, some voxels at a time.
 
-    Parameters
-    ----------
-    sessions : MaskedSessions
-    design : Design
-        Of the same sessions. Images count that have exactly three trials in them.
-
-    Returns
-    -------
-    ndarray of shape (voxels,), float32
-        Percent; NaN for a voxel without a valid image.
-
-    Raises
-    ------
-    InputError
-        If no image has three trials in these sessions.
+    Images count that have exactly three trials in `design`, which is of the same sessions. Percent, shape (voxels,);
+    NaN for a voxel without a valid image.
     """
     ids, images, counts = np.unique(design.stimulus_ids, return_inverse=True, return_counts=True)
     if not (counts == REPEATS).any():
         raise InputError(
-            f"{next(iter(sessions.sources.values())).parent}: found no image with {REPEATS} trials in the sessions "
-            "that are read, expected some to compute the noise ceiling from: read more sessions, or take the ceiling "
-            "from NSD's file"
+            f"{next(iter(sessions.sources.values())).parent}: no image has {REPEATS} trials in the sessions that are "
+            "read, to compute the noise ceiling from. Read more sessions, or take the ceiling from NSD's file."
         )
     ncsnr = np.empty(sessions.voxels, dtype=np.float32)
     step = max(16, _VALUES_AT_ONCE // len(ids))
@@ -116,14 +79,10 @@ def recompute_noise_ceiling(sessions: MaskedSessions, design: Design) -> NDArray
 
 
 class NcsnrAccumulator:
-    """Computes ncsnr from single trials, one session in memory at a time.
+    """Computes ncsnr of some voxels from single trials, one session in memory at a time.
 
     Keeps two float32 numbers per image and voxel: for a full-size subject, add some voxels at a time (see
     `recompute_noise_ceiling`).
-
-    Parameters
-    ----------
-    images, voxels : int
 
     Examples
     --------
@@ -142,15 +101,10 @@ class NcsnrAccumulator:
         self._counts = np.zeros(images, dtype=np.int64)
 
     def add(self, betas: NDArray[np.generic], images: NDArray[np.int64]) -> None:
-        """Add one session.
+        """Add one session: `betas` of shape (trials, voxels) in any unit, and the row of every trial's image.
 
-        Parameters
-        ----------
-        betas : ndarray of shape (trials, voxels)
-            In any unit: they are z-scored per voxel (ddof 1) here. A voxel that never changes counts as invalid in
-            this session, and its images are left out for this voxel.
-        images : ndarray of shape (trials,), int64
-            Row of every trial's image.
+        Betas are z-scored per voxel (ddof 1) here. A voxel that never changes counts as invalid in this session, and
+        its images are left out for this voxel.
         """
         z = betas.astype(np.float32)
         z -= z.mean(axis=0, dtype=np.float64).astype(np.float32)
@@ -167,17 +121,9 @@ class NcsnrAccumulator:
             self._squares[images[here]] += np.square(z[here])
 
     def ncsnr(self, images: NDArray[np.bool_] | None = None) -> NDArray[np.float32]:
-        """Give the ratio from all images that have exactly three trials.
+        """The ratio from all images with exactly three trials (of those chosen): shape (voxels,), NaN without any.
 
-        Parameters
-        ----------
-        images : ndarray of shape (images,), bool, optional
-            Use only these, as for NSD's ``ncsnr_split1`` and ``ncsnr_split2``.
-
-        Returns
-        -------
-        ndarray of shape (voxels,), float32
-            NaN for a voxel without a valid image.
+        `images` chooses rows, as for NSD's ``ncsnr_split1`` and ``ncsnr_split2``.
         """
         chosen = self._counts == REPEATS
         if images is not None:

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from unibrain.errors import InputError
+from unibrain.scans.foreign import require_folder
 from unibrain.scans.noise_ceiling import read_noise_ceiling, recompute_noise_ceiling
-from unibrain.scans.nsd_betas import MaskedSessions, check_one_subject, choose_format, gather_sessions, present_sessions
+from unibrain.scans.nsd_betas import MaskedSessions, check_one_subject, choose_format, gather_sessions
 from unibrain.scans.nsd_design import Design, read_design
-from unibrain.scans.nsd_layout import BETA_SCALE, NsdLayout
-from unibrain.scans.nsd_regions import read_mask, read_regions
+from unibrain.scans.nsd_layout import BETA_SCALE, NsdLayout, present_sessions
+from unibrain.scans.nsd_regions import read_mask, read_regions, subject_grid
 from unibrain.scans.prepare import PrepareSettings, average_repeats, check_training, standardise, zscore_sessions
 from unibrain.scans.subject import Subject
 from unibrain.workspace.progress import track
@@ -60,11 +60,10 @@ def read_nsd(
     """
     wanted = (settings or PrepareSettings()).resolved()
     layout = NsdLayout(Path(root), subject, wanted.beta_version)
-    if not layout.root.is_dir():
-        raise InputError(f"{layout.root}: found no such folder, expected NSD's files below it: check the path")
+    require_folder(layout.root, "the folder of NSD's files")
     design = _design(layout, wanted)
-    choose_format(layout, design.sessions, wanted.file_format)
-    mask = read_mask(layout, wanted.mask)
+    file_format = choose_format(layout, design.sessions, wanted.file_format)
+    mask = read_mask(layout, wanted.mask, subject_grid(layout, (design.sessions[0], file_format)))
     regions = read_regions(layout, mask, wanted.regions)
     source = str(layout.betas_folder)
     check_training(design, source)
@@ -90,7 +89,15 @@ def read_nsd(
         regions={name: voxels[kept] for name, voxels in regions.items()},
         noise_ceiling=ceiling[kept],
         simulated=layout.marker.is_file(),
-        preparation=_preparation(wanted, design),
+        preparation={
+            "protocol": wanted.protocol,
+            "sessions": list(design.sessions),
+            "average": wanted.average,
+            "zscore": wanted.zscore,
+            "mask": wanted.mask,
+            "beta_version": wanted.beta_version,
+            "noise_ceiling": wanted.noise_ceiling,
+        },
     )
 
 
@@ -98,7 +105,7 @@ def _design(layout: NsdLayout, wanted: PrepareSettings) -> Design:
     if wanted.sessions != "present":
         return read_design(layout, wanted.sessions)
     run = read_design(layout).sessions
-    there = present_sessions(layout, run, wanted.file_format)
+    there = tuple(session for session in present_sessions(layout, wanted.file_format) if session in run)
     if not there:
         choose_format(layout, run, wanted.file_format)
     return read_design(layout, there)
@@ -118,15 +125,3 @@ def _trials(
 ) -> Iterator[tuple[int, NDArray[Any]]]:
     read = track(sessions, "averaging", total=len(design.sessions), unit="session")
     return zscore_sessions(read, design, source) if wanted.zscore == "session" else read
-
-
-def _preparation(wanted: PrepareSettings, design: Design) -> dict[str, Any]:
-    return {
-        "protocol": wanted.protocol,
-        "sessions": list(design.sessions),
-        "average": wanted.average,
-        "zscore": wanted.zscore,
-        "mask": wanted.mask,
-        "beta_version": wanted.beta_version,
-        "noise_ceiling": wanted.noise_ceiling,
-    }

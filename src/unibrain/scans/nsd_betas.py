@@ -1,6 +1,14 @@
-"""Single-trial betas, one session at a time, in one order whatever the file format."""
+"""Single-trial betas: every session read once, in one order and one unit whatever the file, and kept inside the mask.
+
+A session of NSD is a gigabyte, of which a mask such as ``nsdgeneral`` keeps 24 MB. Those are written to a scratch
+folder, one file per session, so that what comes after may go through the trials as often and in whatever order it needs
+without holding them, and so that a stopped preparation continues at the session.
+"""
 
 import gzip
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -9,62 +17,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unibrain.errors import InputError
-from unibrain.scans.foreign import require_file, whole_file
-from unibrain.scans.nsd_layout import NsdLayout, as_ranges
+from unibrain.scans.foreign import hdf5_dataset, open_hdf5, open_nifti, reading
+from unibrain.scans.nsd_design import Design
+from unibrain.scans.nsd_layout import BETA_SCALE, NsdLayout, as_ranges, formats_of
+from unibrain.workspace.files import atomic_path, sweep_partials
+from unibrain.workspace.fingerprints import digest
+from unibrain.workspace.progress import say, track
 
-FILE_FORMATS = ("hdf5", "nifti")
-"""In the order of preference: one chunk per voxel makes a masked read of the HDF5 the quicker one."""
+_log = logging.getLogger(__name__)
 
+_VERSION = 2
 _BYTES_AT_ONCE = 16 * 2**20
-
-
-def _formats(file_format: str) -> tuple[str, ...]:
-    if file_format not in ("auto", *FILE_FORMATS):
-        raise InputError(f"file_format is {file_format!r}, expected 'auto', 'nifti' or 'hdf5': choose one of them")
-    return FILE_FORMATS if file_format == "auto" else (file_format,)
-
-
-def present_sessions(layout: NsdLayout, sessions: tuple[int, ...], file_format: str = "auto") -> tuple[int, ...]:
-    """Name the sessions whose betas are there, in the format that has most of them.
-
-    Parameters
-    ----------
-    layout : NsdLayout
-    sessions : tuple of int
-        Those that were run.
-    file_format : {"auto", "nifti", "hdf5"}
-
-    Returns
-    -------
-    tuple of int
-        1-based.
-
-    Raises
-    ------
-    InputError
-        If the format is unknown.
-    """
-    there = [
-        tuple(session for session in sessions if layout.betas(session, candidate).is_file())
-        for candidate in _formats(file_format)
-    ]
-    return max(there, key=len)
+_SAMPLE = 2000
+_PERCENT_BELOW = 20.0
+"""Typical deviation over trials below which values are percent: NSD's are some 2 percent, stored as some 600."""
+_UNLIKE, _OTHER_UNIT = 3.0, 10.0
+_STABLE, _ALIKE, _FEWEST_VOXELS = 0.4, 0.2, 30
 
 
 def choose_format(layout: NsdLayout, sessions: tuple[int, ...], file_format: str) -> str:
-    """Decide which files to read.
-
-    Parameters
-    ----------
-    layout : NsdLayout
-    sessions : tuple of int
-    file_format : {"auto", "nifti", "hdf5"}
-        ``"auto"`` takes the first format of `FILE_FORMATS` that is there for every session.
-
-    Returns
-    -------
-    str
-        ``"nifti"`` or ``"hdf5"``.
+    """Decide which files to read: with ``"auto"`` the first format that is there for every session.
 
     Raises
     ------
@@ -73,7 +45,7 @@ def choose_format(layout: NsdLayout, sessions: tuple[int, ...], file_format: str
     """
     absent = {
         candidate: [session for session in sessions if not layout.betas(session, candidate).is_file()]
-        for candidate in _formats(file_format)
+        for candidate in formats_of(file_format)
     }
     for candidate, missing in absent.items():
         if not missing:
@@ -81,10 +53,18 @@ def choose_format(layout: NsdLayout, sessions: tuple[int, ...], file_format: str
     candidate, missing = min(absent.items(), key=lambda item: len(item[1]))
     there = sorted(set(sessions) - set(missing))
     raise InputError(
-        f"{layout.betas(missing[0], candidate)}: found no such file ({len(missing)} of {len(sessions)} sessions lack "
-        f"theirs as {' or '.join(absent)}; there are sessions {as_ranges(there) or 'none'}), expected the betas of "
-        "every session that is read: download them, or name the sessions to read"
+        f"{layout.betas(missing[0], candidate)}: no such file ({len(missing)} of {len(sessions)} sessions lack theirs "
+        f"as {' or '.join(absent)}; sessions {as_ranges(there) or 'none'} are there). Download them, or name the "
+        "sessions to read."
     )
+
+
+def betas_grid(path: Path, file_format: str) -> tuple[int, ...]:
+    """X, Y and Z of a file of betas, from its header alone."""
+    if file_format == "nifti":
+        return open_nifti(path, "betas").shape[:3]
+    with open_hdf5(path, "betas") as file:
+        return tuple(int(n) for n in hdf5_dataset(path, file, "betas").shape[:0:-1])
 
 
 def read_session(
@@ -97,7 +77,9 @@ def read_session(
 ) -> NDArray[np.generic]:
     """Read one session's betas inside a mask, going through the file once.
 
-    The NIfTI is X, Y, Z, trials and the HDF5 is trials, Z, Y, X: both come back with voxels in C order of X, Y, Z.
+    The NIfTI is X, Y, Z, trials and the HDF5 is trials, Z, Y, X: both come back with voxels in C order of X, Y, Z. A
+    header's slope is applied. NSD stores integers, percent signal change x 300. Values that are scaled by a header, or
+    stored as floats, may be percent as well: which, is told by their size, and percent is multiplied by 300.
 
     Parameters
     ----------
@@ -106,7 +88,7 @@ def read_session(
     session : int
         1-based.
     trials : int
-        How many trials the session has according to ``responses.tsv``.
+        How many trials the session has.
     file_format : {"nifti", "hdf5"}
     check_finite : bool
         False leaves NaN and infinite values to the caller.
@@ -114,23 +96,48 @@ def read_session(
     Returns
     -------
     ndarray of shape (voxels, trials)
-        As stored: int16, percent signal change x 300.
+        Percent signal change x 300; int16 where it is stored so, as NSD's is.
 
     Raises
     ------
     InputError
         If the file is missing, damaged or of another shape, or holds NaN or infinite values inside the mask.
     """
-    path = require_file(layout.betas(session, file_format), f"the betas of session {session}")
-    betas = (_read_hdf5 if file_format == "hdf5" else _read_nifti)(path, mask, trials)
-    if check_finite and np.issubdtype(betas.dtype, np.floating):
+    return _read(layout, mask, session, trials, file_format, check_finite)[0]
+
+
+def _read(
+    layout: NsdLayout,
+    mask: NDArray[np.bool_],
+    session: int,
+    trials: int,
+    file_format: str,
+    check_finite: bool,
+) -> tuple[NDArray[Any], str]:
+    """The betas, and how they are stored: ``"plain"``, ``"scaled"`` by a header, or ``"percent"``."""
+    path = layout.betas(session, file_format)
+    betas, scaled = (_read_hdf5 if file_format == "hdf5" else _read_nifti)(path, mask, trials, session)
+    if betas.dtype.kind != "f":
+        return betas, "plain"
+    if check_finite:
         wrong = ~np.isfinite(betas).all(axis=1)
         if wrong.any():
             raise InputError(
-                f"{path}: found NaN or infinite values in {int(wrong.sum())} of {len(betas)} voxels, "
-                "expected finite betas inside the mask: choose a mask without those voxels, or download it again"
+                f"{path}: {int(wrong.sum())} of {len(betas)} voxels inside the mask hold NaN or infinite values. "
+                "Choose a mask without those voxels, or download the file again."
             )
-    return betas
+    if 0 < _typical_deviation(betas.T) < _PERCENT_BELOW:
+        return np.asarray(betas * np.float32(BETA_SCALE), dtype=np.float32), "percent"
+    return betas, "scaled" if scaled else "plain"
+
+
+def _typical_deviation(trials: NDArray[Any]) -> float:
+    """Median over voxels (at most some thousands) of the deviation over trials, where it is not 0."""
+    sample = trials[:, :: max(1, trials.shape[1] // _SAMPLE)].astype(np.float64)
+    with np.errstate(invalid="ignore"):
+        deviation = sample.std(axis=0)
+    deviation = deviation[np.isfinite(deviation) & (deviation > 0)]
+    return float(np.median(deviation)) if len(deviation) else 0.0
 
 
 def _check_shape(path: Path, found: tuple[int, ...], expected: tuple[int, ...], axes: str) -> None:
@@ -138,105 +145,58 @@ def _check_shape(path: Path, found: tuple[int, ...], expected: tuple[int, ...], 
         return
     if found == expected[::-1]:
         raise InputError(
-            f"{path}: found betas of shape {found}, whose axes are in the other order, expected {expected} ({axes}): "
-            "write it with its axes reversed, as NSD does, or use the file that NSD publishes"
+            f"{path}: its betas have the shape {found}, with axes in the other order than {expected} ({axes}). Write "
+            "it with its axes reversed, as NSD does, or use the file that NSD publishes."
         )
     raise InputError(
-        f"{path}: found betas of shape {found}, expected {expected} ({axes}; grid as in the mask, trials as in "
-        "responses.tsv): take all files from one subject and one space, unchanged"
+        f"{path}: its betas have the shape {found}, but mask and trials make {expected} ({axes}). Take all files from "
+        "one subject and one space, unchanged."
     )
 
 
-def _check_type(path: Path, dtype: "np.dtype[Any]") -> None:
-    if dtype.kind not in "iuf":
-        raise InputError(f"{path}: found betas of type {dtype}, expected numbers (NSD: int16): download it again")
-
-
-def _read_nifti(path: Path, mask: NDArray[np.bool_], trials: int) -> NDArray[np.generic]:
-    import nibabel
-
-    with whole_file(path, "NIfTI"):
-        # The image's header forgets where its data begin and how they are scaled; what would read them knows.
-        image: Any = nibabel.load(path)
-        stored = image.dataobj
-        shape, dtype, offset = tuple(int(n) for n in stored.shape), np.dtype(stored.dtype), int(stored.offset)
-        slope, intercept = float(stored.slope), float(stored.inter)
-    _check_shape(path, shape, (*mask.shape, trials), "X, Y, Z, trials")
-    _check_type(path, dtype)
+def _read_nifti(path: Path, mask: NDArray[np.bool_], trials: int, session: int) -> tuple[NDArray[Any], bool]:
+    nifti = open_nifti(path, f"the betas of session {session}")
+    _check_shape(path, nifti.shape, (*mask.shape, trials), "X, Y, Z, trials")
     # In a NIfTI X runs fastest: position of every voxel in a volume of the file, voxels in C order of X, Y, Z.
     where = np.ravel_multi_index(np.nonzero(mask), mask.shape, order="F")
-    volume = mask.size * dtype.itemsize
+    volume = mask.size * nifti.dtype.itemsize
     at_once = max(1, _BYTES_AT_ONCE // volume)
-    betas: NDArray[Any] = np.empty((len(where), trials), dtype=dtype.newbyteorder("="))
+    betas: NDArray[Any] = np.empty((len(where), trials), dtype=nifti.dtype.newbyteorder("="))
     buffer = bytearray(volume * at_once)
     # Volume by volume, because a session is a gigabyte; to the end, because only there gzip says if all was well.
-    with whole_file(path, "NIfTI"), gzip.open(path) as file:
-        _skip(file, offset)
+    with reading(path, "NIfTI"), gzip.open(path) as file:
+        if len(file.read(nifti.offset)) != nifti.offset:
+            raise EOFError("it ends inside the header")
         for start in range(0, trials, at_once):
             number = min(at_once, trials - start)
             block = memoryview(buffer)[: number * volume]
             if file.readinto(block) != len(block):
                 raise EOFError(f"it ends in volume {start + 1} to {start + number} of {trials}")
-            betas[:, start : start + number] = np.frombuffer(block, dtype=dtype).reshape(number, -1)[:, where].T
+            values = np.frombuffer(block, dtype=nifti.dtype).reshape(number, -1)
+            betas[:, start : start + number] = values[:, where].T
         while file.read(2**20):
             pass
-    if (slope, intercept) != (1, 0):
-        return np.asarray(betas * np.float32(slope) + np.float32(intercept), dtype=np.float32)
-    return betas
+    if (nifti.slope, nifti.intercept) != (1, 0):
+        return np.asarray(betas * np.float32(nifti.slope) + np.float32(nifti.intercept), dtype=np.float32), True
+    return betas, False
 
 
-def _skip(file: gzip.GzipFile, number: int) -> None:
-    if len(file.read(number)) != number:
-        raise EOFError("it ends inside the header")
-
-
-def _read_hdf5(path: Path, mask: NDArray[np.bool_], trials: int) -> NDArray[np.generic]:
-    import h5py
-
+def _read_hdf5(path: Path, mask: NDArray[np.bool_], trials: int, session: int) -> tuple[NDArray[Any], bool]:
     x, y, z = np.nonzero(mask)
     order = np.lexsort((x, y, z))
     # Runs of neighbours along X, the file's last axis, are read in one go; a row ends a run.
     row = (z * mask.shape[1] + y) * (mask.shape[0] + 1) + x
     starts = np.concatenate(([0], np.flatnonzero(np.diff(row[order]) != 1) + 1, [len(order)]))
-    with whole_file(path, "HDF5"):
-        file = h5py.File(path, "r")
-    with file:
-        if "betas" not in file:
-            raise InputError(f"{path}: found no dataset 'betas', expected NSD's betas: download it again")
-        stored = file["betas"]
+    with open_hdf5(path, f"the betas of session {session}") as file:
+        stored = hdf5_dataset(path, file, "betas")
         _check_shape(path, tuple(stored.shape), (trials, *mask.shape[::-1]), "trials, Z, Y, X")
-        _check_type(path, stored.dtype)
-        with whole_file(path, "HDF5"):
-            betas = np.empty((len(order), trials), dtype=stored.dtype.newbyteorder("="))
+        betas = np.empty((len(order), trials), dtype=stored.dtype.newbyteorder("="))
+        with reading(path, "HDF5"):
             for start, stop in pairwise(starts):
                 columns = order[start:stop]
                 first = columns[0]
                 betas[columns] = stored[:, z[first], y[first], x[first] : x[first] + len(columns)].T
-    return betas
-
-
-"""Every session read once from NSD's files, and what lies inside the mask kept on disk until the subject is prepared.
-
-A session of NSD is a gigabyte, of which a mask such as ``nsdgeneral`` keeps 24 MB. Those are written to a scratch
-folder, one file per session, so that what comes after may go through the trials as often and in whatever order it needs
-without holding them, and so that a stopped preparation continues at the session.
-"""
-
-import hashlib
-import json
-from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
-
-import numpy as np
-from numpy.typing import NDArray
-
-from unibrain.scans.nsd_design import Design
-from unibrain.scans.nsd_layout import NsdLayout
-from unibrain.workspace.files import atomic_path, sweep_partials
-from unibrain.workspace.progress import say, track
-
-_VERSION = 1
+    return betas, False
 
 
 @dataclass(frozen=True)
@@ -246,7 +206,7 @@ class MaskedSessions:
     Attributes
     ----------
     files : dict of int to pathlib.Path
-        By session: ``.npy`` of shape (voxels, trials), as stored by NSD (int16, percent signal change x 300).
+        By session: ``.npy`` of shape (voxels, trials), percent signal change x 300.
     sources : dict of int to pathlib.Path
         The file of NSD's that each was read from.
     """
@@ -255,18 +215,7 @@ class MaskedSessions:
     sources: dict[int, Path]
 
     def read(self, session: int, voxels: slice = slice(None)) -> NDArray[Any]:
-        """Read some voxels of one session.
-
-        Parameters
-        ----------
-        session : int
-            1-based.
-        voxels : slice
-
-        Returns
-        -------
-        ndarray of shape (trials, voxels), C order
-        """
+        """Some voxels of one session (1-based): shape (trials, voxels), C order."""
         stored = np.load(self.files[session], mmap_mode="r", allow_pickle=False)
         return np.ascontiguousarray(stored[voxels].T)
 
@@ -288,34 +237,17 @@ def gather_sessions(
     """Read session after session, with a progress bar; what an earlier, stopped call has read is taken over.
 
     What is kept is named after everything that it depends on: the file of betas (its path, size and time of change),
-    the mask, and the number of trials. Other files of this function are removed from `scratch`.
-
-    Parameters
-    ----------
-    layout : NsdLayout
-    mask : ndarray of shape (X, Y, Z), bool
-    design : Design
-    scratch : pathlib.Path
-        A folder for one file per session, 2 bytes per voxel and trial each. Nobody else may be working in it.
-    file_format : {"auto", "nifti", "hdf5"}
-
-    Returns
-    -------
-    MaskedSessions
-
-    Raises
-    ------
-    InputError
-        If betas are missing, damaged or misshapen, or the disk is full.
+    the mask, and the number of trials. Other files of this function are removed from `scratch`, in which nobody else
+    may be working.
     """
     chosen = choose_format(layout, design.sessions, file_format)
     scratch.mkdir(parents=True, exist_ok=True)
     sweep_partials(scratch)
     shape = {session: (int(mask.sum()), len(design.trials(session))) for session in design.sessions}
-    digest = hashlib.sha256(np.packbits(mask).tobytes() + repr(mask.shape).encode()).hexdigest()
+    about_mask = digest(mask)
     sources = {session: layout.betas(session, chosen) for session in design.sessions}
     files = {
-        session: scratch / f"session-{session:02d}-{_key(source, digest, shape[session][1])}.npy"
+        session: scratch / f"session-{session:02d}-{_key(source, about_mask, shape[session][1])}.npy"
         for session, source in sources.items()
     }
     for path in scratch.glob("session-*.npy"):
@@ -324,17 +256,32 @@ def gather_sessions(
     kept = [session for session in files if _is_whole(files[session], shape[session])]
     if kept:
         say(f"{layout.name}: {len(kept)} of {len(files)} sessions were read before")
+    stored: dict[str, list[int]] = {"plain": [], "scaled": [], "percent": []}
     for session in track([s for s in files if s not in kept], "reading betas", unit="session"):
-        betas = read_session(layout, mask, session, shape[session][1], chosen)
+        betas, how = _read(layout, mask, session, shape[session][1], chosen, check_finite=True)
+        stored[how].append(session)
         with atomic_path(files[session]) as temporary:
             np.save(temporary, betas, allow_pickle=False)
+    if stored["percent"]:
+        _log.warning(
+            "%s: the betas of sessions %s are percent signal change by their size, not NSD's integers of 300 times "
+            "that; they were read as such.",
+            layout.betas_folder,
+            as_ranges(stored["percent"]),
+        )
+    if stored["scaled"] and (stored["plain"] or stored["percent"]):
+        _log.warning(
+            "%s: the header scales the betas of sessions %s and not those of the others. Check that all were written "
+            "in the same way.",
+            layout.betas_folder,
+            as_ranges(stored["scaled"]),
+        )
     return MaskedSessions(files, sources)
 
 
 def _key(source: Path, mask: str, trials: int) -> str:
     status = source.stat()
-    about = [_VERSION, str(source.resolve()), status.st_size, status.st_mtime_ns, mask, trials]
-    return hashlib.sha256(json.dumps(about).encode()).hexdigest()[:16]
+    return digest(_VERSION, str(source.resolve()), status.st_size, status.st_mtime_ns, mask, trials)[:16]
 
 
 def _is_whole(path: Path, shape: tuple[int, int]) -> bool:
@@ -345,37 +292,31 @@ def _is_whole(path: Path, shape: tuple[int, int]) -> bool:
     return tuple(stored.shape) == shape
 
 
-"""Whether the sessions in a folder are of one brain: file names alone do not say so."""
-
-import logging
-
-import numpy as np
-from numpy.typing import NDArray
-
-_log = logging.getLogger(__name__)
-
-_STABLE, _ALIKE = 0.4, 0.2
-_FEWEST_VOXELS = 30
-
-
 def check_one_subject(sessions: MaskedSessions) -> None:
-    """Warn about sessions whose mean response over voxels does not resemble that of the others.
+    """Look whether the sessions are of one brain and in one unit: file names alone do not say so.
 
     The mean over trials differs from voxel to voxel, and one brain keeps the pattern over its sessions. A session with
     a pattern of its own (stable within the session: reliability from its odd and even trials above 0.4) that correlates
     with the mean of the other sessions below 0.2 is of another subject, or was aligned to another space. Copies of one
-    session under two names are found as well. It is a warning, because data that were processed otherwise, for example
-    centred per session, may have no such pattern.
+    session under two names are found as well, and sessions whose values are 3 times as large or small as the others'.
+    These are warnings, because data that were processed otherwise, for example centred per session, may have no such
+    pattern.
 
-    Parameters
-    ----------
-    sessions : MaskedSessions
+    Raises
+    ------
+    InputError
+        If the values of a session are 10 times as large or small as the others': it is in another unit.
     """
-    halves = {session: (_mean(trials[::2]), _mean(trials[1::2])) for session, trials in sessions if len(trials) > 1}
+    halves, size = {}, {}
+    for session, trials in sessions:
+        if len(trials) > 1:
+            halves[session] = (_mean(trials[::2]), _mean(trials[1::2]))
+            size[session] = _typical_deviation(trials)
+    _check_unit(sessions, {session: value for session, value in size.items() if value > 0})
     for one, other in pairwise(halves):
         if np.array_equal(halves[one], halves[other]) and np.ptp(halves[one][0]) > 0:
             _log.warning(
-                "%s: found the same betas as in %s, expected another session: download both again",
+                "%s: holds the same betas as %s. Download both again.",
                 sessions.sources[other],
                 sessions.sources[one].name,
             )
@@ -390,13 +331,25 @@ def check_one_subject(sessions: MaskedSessions) -> None:
         stable = 2 * half / (1 + half) if half > 0 else 0.0  # Spearman and Brown: from half a session to a whole one
         if stable > _STABLE and alike < _ALIKE:
             _log.warning(
-                "%s: found a mean response over voxels that does not resemble the other sessions' (correlation %.2f; "
-                "reliability within the session %.2f), expected one subject's betas: check that the file belongs to "
-                "this subject",
+                "%s: its mean response over voxels does not resemble that of the other sessions (correlation %.2f; "
+                "reliability within the session %.2f). Check that the file belongs to this subject.",
                 sessions.sources[session],
                 alike,
                 stable,
             )
+
+
+def _check_unit(sessions: MaskedSessions, size: dict[int, float]) -> None:
+    for session, value in size.items():
+        others = [other for number, other in size.items() if number != session]
+        if not others:
+            return
+        ratio = value / float(np.median(others))
+        if (not 1 / _UNLIKE <= ratio <= _UNLIKE and len(others) > 1) or not 1 / _OTHER_UNIT <= ratio <= _OTHER_UNIT:
+            text = f"its betas vary {ratio:.3g} times as much over trials as those of the other sessions"
+            if not 1 / _OTHER_UNIT <= ratio <= _OTHER_UNIT:
+                raise InputError(f"{sessions.sources[session]}: {text}, so it is in another unit. Download it again.")
+            _log.warning("%s: %s. Check that it is in the same unit.", sessions.sources[session], text)
 
 
 def _mean(trials: NDArray[np.generic]) -> NDArray[np.float64]:

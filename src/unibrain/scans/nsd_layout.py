@@ -1,6 +1,7 @@
 """Where every file of the Natural Scenes Dataset lies."""
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,11 @@ VOXEL_SIZE = 1.8
 """Side of a voxel of ``func1pt8mm`` in mm."""
 SIMULATED_MARKER = "SIMULATED.json"
 """A file of this name at the root says that no human was scanned."""
+FILE_FORMATS = ("hdf5", "nifti")
+"""Of the betas, in the order of preference: one chunk per voxel makes a masked read of the HDF5 the quicker one."""
+
+FETCH = "Download it, or check the folder given as NSD's root"
+TOGETHER = "Take all files from one download"
 
 SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
 """What names of files that come from settings or folders may look like."""
@@ -53,7 +59,7 @@ class NsdLayout:
     def __post_init__(self) -> None:
         object.__setattr__(self, "root", Path(self.root))
         if self.subject not in range(1, SUBJECTS + 1):
-            raise InputError(f"subject is {self.subject}, expected 1 to {SUBJECTS}: choose one of NSD's subjects")
+            raise InputError(f"subject is {self.subject}. Choose one of NSD's subjects, 1 to {SUBJECTS}.")
         for name in (self.beta_version, self.space):
             _check_name(name)
 
@@ -129,9 +135,7 @@ class NsdLayout:
         """Every file and folder that reading this subject's scans depends on, by what it is; some need not be there."""
         surfaces = self.root / "nsddata" / "freesurfer"
         tables = sorted(
-            table
-            for whose in (self.name, "fsaverage")
-            for table in (surfaces / whose / "label").glob("*.mgz.ctab")
+            table for whose in (self.name, "fsaverage") for table in (surfaces / whose / "label").glob("*.mgz.ctab")
         )
         return {
             "the mark of simulated scans": self.marker,
@@ -150,30 +154,26 @@ class NsdLayout:
         return self.stimuli.parent / "annotations" / f"captions_{split}.json"
 
 
-def _check_name(name: str) -> None:
-    # Names come from settings and files: none may lead out of the tree.
-    if not SAFE_NAME.fullmatch(name):
-        raise InputError(
-            f"the name {name!r} holds more than letters, digits and ._+-, expected a plain name such as 'nsdgeneral': "
-            "correct the setting"
-        )
+def formats_of(file_format: str) -> tuple[str, ...]:
+    """Formats of betas that ``"auto"``, ``"nifti"`` or ``"hdf5"`` stands for, best first."""
+    if file_format not in ("auto", *FILE_FORMATS):
+        raise InputError(f"file_format is {file_format!r}. Choose auto, nifti or hdf5.")
+    return FILE_FORMATS if file_format == "auto" else (file_format,)
 
 
-"""Lists of session numbers in words."""
-
-from collections.abc import Iterable
+def present_sessions(layout: NsdLayout, file_format: str) -> tuple[int, ...]:
+    """Sessions whose betas are there, in the format that has most of them."""
+    found = []
+    for candidate in formats_of(file_format):
+        before, after = layout.betas(0, candidate).name.split("00")
+        pattern = re.compile(rf"{re.escape(before)}(\d\d+){re.escape(after)}")
+        names = layout.betas_folder.iterdir() if layout.betas_folder.is_dir() else ()
+        found.append(tuple(sorted(int(match[1]) for path in names if (match := pattern.fullmatch(path.name)))))
+    return max(found, key=len)
 
 
 def as_ranges(numbers: Iterable[int]) -> str:
     """Write numbers as ranges.
-
-    Parameters
-    ----------
-    numbers : iterable of int
-
-    Returns
-    -------
-    str
 
     Examples
     --------
@@ -214,3 +214,11 @@ def parse_sessions(text: str) -> tuple[int, ...]:
             raise ValueError(f"{part.strip()!r} ends before it begins")
         numbers.update(range(first, last + 1))
     return tuple(sorted(numbers))
+
+
+def _check_name(name: str) -> None:
+    # Names come from settings and files: none may lead out of the tree.
+    if not SAFE_NAME.fullmatch(name):
+        raise InputError(
+            f"the name {name!r} is not plain (letters, digits and ._+-). Give a name such as 'nsdgeneral'."
+        )

@@ -1,12 +1,30 @@
-"""Numbers and names of the labels in NSD's label volumes."""
+"""Masks and named regions from NSD's label volumes.
+
+A region is named by
+
+- one of ours: ``V1`` to ``V4``, ``faces``, ``words``, ``places``, ``bodies``;
+- a label volume: ``nsdgeneral``, ``streams``, ``floc-faces`` (its voxels above 0; -1 is not cortex);
+- a label of one: ``prf-visualrois:V1v``, ``streams:ventral``, by number (``mine:3``), or without the volume (``V1v``,
+  ``FFA-1``), which is then looked for in `VOLUME_ORDER`;
+- ``brainmask``; ``lh`` or ``rh``, the cortex of a hemisphere;
+- any of these within a hemisphere: ``lh.V1``, ``rh.streams:ventral``;
+- a union of any of these: ``V1+V2+faces``.
+"""
 
 import logging
+import re
+from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from unibrain.errors import InputError
-from unibrain.scans.foreign import whole_file
-from unibrain.scans.nsd_layout import SAFE_NAME, NsdLayout
+from unibrain.scans.foreign import open_nifti, read_volume, reading
+from unibrain.scans.nsd_betas import betas_grid
+from unibrain.scans.nsd_layout import FETCH, SAFE_NAME, TOGETHER, NsdLayout
 
 _log = logging.getLogger(__name__)
 
@@ -39,116 +57,6 @@ al. 2015), which the number of labels fits, and using them without a label table
 VOLUME_ORDER = (*STANDARD_LABELS, *ATLAS_LABELS, "HCP_MMP1")
 """A label that is named without its volume is looked for in this order, then in the other volumes by name."""
 
-
-def read_label_table(path: Path) -> dict[int, str]:
-    """Read a FreeSurfer label table: one ``<number> <name>`` per line, some with a trailing tab.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-
-    Returns
-    -------
-    dict of int to str
-        With 0, ``Unknown``.
-
-    Raises
-    ------
-    InputError
-        If a line is something else, or a number or a name appears twice.
-    """
-    labels: dict[int, str] = {}
-    with whole_file(path, "text"):
-        lines = path.read_text(encoding="utf-8").splitlines()
-    for number, line in enumerate(lines, 1):
-        words = line.split()
-        if not words:
-            continue
-        if len(words) < 2 or not words[0].isdigit() or int(words[0]) in labels or words[1] in labels.values():
-            raise InputError(
-                f"{path}: found {line.strip()!r} in line {number}, expected a new number and a new name: "
-                "download it again"
-            )
-        labels[int(words[0])] = words[1]
-    return labels
-
-
-def label_names(layout: NsdLayout, volume: str) -> tuple[dict[int, str], str]:
-    """Find the names of a label volume's numbers.
-
-    Parameters
-    ----------
-    layout : NsdLayout
-    volume : str
-
-    Returns
-    -------
-    names : dict of int to str
-        Numbers from 1 up; empty if nothing is known of the volume.
-    origin : str
-        Where the names come from.
-
-    Raises
-    ------
-    InputError
-        If a label table is damaged.
-    """
-    for path in layout.label_tables(volume):
-        if path.is_file():
-            return {number: name for number, name in read_label_table(path).items() if number > 0}, str(path)
-    names = {**STANDARD_LABELS, **ATLAS_LABELS}.get(volume, {})
-    return dict(names), "the standard labels"
-
-
-def warn_presumed(layout: NsdLayout, volume: str, numbers: list[int], origin: str) -> None:
-    """Warn if numbers of a volume are named as presumed only (see `ATLAS_LABELS`)."""
-    if (
-        volume == "Kastner2015"
-        and origin == "the standard labels"
-        and max(numbers, default=0) > len(_KASTNER_CONFIRMED)
-    ):
-        _log.warning(
-            "%s: found no such label table, labels 8 to 25 of Kastner2015 are named in the atlas' usual order, "
-            "which is not confirmed for NSD",
-            layout.label_tables(volume)[1],
-        )
-
-
-def present_volumes(layout: NsdLayout) -> list[str]:
-    """Name the label volumes (of both hemispheres together) that are there, in `VOLUME_ORDER`."""
-    folder, suffix = layout.volumes / "roi", ".nii.gz"
-    if not folder.is_dir():
-        return []
-    found = {path.name.removesuffix(suffix) for path in folder.iterdir() if path.name.endswith(suffix)}
-    found = {name for name in found if SAFE_NAME.fullmatch(name) and not name.startswith(("lh.", "rh."))}
-    return [name for name in VOLUME_ORDER if name in found] + sorted(found - set(VOLUME_ORDER))
-
-
-"""Masks and named regions from NSD's label volumes.
-
-A region is named by
-
-- one of ours: ``V1`` to ``V4``, ``faces``, ``words``, ``places``, ``bodies``;
-- a label volume: ``nsdgeneral``, ``streams``, ``floc-faces`` (its voxels above 0; -1 is not cortex);
-- a label of one: ``prf-visualrois:V1v``, ``streams:ventral``, by number (``mine:3``), or without the volume (``V1v``,
-  ``FFA-1``), which is then looked for in `unibrain.scans.nsd_regions.VOLUME_ORDER`;
-- ``brainmask``; ``lh`` or ``rh``, the cortex of a hemisphere;
-- any of these within a hemisphere: ``lh.V1``, ``rh.streams:ventral``;
-- a union of any of these: ``V1+V2+faces``.
-"""
-
-import logging
-import re
-from collections.abc import Mapping
-
-import numpy as np
-from numpy.typing import NDArray
-
-from unibrain.scans.foreign import read_label_volume, volume_grid
-from unibrain.scans.nsd_layout import NsdLayout
-
-_log = logging.getLogger(__name__)
-
 REGIONS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "V1": ("prf-visualrois", ("V1v", "V1d")),
     "V2": ("prf-visualrois", ("V2v", "V2d")),
@@ -166,39 +74,114 @@ _HEMISPHERES = ("lh", "rh")
 _UNION = re.compile(r"\+(?=[A-Za-z0-9])")
 
 
+@dataclass(frozen=True)
+class Grid:
+    """The grid that a subject's volumes are to have, and what has it, for messages."""
+
+    shape: tuple[int, ...]
+    source: str
+
+
+def subject_grid(layout: NsdLayout, betas: tuple[int, str] | None = None) -> Grid | None:
+    """The grid of most of a subject's volumes, so that the one that differs is named as the wrong one.
+
+    `betas` are the session and format of a file of betas, where there is one; it counts first if there is a tie. Only
+    headers are read, and volumes without a readable one are passed over.
+    """
+    found: list[Grid] = []
+    paths = [layout.brainmask, *(layout.roi(volume) for volume in present_volumes(layout))]
+    for path in paths:
+        if path.is_file():
+            try:
+                found.append(Grid(open_nifti(path, "a volume").shape[:3], path.name))
+            except InputError:
+                continue
+    if betas is not None:
+        path = layout.betas(*betas)
+        found.insert(0, Grid(betas_grid(path, betas[1]), path.name))
+    if not found:
+        return None
+    shape = Counter(grid.shape for grid in found).most_common(1)[0][0]
+    return next(grid for grid in found if grid.shape == shape)
+
+
+def present_volumes(layout: NsdLayout) -> list[str]:
+    """Name the label volumes (of both hemispheres together) that are there, in `VOLUME_ORDER`."""
+    folder, suffix = layout.volumes / "roi", ".nii.gz"
+    if not folder.is_dir():
+        return []
+    found = {path.name.removesuffix(suffix) for path in folder.iterdir() if path.name.endswith(suffix)}
+    found = {name for name in found if SAFE_NAME.fullmatch(name) and not name.startswith(("lh.", "rh."))}
+    return [name for name in VOLUME_ORDER if name in found] + sorted(found - set(VOLUME_ORDER))
+
+
+def read_label_table(path: Path) -> dict[int, str]:
+    """Read a FreeSurfer label table: one ``<number> <name>`` per line (0 is ``Unknown``), some with a trailing tab."""
+    labels: dict[int, str] = {}
+    with reading(path, "text"):
+        lines = path.read_text(encoding="utf-8").splitlines()
+    for number, line in enumerate(lines, 1):
+        words = line.split()
+        if not words:
+            continue
+        if len(words) < 2 or not words[0].isdecimal() or int(words[0]) in labels or words[1] in labels.values():
+            raise InputError(f"{path}: line {number} is {line.strip()!r}, no new number and name. Download it again.")
+        labels[int(words[0])] = words[1]
+    return labels
+
+
+def label_names(layout: NsdLayout, volume: str) -> tuple[dict[int, str], str]:
+    """Names of a label volume's numbers from 1 up (empty if nothing is known), and where they come from."""
+    for path in layout.label_tables(volume):
+        if path.exists():
+            return {number: name for number, name in read_label_table(path).items() if number > 0}, str(path)
+    names = {**STANDARD_LABELS, **ATLAS_LABELS}.get(volume, {})
+    return dict(names), "the standard labels"
+
+
+def _warn_presumed(layout: NsdLayout, volume: str, numbers: list[int], origin: str) -> None:
+    known = len(_KASTNER_CONFIRMED)
+    if volume == "Kastner2015" and origin == "the standard labels" and max(numbers, default=0) > known:
+        _log.warning(
+            "%s: no such label table, so labels 8 to 25 of Kastner2015 are named in the atlas' usual order, which is "
+            "not confirmed for NSD.",
+            layout.label_tables(volume)[1],
+        )
+
+
+def read_label_volume(path: Path, what: str, grid: Grid | None = None) -> NDArray[np.int64]:
+    """Read a NIfTI of region labels, shape (X, Y, Z): -1 not cortex, 0 without a label, 1 and up labels."""
+    volume, _ = read_volume(path, what, FETCH)
+    if grid is not None and volume.shape != grid.shape:
+        raise InputError(f"{path}: has the grid {volume.shape}, but {grid.source} has {grid.shape}. {TOGETHER}.")
+    labels = np.rint(np.nan_to_num(volume, nan=-2.0, posinf=-2.0, neginf=-2.0))
+    wrong = (labels < -1) | (np.abs(labels - volume) > 1e-3) | (labels > 2**31)
+    if wrong.any():
+        raise InputError(
+            f"{path}: holds {volume[wrong][0]:g} in {int(wrong.sum())} voxels, so it is no label volume (whole numbers "
+            "of at least -1). Download it again."
+        )
+    return labels.astype(np.int64)
+
+
 class RegionReader:
     """Finds the voxels of regions by name, reading each label volume once.
 
     Parameters
     ----------
     layout : NsdLayout
-    shape : tuple of int, optional
-        The grid that all volumes must have; by default that of the first one that is read.
+    grid : Grid, optional
+        That all volumes must have; by default that of most of the subject's volumes.
     """
 
-    def __init__(self, layout: NsdLayout, shape: tuple[int, ...] | None = None) -> None:
+    def __init__(self, layout: NsdLayout, grid: Grid | None = None) -> None:
         self._layout = layout
-        self._shape = shape
+        self._grid = subject_grid(layout) if grid is None else grid
         self._volumes: dict[tuple[str, str], NDArray[np.int64]] = {}
         self._names: dict[str, tuple[dict[int, str], str]] = {}
 
     def voxels(self, name: str) -> NDArray[np.bool_]:
-        """Find the voxels of a region.
-
-        Parameters
-        ----------
-        name : str
-            See above.
-
-        Returns
-        -------
-        ndarray of shape (X, Y, Z), bool
-
-        Raises
-        ------
-        InputError
-            If there is no such region, or a file is missing, damaged or of another grid.
-        """
+        """Voxels of a region that is named as above, shape (X, Y, Z)."""
         parts = [self._part(part) for part in _UNION.split(name)]
         return np.asarray(np.logical_or.reduce(parts))
 
@@ -207,7 +190,7 @@ class RegionReader:
         names, origin = self._label_names(volume)
         found = self._volume(volume)
         numbers = sorted({*names, *(int(n) for n in np.unique(found) if n > 0)})
-        warn_presumed(self._layout, volume, numbers, origin)
+        _warn_presumed(self._layout, volume, numbers, origin)
         return {names.get(number, str(number)): found == number for number in numbers}
 
     def _part(self, name: str) -> NDArray[np.bool_]:
@@ -238,9 +221,8 @@ class RegionReader:
             if label in self._label_names(volume)[0].values():
                 return volume
         raise InputError(
-            f"{self._layout.roi(label)}: found no such file, nor a label {label} in the label volumes that are there "
-            f"({', '.join(volumes) or 'none'}), expected a mask or region of {self._layout.name}: download it, or name "
-            "another"
+            f"{self._layout.roi(label)}: no such file, nor is {label} a label in the volumes that are there "
+            f"({', '.join(volumes) or 'none'}). Download it, or name another region of {self._layout.name}."
         )
 
     def _hemisphere(self, hemisphere: str) -> NDArray[np.bool_]:
@@ -249,8 +231,8 @@ class RegionReader:
                 # -1: not the cortex of this hemisphere.
                 return self._volume(volume, hemisphere) >= 0
         raise InputError(
-            f"{self._layout.roi('nsdgeneral', hemisphere)}: found no such file, expected the label volume of one "
-            "hemisphere: download it, or take both hemispheres"
+            f"{self._layout.roi('nsdgeneral', hemisphere)}: no such file, nor another label volume of this hemisphere. "
+            "Download it, or take both hemispheres."
         )
 
     def _volume(self, volume: str, hemisphere: str = "") -> NDArray[np.int64]:
@@ -262,9 +244,7 @@ class RegionReader:
         key = (volume, hemisphere)
         if key not in self._volumes:
             path = self._layout.brainmask if volume == "brainmask" else self._layout.roi(volume, hemisphere)
-            what = f"the volume {volume} of {self._layout.name}"
-            self._volumes[key] = read_label_volume(path, what, self._shape)
-            self._shape = self._volumes[key].shape
+            self._volumes[key] = read_label_volume(path, f"the volume {volume} of {self._layout.name}", self._grid)
         return self._volumes[key]
 
     def _label_names(self, volume: str) -> tuple[dict[int, str], str]:
@@ -279,46 +259,34 @@ class RegionReader:
         absent = [name for name in labels if name not in by_name]
         if absent:
             raise InputError(
-                f"{origin}: found no label {absent[0]}, expected it for {volume} (there are "
-                f"{', '.join(table.values()) or 'none'}): download the table again, or name another label"
+                f"{origin}: {volume} has no label {absent[0]} (it has {', '.join(table.values()) or 'none'}). Download "
+                "the table again, or name another label."
             )
         numbers = [by_name[name] for name in labels]
-        warn_presumed(self._layout, volume, numbers, origin)
+        _warn_presumed(self._layout, volume, numbers, origin)
         return numbers
 
 
-def read_mask(layout: NsdLayout, name: str) -> NDArray[np.bool_]:
-    """Read which voxels to keep.
-
-    Parameters
-    ----------
-    layout : NsdLayout
-    name : str
-        A region as above, such as ``"nsdgeneral"``, ``"brainmask"`` or ``"V1+V2+faces"``.
-
-    Returns
-    -------
-    ndarray of shape (X, Y, Z), bool
+def read_mask(layout: NsdLayout, name: str, grid: Grid | None = None) -> NDArray[np.bool_]:
+    """Read which voxels to keep: a region as above, such as ``"nsdgeneral"`` or ``"V1+V2+faces"``; shape (X, Y, Z).
 
     Raises
     ------
     InputError
-        If there is no such region, a file is missing, damaged or of another grid than the brain mask (where that is
-        there), or no voxel is in the mask.
+        If there is no such region, a file is missing, damaged or of another grid than most of the subject's, or no
+        voxel is in the mask.
     """
-    reader = RegionReader(layout)
-    mask = reader.voxels(name)
+    grid = subject_grid(layout) if grid is None else grid
+    mask = RegionReader(layout, grid).voxels(name)
     if layout.brainmask.is_file():
-        grid = volume_grid(layout.brainmask)
-        if grid != mask.shape:
+        brain = open_nifti(layout.brainmask, "the brain mask").shape[:3]
+        if brain != mask.shape:
             raise InputError(
-                f"{layout.brainmask}: found a grid of {grid}, expected {mask.shape} as in the mask {name}: "
-                "take all volumes from one subject and one space"
+                f"{layout.brainmask}: has the grid {brain}, but the mask {name} has {mask.shape}. {TOGETHER}."
             )
     if not mask.any():
         raise InputError(
-            f"{layout.roi('nsdgeneral').parent}: found no voxel above 0 in the mask {name}, expected the voxels to "
-            "read: choose another mask"
+            f"{layout.roi('nsdgeneral').parent}: the mask {name} has no voxel above 0. Choose another mask."
         )
     return mask
 
@@ -344,13 +312,8 @@ def read_regions(layout: NsdLayout, mask: NDArray[np.bool_], names: str = "defau
     -------
     dict of str to ndarray of shape (voxels,), bool
         By region name, voxels in C order of X, Y, Z.
-
-    Raises
-    ------
-    InputError
-        If a file is damaged or of another grid, a label table lacks a name, or a region is not there.
     """
-    reader = RegionReader(layout, mask.shape)
+    reader = RegionReader(layout, Grid(mask.shape, "the mask"))
     regions: dict[str, NDArray[np.bool_]] = {}
     for name in (part.strip() for part in names.split(",")):
         if name in ("default", "all"):
@@ -370,7 +333,7 @@ def _add_default(
         if path.is_file():
             regions[region] = reader.voxels(region)[mask]
         else:
-            _log.warning("%s: found no such file, region %s is left out of %s", path, region, layout.name)
+            _log.warning("%s: no such file, so region %s is left out of %s.", path, region, layout.name)
 
 
 def _add_all(

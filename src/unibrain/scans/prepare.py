@@ -1,10 +1,19 @@
-"""What to read of a subject and how to prepare it: the published protocols by name, and every choice by itself."""
+"""From single trials to one z-scored row per image, or per training trial: the choices, and what they do."""
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from unibrain.errors import InputError
+from unibrain.scans.nsd_design import Design
+
+_log = logging.getLogger(__name__)
+
+_VALUES_AT_ONCE = 2**20
 
 AVERAGES = ("all", "test")
 ZSCORES = ("train", "session", "none")
@@ -99,9 +108,9 @@ class PrepareSettings:
         ):
             value = getattr(self, name)
             if value not in choices and not (optional and value is None):
-                raise InputError(f"{name} is {value!r}, expected one of {', '.join(choices)}: choose one of them")
+                raise InputError(f"{name} is {value!r}. Choose one of {', '.join(choices)}.")
         if isinstance(self.sessions, str) and self.sessions != "present":
-            raise InputError(f"sessions is {self.sessions!r}, expected numbers or 'present': choose one of them")
+            raise InputError(f"sessions is {self.sessions!r}. Give numbers, or 'present'.")
 
     def resolved(self) -> "PrepareSettings":
         """Put the protocol's choices where there are none."""
@@ -112,22 +121,6 @@ class PrepareSettings:
             zscore=self.zscore or protocol.zscore,
             sessions=protocol.sessions if self.sessions is None else self.sessions,
         )
-
-
-"""From single trials to one z-scored row per image, or per training trial."""
-
-import logging
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-
-import numpy as np
-from numpy.typing import NDArray
-
-from unibrain.scans.nsd_design import Design
-
-_log = logging.getLogger(__name__)
-
-_VALUES_AT_ONCE = 2**20
 
 
 @dataclass
@@ -172,18 +165,12 @@ def _rows(design: Design, average: str) -> tuple[NDArray[np.int64], NDArray[np.i
 
 
 def check_training(design: Design, source: str = "betas") -> None:
-    """Check that there is something to train on.
-
-    Raises
-    ------
-    InputError
-        If there are fewer than two training images.
-    """
+    """Raise `InputError` if there are fewer than two training images."""
     training = len(np.unique(design.stimulus_ids[~design.is_shared]))
     if training < 2:
         raise InputError(
-            f"{source}: found {training} training images in sessions {design.sessions[0]} to {design.sessions[-1]}, "
-            "expected at least two: read more sessions"
+            f"{source}: sessions {design.sessions[0]} to {design.sessions[-1]} have {training} training images, fewer "
+            "than two. Read more sessions."
         )
 
 
@@ -229,7 +216,7 @@ def average_repeats(
             sums[row] += trial
         valid.append(np.asarray((betas != 0).any(axis=0)))
     if sums is None:
-        raise InputError(f"{source}: found no session, expected at least one: choose sessions that were run")
+        raise InputError(f"{source}: has no session. Choose sessions that were run.")
     valid_sessions = np.stack(valid)
     repeats = counts.sum(axis=1)
     sums /= repeats[:, None].astype(np.float32)
@@ -242,7 +229,7 @@ def average_repeats(
         missing[:, block] = trials == 0
     if len(partial):
         _log.info(
-            "%s: %d of %d voxels are zero throughout a session and were averaged over their other sessions",
+            "%s: %d of %d voxels are zero throughout a session and were averaged over their other sessions.",
             source,
             len(partial),
             sums.shape[1],
@@ -279,8 +266,8 @@ def zscore_sessions(
         training = ~design.is_shared[design.session == session]
         if training.sum() < 2:
             raise InputError(
-                f"{source}: found {int(training.sum())} training trials in session {session}, expected at least two "
-                "to z-score it by itself: leave the session out, or z-score over all sessions"
+                f"{source}: session {session} has {int(training.sum())} training trials, too few to z-score it by "
+                "itself. Leave the session out, or z-score over all sessions."
             )
         z = np.empty(betas.shape, dtype=np.float32)
         for columns in _blocks(*betas.shape):
@@ -343,11 +330,12 @@ def standardise(
     dropped = int((~kept).sum())
     if dropped == len(kept):
         raise InputError(
-            f"{source}: found all {dropped} voxels constant over the training images, "
-            "expected responses that change: check the mask and the betas"
+            f"{source}: all {dropped} voxels are constant over the training images. Check the mask and the betas."
         )
     if dropped:
-        _log.warning("%s: dropped %d of %d voxels, constant over the training images", source, dropped, len(kept))
+        _log.warning(
+            "%s: %d of %d voxels are constant over the training images and were dropped.", source, dropped, len(kept)
+        )
         betas = _keep_columns(betas, kept)
     return betas, kept
 

@@ -1,16 +1,40 @@
-"""The `Subject`: what the decoder needs to know of one person's scans."""
+"""The `Subject`: what the decoder needs to know of one person's scans, in memory, in one file, and as a split.
 
+The file is numpy's npz without pickle, with the names in a piece of JSON inside. The same subject gives the same bytes,
+and a checksum over all of it is verified when it is read.
+"""
+
+import hashlib
+import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from unibrain.errors import InputError
+from unibrain.errors import DamagedFile, InputError
+from unibrain.scans.foreign import reading, require_file
+from unibrain.workspace.files import atomic_path, write_json
+from unibrain.workspace.fingerprints import digest
+
+_VERSION = 2
+_AGAIN = "Prepare the subject again"
+_ARRAYS = {
+    "betas": np.float32,
+    "stimulus_ids": np.int64,
+    "is_test": np.bool_,
+    "repeats": np.int64,
+    "voxel_indices": np.int64,
+    "noise_ceiling": np.float32,
+    "regions": np.bool_,
+    "description": np.uint8,
+}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Subject:
     """One subject's prepared scans: one row per image, repeats averaged, z-scored with training statistics.
 
@@ -43,6 +67,11 @@ class Subject:
     preparation : mapping of str to object, optional
         How the scans were prepared, JSON-ready: for NSD ``protocol``, ``sessions``, ``average``, ``zscore``, ``mask``,
         ``beta_version`` and ``noise_ceiling``.
+
+    Raises
+    ------
+    InputError
+        If lengths differ, betas are not finite, an image is on both sides, or a test image has several rows.
     """
 
     name: str
@@ -59,48 +88,50 @@ class Subject:
 
     def __post_init__(self) -> None:
         if self.betas.ndim != 2:
-            raise InputError(f"{self.name}: betas have shape {self.betas.shape}, expected (images, voxels)")
+            raise InputError(f"{self.name}: betas have the shape {self.betas.shape}, not (images, voxels).")
         images, voxels = self.betas.shape
-        self._expect_length(("stimulus_ids", "is_test", "repeats"), images, "image")
-        self._expect_length(("voxel_indices", "noise_ceiling"), voxels, "voxel")
+        lengths = {"stimulus_ids": images, "is_test": images, "repeats": images}
+        for name, length in {**lengths, "voxel_indices": voxels, "noise_ceiling": voxels}.items():
+            shape = getattr(self, name).shape
+            if shape != (length,):
+                one = "image" if name in lengths else "voxel"
+                raise InputError(f"{self.name}: {name} has the shape {shape}, not ({length},), one entry per {one}.")
         for region, mask in self.regions.items():
             if mask.shape != (voxels,) or mask.dtype != np.bool_:
                 raise InputError(
-                    f"{self.name}: region {region} is {mask.dtype} of shape {mask.shape}, "
-                    f"expected bool of shape ({voxels},)"
+                    f"{self.name}: region {region} is {mask.dtype} of shape {mask.shape}, not bool of shape "
+                    f"({voxels},)."
                 )
         # Some rows at a time: a mask of a full-size matrix would be hundreds of megabytes.
         if not all(np.isfinite(self.betas[start : start + 256]).all() for start in range(0, images, 256)):
             raise InputError(
-                f"{self.name}: the betas hold NaN or infinite values, expected finite ones: "
-                "exclude those voxels before preparing"
+                f"{self.name}: the betas hold NaN or infinite values. Exclude those voxels before preparing."
             )
+        self._check_sides()
+
+    def _check_sides(self) -> None:
         test = self.stimulus_ids[self.is_test]
         if len(np.unique(test)) != len(test):
-            raise InputError(
-                f"{self.name}: an id of a test image appears twice, expected one row per test image: "
-                "average the repeats of the test images"
-            )
+            raise InputError(f"{self.name}: the id of a test image appears twice. Average the repeats of test images.")
         both = np.intersect1d(test, self.stimulus_ids[~self.is_test])
         if len(both):
             raise InputError(
-                f"{self.name}: image id {both[0]} appears twice, in training and in test ({len(both)} in all), "
-                "expected every image on one side: keep test images out of training"
+                f"{self.name}: image id {both[0]} is both in training and in test ({len(both)} in all). Keep test "
+                "images out of training."
             )
         ids, counts = np.unique(self.stimulus_ids, return_counts=True)
         averaged = np.flatnonzero(np.isin(self.stimulus_ids, ids[counts > 1]) & (self.repeats != 1))
         if len(averaged):
             raise InputError(
-                f"{self.name}: image id {self.stimulus_ids[averaged[0]]} appears twice, with an average of "
-                f"{self.repeats[averaged[0]]} trials among its rows, expected one row per image or single trials: "
-                "average all repeats of an image, or none"
+                f"{self.name}: image id {self.stimulus_ids[averaged[0]]} has several rows, one of them an average of "
+                f"{self.repeats[averaged[0]]} trials. Average all repeats of an image, or none."
             )
 
-    def _expect_length(self, fields: tuple[str, ...], length: int, item: str) -> None:
-        for name in fields:
-            shape = getattr(self, name).shape
-            if shape != (length,):
-                raise InputError(f"{self.name}: {name} has shape {shape}, expected ({length},), one entry per {item}")
+    def __repr__(self) -> str:
+        rows, voxels = self.betas.shape
+        simulated = ", simulated" if self.simulated else ""
+        sides = f"{rows:,} rows, {int(self.is_test.sum()):,} of them test"
+        return f"Subject({self.name}: {sides}; {voxels:,} voxels, {len(self.regions)} regions{simulated})"
 
     @property
     def single_trials(self) -> bool:
@@ -118,17 +149,7 @@ class Subject:
         return self.select(self.is_test)
 
     def select(self, images: NDArray[np.bool_] | NDArray[np.int64]) -> "Subject":
-        """Keep some images.
-
-        Parameters
-        ----------
-        images : ndarray
-            Mask of shape (rows,) or row numbers.
-
-        Returns
-        -------
-        Subject
-        """
+        """Keep some images: a mask of shape (rows,) or row numbers."""
         return replace(
             self,
             betas=self.betas[images],
@@ -138,38 +159,8 @@ class Subject:
         )
 
 
-"""A `Subject` in one file: numpy's npz without pickle, with the names in a piece of JSON inside."""
-
-import json
-import os
-from pathlib import Path
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
-
-from unibrain.scans.foreign import require_file, whole_file
-from unibrain.workspace.files import atomic_path
-
-_VERSION = 1
-_ARRAYS = {
-    "betas": np.float32,
-    "stimulus_ids": np.int64,
-    "is_test": np.bool_,
-    "repeats": np.int64,
-    "voxel_indices": np.int64,
-    "noise_ceiling": np.float32,
-    "regions": np.bool_,
-}
-
-
 def save_subject(path: str | os.PathLike[str], subject: Subject) -> None:
-    """Write a subject to one ``.npz`` file, atomically.
-
-    Parameters
-    ----------
-    path : path-like
-    subject : Subject
+    """Write a subject to one ``.npz`` file, atomically; the same subject gives the same bytes.
 
     Raises
     ------
@@ -187,16 +178,18 @@ def save_subject(path: str | os.PathLike[str], subject: Subject) -> None:
     regions = np.zeros((len(subject.regions), subject.betas.shape[1]), dtype=np.bool_)
     for row, mask in enumerate(subject.regions.values()):
         regions[row] = mask
+    made = {"description": np.frombuffer(json.dumps(description).encode(), dtype=np.uint8), "regions": regions}
     arrays: dict[str, NDArray[Any]] = {
-        "description": np.frombuffer(json.dumps(description).encode(), dtype=np.uint8),
-        "regions": regions,
+        name: np.ascontiguousarray(made.get(name, getattr(subject, name, None)), dtype=dtype)
+        for name, dtype in _ARRAYS.items()
     }
-    for name, dtype in _ARRAYS.items():
-        if name != "regions":
-            arrays[name] = np.asarray(getattr(subject, name), dtype=dtype)
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         # No allow_pickle here: numpy before 2.1 would store it as one more array. None of these holds objects.
-        np.savez(file, **arrays)  # type: ignore[arg-type]
+        np.savez(file, **arrays, checksum=_checksum(arrays))  # type: ignore[arg-type]
+
+
+def _checksum(arrays: Mapping[str, NDArray[Any]]) -> NDArray[np.uint8]:
+    return np.frombuffer(digest(*(part for name in _ARRAYS for part in (name, arrays[name]))).encode(), dtype=np.uint8)
 
 
 def load_subject(path: str | os.PathLike[str]) -> Subject:
@@ -205,6 +198,7 @@ def load_subject(path: str | os.PathLike[str]) -> Subject:
     Parameters
     ----------
     path : path-like
+        ``subject.npz``, or the run folder that holds it.
 
     Returns
     -------
@@ -213,68 +207,36 @@ def load_subject(path: str | os.PathLike[str]) -> Subject:
     Raises
     ------
     InputError
-        If the file is missing, damaged, or something else.
+        If the file is missing.
+    DamagedFile
+        If it is truncated, changed, or something else.
     """
-    path = require_file(Path(path), "a prepared subject", "prepare the subject first")
-    with whole_file(path, "npz"), np.load(path, allow_pickle=False) as file:
-        arrays = {name: file[name] for name in file.files}
-    absent = [name for name in ("description", *_ARRAYS) if name not in arrays]
-    if absent:
-        raise InputError(f"{path}: found no array {absent[0]}, expected a prepared subject: prepare the subject again")
-    with whole_file(path, "prepared subject"):
-        description = json.loads(arrays["description"].tobytes())
-        version = description["version"]
-        name, simulated = str(description["name"]), bool(description["simulated"])
-        x, y, z = (int(n) for n in description["grid_shape"])
-        preparation = dict(description.get("preparation", {}))
-        regions = dict(zip(map(str, description["regions"]), arrays["regions"], strict=True))
-    if version != _VERSION:
-        raise InputError(f"{path}: found format version {version}, expected {_VERSION}: prepare the subject again")
-    for array, dtype in _ARRAYS.items():
-        if arrays[array].dtype != dtype:
-            raise InputError(
-                f"{path}: found {array} as {arrays[array].dtype}, expected {np.dtype(dtype)}: prepare the subject again"
-            )
-    return Subject(
-        name=name,
-        betas=arrays["betas"],
-        stimulus_ids=arrays["stimulus_ids"],
-        is_test=arrays["is_test"],
-        repeats=arrays["repeats"],
-        voxel_indices=arrays["voxel_indices"],
-        grid_shape=(x, y, z),
-        regions=regions,
-        noise_ceiling=arrays["noise_ceiling"],
-        simulated=simulated,
-        preparation=preparation,
+    path = Path(path)
+    path = require_file(
+        path / "subject.npz" if path.is_dir() else path, "a prepared subject", "Prepare the subject first"
     )
-
-
-"""Which images were trained on and which were held out, written down with a hash that stands for it."""
-
-import hashlib
-import os
-from typing import Any
-
-from unibrain.workspace.files import write_json
-
-FORMAT = "unibrain-split"
-VERSION = 1
-
-
-def _ids(subject: Subject) -> dict[str, list[int]]:
-    return {
-        "train": sorted(int(i) for i in subject.stimulus_ids[~subject.is_test]),
-        "test": sorted(int(i) for i in subject.stimulus_ids[subject.is_test]),
-    }
+    with reading(path, "npz", _AGAIN, ours=True), np.load(path, allow_pickle=False) as file:
+        arrays = {name: np.asarray(file[name]) for name in file.files}
+    for name, dtype in {**_ARRAYS, "checksum": np.uint8}.items():
+        if name not in arrays or arrays[name].dtype != dtype:
+            raise DamagedFile(path, f"{path}: is no prepared subject of this version ({name}). {_AGAIN}.")
+    if arrays["checksum"].tobytes() != _checksum(arrays).tobytes():
+        raise DamagedFile(path, f"{path}: has changed since it was written (its checksum differs). {_AGAIN}.")
+    description = json.loads(arrays["description"].tobytes())
+    if description["version"] != _VERSION:
+        raise DamagedFile(path, f"{path}: was written by another version. {_AGAIN}.")
+    return Subject(
+        name=description["name"],
+        grid_shape=tuple(description["grid_shape"]),
+        regions=dict(zip(description["regions"], arrays["regions"], strict=True)),
+        simulated=description["simulated"],
+        preparation=description["preparation"],
+        **{name: arrays[name] for name in _ARRAYS if name not in ("description", "regions")},
+    )
 
 
 def split_hash(subject: Subject) -> str:
     """Hash a subject's split.
-
-    Parameters
-    ----------
-    subject : Subject
 
     Returns
     -------
@@ -287,19 +249,7 @@ def split_hash(subject: Subject) -> str:
 
 
 def split_manifest(subject: Subject) -> dict[str, Any]:
-    """Describe a subject's split.
-
-    Parameters
-    ----------
-    subject : Subject
-
-    Returns
-    -------
-    dict
-        JSON-ready: ``format``, ``version``, ``subject``, ``simulated``, ``preparation`` (protocol, sessions and the
-        other choices), ``counts`` (rows, images and trials of both sides), ``sha256`` (see `split_hash`), and the
-        0-based ids of all rows as ``train`` and ``test``, ascending.
-    """
+    """What `write_split` writes, JSON-ready."""
     ids = _ids(subject)
     counts = {}
     for side, rows in (("train", ~subject.is_test), ("test", subject.is_test)):
@@ -307,8 +257,8 @@ def split_manifest(subject: Subject) -> dict[str, Any]:
         counts[f"{side}_rows"] = len(ids[side])
         counts[f"{side}_trials"] = int(subject.repeats[rows].sum())
     return {
-        "format": FORMAT,
-        "version": VERSION,
+        "format": "unibrain-split",
+        "version": 1,
         "subject": subject.name,
         "simulated": subject.simulated,
         "preparation": dict(subject.preparation),
@@ -318,6 +268,17 @@ def split_manifest(subject: Subject) -> dict[str, Any]:
     }
 
 
+def _ids(subject: Subject) -> dict[str, list[int]]:
+    return {
+        "train": sorted(int(i) for i in subject.stimulus_ids[~subject.is_test]),
+        "test": sorted(int(i) for i in subject.stimulus_ids[subject.is_test]),
+    }
+
+
 def write_split(path: str | os.PathLike[str], subject: Subject) -> None:
-    """Write a subject's split (see `split_manifest`) as JSON, atomically."""
+    """Write which images are trained on and which are held out as JSON, atomically.
+
+    ``preparation`` are the choices, ``counts`` the rows, images and trials of both sides, ``sha256`` is `split_hash`,
+    ``train`` and ``test`` are the 0-based ids of all rows, ascending.
+    """
     write_json(path, split_manifest(subject))

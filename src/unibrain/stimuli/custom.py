@@ -1,26 +1,33 @@
 """A laboratory's own pictures and captions: read once into one folder, then by stimulus id like any other stimuli."""
 
-import hashlib
 import json
+import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from unibrain.errors import InputError
+from unibrain.errors import DamagedFile, InputError
+from unibrain.scans.foreign import file_inside, reading, require_file, require_folder
 from unibrain.stimuli.picture_files import Crop, open_square, side_of
 from unibrain.stimuli.stimuli import Stimuli
 from unibrain.workspace.files import atomic_folder, write_json
+from unibrain.workspace.fingerprints import digest
 from unibrain.workspace.progress import track
+
+_log = logging.getLogger(__name__)
 
 LARGEST = 512
 """Largest side of the stored pictures unless another is asked for: what Versatile Diffusion takes."""
+SMALLEST = 16
+"""A picture of fewer pixels does not decide the side of all others."""
 
-_FORMAT, _VERSION = "unibrain-stimuli", 1
+_FORMAT, _VERSION = "unibrain-stimuli", 2
 _PICTURES, _ABOUT = "pictures.npy", "stimuli.json"
+_AGAIN = "Import the pictures again"
 
 
 def write_custom_stimuli(
@@ -37,7 +44,7 @@ def write_custom_stimuli(
     ----------
     target : path-like
         The folder to write: ``pictures.npy`` (uint8 of shape (n, size, size, 3), row = stimulus id) and
-        ``stimuli.json`` (file name and captions of each).
+        ``stimuli.json`` (file name, captions and checksum of each).
     folder : path-like
         Where the pictures are.
     names : sequence of str
@@ -47,7 +54,7 @@ def write_custom_stimuli(
     size : int, optional
         Side in pixels; by default the smallest side among the pictures, at most `LARGEST`, so that none is enlarged.
     crop : {"centre", "pad"}
-        See `unibrain.stimuli.picture_files.open_square`.
+        Cut the middle square out of an oblong picture, or keep all of it inside a square with grey borders.
 
     Returns
     -------
@@ -57,42 +64,53 @@ def write_custom_stimuli(
     Raises
     ------
     InputError
-        If the folder or a picture is missing, a file is no picture or lies outside of the folder, or two files hold
-        the same picture.
+        If the folder or a picture is missing, a file is no picture or lies outside of the folder, the smallest picture
+        is too small to decide the side of all, or two files hold the same picture.
     """
-    root = Path(folder)
-    if not root.is_dir():
-        raise InputError(f"{root}: found no such folder, expected the pictures that were shown: check the path")
-    paths = [_inside(root, name) for name in names]
-    side = size or min(LARGEST, *(side_of(path, crop) for path in paths))
-    seen: dict[bytes, str] = {}
+    root = require_folder(Path(folder), "the pictures that were shown")
+    paths = [file_inside(root, name) for name in names]
+    side = size or _common_side(paths, crop)
+    seen: dict[str, str] = {}
     with atomic_folder(target) as temporary:
         # Written one after the other and not through a memory map, which a full disk would end with a signal.
         with (temporary / _PICTURES).open("wb") as file:
             header = {"descr": "|u1", "fortran_order": False, "shape": (len(paths), side, side, 3)}
             np.lib.format.write_array_header_1_0(file, header)
             for name, path in zip(names, track(paths, "reading pictures", unit="picture"), strict=True):
-                content = open_square(path, side, crop).tobytes()
-                before = seen.setdefault(hashlib.sha256(content).digest(), name)
+                pixels = open_square(path, side, crop)
+                before = seen.setdefault(digest(pixels), name)
                 if before != name:
                     raise InputError(
-                        f"{path}: found the same picture as in {before}, expected each picture once, or it may be in "
-                        f"training and in test: name {before} in the table for both"
+                        f"{path}: is the same picture as {before}, and the same picture may not be in training and in "
+                        f"test. Name {before} in the table for both."
                     )
-                file.write(content)
-        entries = [{"file": name, "captions": list(texts)} for name, texts in zip(names, captions, strict=True)]
+                file.write(pixels.tobytes())
+        entries = [
+            {"file": name, "captions": list(texts), "digest": checksum}
+            for name, texts, checksum in zip(names, captions, seen, strict=True)
+        ]
         about = {"format": _FORMAT, "version": _VERSION, "size": side, "crop": crop, "pictures": entries}
         write_json(temporary / _ABOUT, about)
     return side
 
 
-def _inside(root: Path, name: str) -> Path:
-    path = root / name
-    if not path.resolve().is_relative_to(root.resolve()):
+def _common_side(paths: Sequence[Path], crop: Crop) -> int:
+    sides = [side_of(path, crop) for path in paths]
+    smallest = min(sides)
+    path = paths[sides.index(smallest)]
+    if smallest < SMALLEST:
         raise InputError(
-            f"{path}: found a path that leads out of {root}, expected a file inside it: copy the picture there"
+            f"{path}: has a side of {smallest} pixels, and all pictures are stored in the size of the smallest. Export "
+            "it again, or give --picture-size."
         )
-    return path
+    if 2 * smallest < min(LARGEST, float(np.median(sides))):
+        _log.warning(
+            "%s: has a side of %d pixels, half or less of most pictures; all are stored in this size (--picture-size "
+            "gives another).",
+            path,
+            smallest,
+        )
+    return min(LARGEST, smallest)
 
 
 def read_custom_stimuli(
@@ -103,61 +121,59 @@ def read_custom_stimuli(
     Parameters
     ----------
     folder : path-like
+        ``stimuli`` of a run folder.
     stimulus_ids : sequence of int, optional
         Those that are wanted; all by default.
 
     Returns
     -------
     Stimuli
-        With the ids in ascending order, each once; pictures are read when asked for.
+        With the ids in ascending order, each once; pictures are read when asked for, and their checksums verified.
 
     Raises
     ------
     InputError
-        If a file is missing or damaged, or an id is not there.
+        If a file is missing, or an id is not there.
+    DamagedFile
+        If a file is truncated or changed.
     """
     path = Path(folder)
-    about, pictures = _read_about(path / _ABOUT), path / _PICTURES
+    entries, pictures = _read_entries(path / _ABOUT), path / _PICTURES
     array = _open_pictures(pictures)
-    entries = about["pictures"]
     if len(array) != len(entries):
-        raise InputError(
-            f"{pictures}: found {len(array)} pictures, expected {len(entries)} as in {_ABOUT}: import them again"
+        raise DamagedFile(
+            pictures, f"{pictures}: holds {len(array)} pictures, {_ABOUT} lists {len(entries)}. {_AGAIN}."
         )
     ids = np.arange(len(array)) if stimulus_ids is None else np.unique(np.asarray(stimulus_ids, dtype=np.int64))
     outside = ids[(ids < 0) | (ids >= len(array))]
     if len(outside):
-        raise InputError(
-            f"{pictures}: found {len(array)} pictures, expected one with the 0-based id {outside[0]}: import them again"
-        )
+        raise InputError(f"{pictures}: holds {len(array)} pictures, none with the 0-based id {outside[0]}. {_AGAIN}.")
     captions = {int(i): tuple(str(text) for text in entries[int(i)]["captions"]) for i in ids}
 
     def read_pictures(wanted: NDArray[np.int64]) -> NDArray[np.uint8]:
-        return np.array(_open_pictures(pictures)[wanted])
+        found = np.array(_open_pictures(pictures)[wanted])
+        for identity, picture in zip(wanted, found, strict=True):
+            if digest(picture) != entries[int(identity)]["digest"]:
+                raise DamagedFile(pictures, f"{pictures}: picture {identity} has changed since it was read. {_AGAIN}.")
+        return found
 
     return Stimuli(ids, captions, read_pictures, str(path), has_captions=any(captions.values()))
 
 
 def _open_pictures(path: Path) -> NDArray[np.uint8]:
-    try:
+    require_file(path, "the imported pictures", _AGAIN)
+    with reading(path, "npy", _AGAIN, ours=True):
         array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"{path}: cannot be read ({error}), expected imported pictures: import them again") from error
     if array.ndim != 4 or array.dtype != np.uint8 or array.shape[3] != 3:
-        raise InputError(
-            f"{path}: found {array.dtype} of shape {array.shape}, expected uint8 of shape (n, size, size, 3): import "
-            "the pictures again"
-        )
+        raise DamagedFile(path, f"{path}: is {array.dtype} of shape {array.shape}, no imported pictures. {_AGAIN}.")
     return array
 
 
-def _read_about(path: Path) -> Mapping[str, Any]:
-    try:
+def _read_entries(path: Path) -> list[dict[str, Any]]:
+    require_file(path, "the list of imported pictures", _AGAIN)
+    with reading(path, "JSON", _AGAIN, ours=True, also=(TypeError,)):
         about = json.loads(path.read_text(encoding="utf-8"))
-        whole = about["format"] == _FORMAT and about["version"] == _VERSION
-        whole = whole and all(isinstance(entry["captions"], list) for entry in about["pictures"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path}: cannot be read ({error}), expected imported stimuli: import them again") from error
-    if not whole:
-        raise InputError(f"{path}: found something else, expected imported stimuli: import them again")
-    return dict(about)
+        entries = [{"captions": list(entry["captions"]), "digest": entry["digest"]} for entry in about["pictures"]]
+        if (about["format"], about["version"]) != (_FORMAT, _VERSION):
+            raise ValueError("of another format or version")
+    return entries

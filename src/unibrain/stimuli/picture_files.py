@@ -1,4 +1,4 @@
-"""Picture files of any kind as square RGB pictures of one size."""
+"""Picture files as square RGB pictures of one size."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -7,14 +7,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unibrain.errors import InputError
+from unibrain.scans.foreign import reading, require_file
 
 if TYPE_CHECKING:
     from PIL import Image
 
-__all__ = ["CROPS", "Crop", "open_square", "side_of"]
-
 Crop = Literal["centre", "pad"]
-CROPS = ("centre", "pad")
+FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "GIF", "PPM")
+"""What is opened, whatever a file is called. Pillow's other formats stay closed: EPS is handed to another program."""
 
 _GREY = (127, 127, 127)
 _PLAIN = ("1", "L", "RGB", "CMYK", "YCbCr", "LAB", "HSV")
@@ -22,70 +22,41 @@ _ALPHA = ("LA", "La", "PA", "RGBA", "RGBa")
 
 
 def _opened(path: Path) -> "Image.Image":
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
-    if not path.is_file():
-        raise InputError(f"{path}: found no such file, expected a picture that the table names: check the name")
+    require_file(path, "a picture that the table names", "Check the name")
     try:
-        image = Image.open(path)
+        with reading(path, "picture", "Export it again", also=(SyntaxError,)):
+            try:
+                image = Image.open(path, formats=FORMATS)
+            except UnidentifiedImageError as error:
+                raise InputError(f"{path}: is no picture ({', '.join(FORMATS)}). Export it as one of these.") from error
     except Image.DecompressionBombError as error:
-        raise InputError(f"{path}: found a picture too large to open ({error}), expected one that was shown") from error
-    except (OSError, SyntaxError, ValueError) as error:
-        raise InputError(
-            f"{path}: found a file that is no picture, expected PNG, JPEG or another that Pillow reads: export it again"
-        ) from error
-    if getattr(image, "n_frames", 1) != 1:
-        frames = image.n_frames  # type: ignore[attr-defined]
+        raise InputError(f"{path}: is too large a picture to open ({error}). Export it smaller.") from error
+    frames = getattr(image, "n_frames", 1)
+    if frames != 1:
         image.close()
-        raise InputError(f"{path}: found {frames} pictures in one file, expected one: export the one that was shown")
+        raise InputError(f"{path}: holds {frames} pictures. Export the one that was shown.")
     return image
 
 
 def side_of(path: Path, crop: Crop = "centre") -> int:
-    """Side of the square that a picture becomes, in its own pixels; only the head of the file is read.
-
-    Raises
-    ------
-    InputError
-        If the file is missing or no picture.
-    """
+    """Side of the square that a picture becomes, in its own pixels; only the head of the file is read."""
     with _opened(path) as image:
         return min(image.size) if crop == "centre" else max(image.size)
 
 
 def open_square(path: Path, size: int, crop: Crop = "centre") -> NDArray[np.uint8]:
-    """Read a picture upright, in RGB, square, of one size.
+    """Read a picture upright, in RGB, square, of one size: uint8 of shape (size, size, 3).
 
     The orientation that a camera noted (EXIF) is applied. Grey pictures and palettes become RGB; what is transparent
-    shows mid-grey (127), as does the border of ``"pad"``.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-        In any format that Pillow reads.
-    size : int
-        Side of the result in pixels; pictures are resized with Pillow's bicubic filter.
-    crop : {"centre", "pad"}
-        Cut the middle square out of an oblong picture, or keep all of it inside a square.
-
-    Returns
-    -------
-    ndarray of shape (size, size, 3), uint8
-
-    Raises
-    ------
-    InputError
-        If the file is missing, no picture, truncated, holds several pictures, or brightness of an unknown range.
+    shows mid-grey (127), as does the border of ``"pad"``. ``"centre"`` cuts the middle square out of an oblong picture.
+    Pictures are resized with Pillow's bicubic filter.
     """
     from PIL import Image, ImageOps
 
-    with _opened(path) as opened:
-        try:
-            image = _rgb(path, ImageOps.exif_transpose(opened))
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            raise InputError(
-                f"{path}: found a picture that cannot be read ({error}), expected a whole one: export it again"
-            ) from error
+    with _opened(path) as opened, reading(path, "picture", "Export it again", also=(SyntaxError,)):
+        image = _rgb(path, ImageOps.exif_transpose(opened))
     target, filter_ = (size, size), Image.Resampling.BICUBIC
     if image.width == image.height:
         square = image if image.size == target else image.resize(target, filter_)
@@ -104,10 +75,7 @@ def _rgb(path: Path, image: "Image.Image") -> "Image.Image":
         # Pillow's own conversion would clip 16 bits at 255.
         return Image.fromarray((np.asarray(image, dtype=np.float64) / 257).round().astype(np.uint8)).convert("RGB")
     if image.mode not in ("P", *_PLAIN, *_ALPHA):
-        raise InputError(
-            f"{path}: found a picture of mode {image.mode}, whose range of brightness is not known, expected 8 or 16 "
-            "bits: export it as PNG"
-        )
+        raise InputError(f"{path}: is of mode {image.mode}, whose range of brightness is not known. Export it as PNG.")
     if image.mode in _ALPHA or "transparency" in image.info:
         image = image.convert("RGBA")
         ground = Image.new("RGBA", image.size, (*_GREY, 255))

@@ -8,10 +8,8 @@ from numpy.typing import NDArray
 
 from unibrain.errors import InputError
 
-__all__ = ["Stimuli"]
 
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Stimuli:
     """Pictures (read when asked for) and captions of a set of stimulus ids.
 
@@ -27,6 +25,11 @@ class Stimuli:
         Where they come from, for messages and the report.
     has_captions : bool
         False if these stimuli come without captions: then everything about captions is switched off.
+
+    Raises
+    ------
+    InputError
+        If an image lacks captions, or has some where there are to be none.
     """
 
     stimulus_ids: NDArray[np.int64]
@@ -38,15 +41,18 @@ class Stimuli:
     def __post_init__(self) -> None:
         if not self.has_captions:
             if any(self.captions_by_id.values()):
-                raise InputError(f"{self.source}: found captions where there are to be none: import the stimuli again")
+                raise InputError(f"{self.source}: has captions where there are to be none. Import the stimuli again.")
             return
         without = [int(i) for i in self.stimulus_ids if not any(self.captions_by_id.get(int(i), ()))]
         if without:
             raise InputError(
-                f"{self.source}: no caption for image id {without[0]} ({len(without)} of "
-                f"{len(self.stimulus_ids)} images lack one), "
-                "expected at least one each: check the caption file"
+                f"{self.source}: has no caption for image id {without[0]} ({len(without)} of {len(self.stimulus_ids)} "
+                "images lack one). Check the caption file."
             )
+
+    def __repr__(self) -> str:
+        captions = "with" if self.has_captions else "without"
+        return f"Stimuli({len(self.stimulus_ids):,} pictures {captions} captions from {self.source})"
 
     def captions(self, stimulus_ids: Sequence[int] | NDArray[np.int64]) -> list[tuple[str, ...]]:
         """All captions of each of `stimulus_ids`, in that order; empty tuples if there are none."""
@@ -62,6 +68,6 @@ class Stimuli:
         absent = np.setdiff1d(np.asarray(stimulus_ids, dtype=np.int64), self.stimulus_ids)
         if len(absent):
             raise InputError(
-                f"{self.source}: image id {absent[0]} is not there, expected one of {len(self.stimulus_ids)} ids: "
-                "check that scans and stimuli belong together"
+                f"{self.source}: image id {absent[0]} is not one of its {len(self.stimulus_ids)}. Check that scans and "
+                "stimuli belong together."
             )
