@@ -22,10 +22,10 @@ import nibabel
 import numpy as np
 
 from unibrain.scans.nsd_layout import NsdLayout
-from unibrain.simulation.experiment import draw_experiment
-from unibrain.simulation.settings import SimulationSettings
-from unibrain.simulation.tables import write_expdesign, write_responses, write_stim_info
-from unibrain.simulation.volumes import write_nifti
+from unibrain.demo.experiment import draw_experiment
+from unibrain.demo.settings import SimulationSettings
+from unibrain.demo.nsd_tree import write_expdesign, write_responses, write_stim_info
+from unibrain.demo.nsd_tree import write_nifti
 
 GRID = (81, 104, 83)
 VOXELS = 15_724

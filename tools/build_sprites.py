@@ -26,7 +26,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 TABLE = Path(__file__).with_name("scene_objects.csv")
-DATA = Path(__file__).parents[1] / "src" / "unibrain" / "stimuli" / "scenes" / "data"
+DATA = Path(__file__).parents[1] / "src" / "unibrain" / "demo" / "data"
 SPRITE_SIZE = 128
 DRAW_SIZE = 512
 VISIBLE_ALPHA = 24

@@ -38,7 +38,7 @@ def licence_text() -> str:
 
 def main() -> None:
     """Write the table and the licence beside each other."""
-    from unibrain.stimuli.scenes import vocabulary
+    from unibrain.demo import vocabulary
 
     table = table_of(vocabulary())
     rows = ",\n".join(f" {json.dumps(word)}: {json.dumps(names)}" for word, names in table.items())

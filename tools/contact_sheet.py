@@ -13,8 +13,8 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from unibrain.stimuli.scenes import describe, load_catalogue, render, sample_scene
-from unibrain.stimuli.scenes.catalogue import read_sprite
+from unibrain.demo import describe, load_catalogue, render, sample_scene
+from unibrain.demo.scenes import read_sprite
 
 COLUMNS, CELL_WIDTH = 10, 130
 

@@ -30,7 +30,7 @@ _HOMES = {
     "Latents": "unibrain.latents",
     "ReportContent": "unibrain.report",
     "Scores": "unibrain.evaluation",
-    "SimulationSettings": "unibrain.simulation",
+    "SimulationSettings": "unibrain.demo",
     "Stimuli": "unibrain.stimuli",
     "Subject": "unibrain.scans",
     "evaluate": "unibrain.evaluation",
@@ -48,7 +48,7 @@ _HOMES = {
     "save_latents": "unibrain.latents",
     "save_scores": "unibrain.evaluation",
     "save_subject": "unibrain.scans",
-    "simulate_nsd": "unibrain.simulation",
+    "simulate_nsd": "unibrain.demo",
     "write_report": "unibrain.report",
 }
 
@@ -91,7 +91,7 @@ if TYPE_CHECKING:
     from unibrain.regression import BrainDecoder
     from unibrain.report import ReportContent, write_report
     from unibrain.scans import Subject, load_subject, read_nsd, save_subject
-    from unibrain.simulation import SimulationSettings, simulate_nsd
+    from unibrain.demo import SimulationSettings, simulate_nsd
     from unibrain.stimuli import Stimuli, read_nsd_stimuli
 
 

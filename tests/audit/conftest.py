@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from unibrain.scans.nsd_layout import NsdLayout
-from unibrain.simulation import SimulationSettings, simulate_nsd
+from unibrain.demo import SimulationSettings, simulate_nsd
 
 SMALL = SimulationSettings(
     seed=5,
@@ -26,7 +26,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> NsdLayout:
 
 
 @pytest.fixture
-def own_tree(tree: NsdLayout, tmp_path: Path) -> NsdLayout:
+def copy(tree: NsdLayout, tmp_path: Path) -> NsdLayout:
     """The layout of a copy that a test may damage."""
     shutil.copytree(tree.root, tmp_path / "nsd")
     return NsdLayout(tmp_path / "nsd")

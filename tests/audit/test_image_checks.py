@@ -6,20 +6,22 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.spatial.distance import cdist
 from skimage import data
-from sklearn.neighbors import NearestNeighbors
 
 from unibrain.audit.image_checks import (
+    NEAR_DUPLICATE,
+    SIDE,
     check_captions,
     check_coco_ids,
     check_ids,
     check_meaning,
     check_pictures,
+    edges_of,
+    nearest,
     neighbours_of,
+    small_pictures,
 )
-from unibrain.audit.images import Images
-from unibrain.audit.likeness import NEAR_DUPLICATE, SIDE, edges_of, small_pictures
-from unibrain.audit.nearest import nearest, unit_rows
-from unibrain.stimuli.scenes import render, sample_scene
+from unibrain.audit.material import Images
+from unibrain.demo import render, sample_scene
 
 
 def images_of(train: list[int], test: list[int]) -> Images:
@@ -37,46 +39,16 @@ def brighter(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.clip(picture * 1.1 + 12, 0, 255).astype(np.uint8)
 
 
-@pytest.fixture(scope="module")
-def photographs() -> NDArray[np.uint8]:
-    names = ("astronaut", "coffee", "chelsea", "rocket", "retina", "hubble_deep_field", "immunohistochemistry")
-    return np.stack([np.asarray(Image.fromarray(getattr(data, name)()).resize((256, 256)))[..., :3] for name in names])
-
-
-def test_nearest_is_that_of_scikit_learn_and_scipy_whatever_the_block() -> None:
+def test_the_nearest_is_that_of_scipy_and_a_row_is_not_its_own_neighbour() -> None:
     rng = np.random.default_rng(0)
     queries, keys = rng.normal(size=(37, 12)), rng.normal(size=(101, 12))
-    expected = NearestNeighbors(n_neighbors=1, metric="cosine").fit(keys)
-    distance, index = expected.kneighbors(queries)
-    for values in (1, 500, 10**6):
-        found, cosine = nearest(unit_rows(queries), unit_rows(keys), values)
-        np.testing.assert_array_equal(found, index[:, 0])
-        np.testing.assert_allclose(cosine, 1 - distance[:, 0], atol=1e-6)
-        points = unit_rows(keys)
-        among = cdist(keys, keys, "cosine")
-        np.fill_diagonal(among, np.inf)
-        np.testing.assert_array_equal(nearest(points, points, values)[0], among.argmin(axis=1))
-    assert nearest(unit_rows(np.zeros((1, 3))), unit_rows(np.eye(3)))[1][0] == 0
-    with pytest.raises(ValueError, match="too few"):
-        nearest(unit_rows(keys), unit_rows(keys[:0]))
-
-
-def test_a_thousand_against_nine_thousand_never_holds_all_cosines() -> None:
-    shapes: list[tuple[int, ...]] = []
-
-    class Watched(np.ndarray):
-        def __matmul__(self, other: object) -> object:
-            product = np.asarray(self) @ np.asarray(other)
-            shapes.append(product.shape)
-            return product
-
-    rng = np.random.default_rng(0)
-    keys = unit_rows(rng.normal(size=(9000, 8)))
-    index, cosine = nearest(keys[:1000].view(Watched), keys)
-    np.testing.assert_array_equal(index, np.arange(1000))
-    np.testing.assert_allclose(cosine, 1, atol=1e-5)
-    assert sum(rows for rows, _ in shapes) == 1000
-    assert max(rows * columns * 4 for rows, columns in shapes) <= 16 * 2**20
+    apart, among = cdist(queries, keys, "cosine"), cdist(keys, keys, "cosine")
+    np.fill_diagonal(among, np.inf)
+    for given, distance in ((queries, apart), (None, among)):
+        index, cosine = nearest(given, keys)
+        np.testing.assert_array_equal(index, distance.argmin(axis=1))
+        np.testing.assert_allclose(cosine, 1 - distance.min(axis=1), atol=1e-6)
+    assert nearest(np.zeros((1, 3)), np.eye(3))[1][0] == 0
 
 
 def test_pictures_are_read_some_at_a_time() -> None:
@@ -95,37 +67,39 @@ def test_pictures_are_read_some_at_a_time() -> None:
     assert small_pictures(read, ids[:0]).edges.shape == (0, 2 * SIDE * (SIDE - 1))
 
 
-def test_likeness_of_copies_and_of_other_pictures(photographs: NDArray[np.uint8]) -> None:
+def test_likeness_of_copies_and_of_other_pictures() -> None:
+    names = ("astronaut", "coffee", "chelsea", "rocket", "retina", "hubble_deep_field", "immunohistochemistry")
+    photographs = np.stack(
+        [np.asarray(Image.fromarray(getattr(data, name)()).resize((256, 256)))[..., :3] for name in names]
+    )
     edges = edges_of(photographs)
     likeness = 1 - cdist(edges, edges, "cosine")
     np.fill_diagonal(likeness, -1)
     assert likeness.max() < 0.6
     for change in (lambda p: jpeg(p, 40), brighter, lambda p: np.asarray(Image.fromarray(p).resize((200, 200)))):
         copies = edges_of(np.stack([change(picture) for picture in photographs]))
-        assert (copies * edges).sum(axis=1).min() > NEAR_DUPLICATE
+        assert (1 - cdist(copies, edges, "cosine").diagonal()).min() > NEAR_DUPLICATE
 
 
 def test_copies_across_the_split_are_found_and_other_scenes_are_not() -> None:
     scenes = np.stack([render(sample_scene(3, number, "train")) for number in range(60)])
     train, test = list(range(100, 150)), list(range(10))
     pictures = {identity: scenes[row] for row, identity in enumerate(train + test)}
+    images = images_of(train, test)
 
-    def findings() -> tuple[tuple[object, ...], object]:
-        images = images_of(train, test)
-        small = small_pictures(lambda ids: np.stack([pictures[int(i)] for i in ids]), images.ids)
-        return check_pictures(images, small, NEAR_DUPLICATE)
+    def read(ids: NDArray[np.int64]) -> NDArray[np.uint8]:
+        return np.stack([pictures[int(i)] for i in ids])
 
-    (same, near), pairs = findings()
+    (same, near), pairs = check_pictures(images, small_pictures(read, images.ids))
     assert (same.level, near.level) == ("ok", "ok")
     assert len(pairs) == 10
-
     pictures[4] = pictures[131]
     pictures[7] = jpeg(brighter(pictures[118]), 70)
     pictures[101] = pictures[102]
-    (same, near), pairs = findings()
+    (same, near), pairs = check_pictures(images, small_pictures(read, images.ids))
     assert (same.level, near.level) == ("problem", "problem")
-    assert same.numbers == {"pairs": [[4, 131]], "within_a_side": 1}
-    assert [pair[:2] for pair in near.numbers["pairs"]] == [[7, 118]]
+    assert same.details == {"pairs": [[4, 131]], "within_a_side": 1}
+    assert [pair[:2] for pair in near.details["pairs"]] == [[7, 118]]
     assert [(pair.test_id, pair.train_id) for pair in pairs[:2]] == [(4, 131), (7, 118)]
     assert pairs[0].similarity == pytest.approx(1, abs=1e-4)
     assert [pair.similarity for pair in pairs] == sorted((pair.similarity for pair in pairs), reverse=True)
@@ -135,29 +109,36 @@ def test_overlap_by_id_and_by_coco_id() -> None:
     images = images_of([1, 2, 3], [7, 8])
     assert check_ids(images).level == "ok"
     finding = check_ids(images_of([1, 2, 3], [7, 3]))
-    assert (finding.level, finding.numbers["both"]) == ("problem", [3])
+    assert (finding.level, finding.details["both"]) == ("problem", [3])
     coco_ids = {1: 11, 2: 12, 3: 13, 7: 17, 8: 18}
     assert check_coco_ids(images, coco_ids).level == "ok"
     finding = check_coco_ids(images, {**coco_ids, 8: 12})
-    assert (finding.level, finding.numbers["pairs"]) == ("problem", [[8, 2]])
+    assert (finding.level, finding.details["pairs"]) == ("problem", [[8, 2]])
 
 
-def test_captions_are_counted_and_compared() -> None:
-    five = tuple(f"caption {n}" for n in range(5))
-    images = images_of([1, 2], [7])
-    whole = {1: (*five, "a cat"), 2: five, 7: ("A dog.", "two", "three", "four", "five")}
-    about, shared = check_captions(images, whole)
-    assert (about.level, shared.level) == ("ok", "ok")
-    assert about.found == "16 captions of 3 images (5 to 6 each)"
-    about, shared = check_captions(images, {**whole, 2: ("a  DOG!", "b"), 1: ("", " ")})
-    assert (about.level, shared.level) == ("problem", "note")
-    assert about.numbers["without"] == [1]
-    assert about.numbers["few"] == [2]
-    assert shared.numbers == {"test_images": [7]}
-    assert "“a dog”" in shared.found
-    about, shared = check_captions(images, {})
-    assert (about.level, shared.level) == ("note", "ok")
-    assert about.found == "none of 3 images has a caption"
+FIVE = tuple(f"caption {number}" for number in range(5))
+WHOLE = {1: (*FIVE, "a cat"), 2: FIVE, 7: ("A dog.", "two", "three", "four", "five")}
+
+
+@pytest.mark.parametrize(
+    ("captions", "levels", "without", "few", "shared"),
+    [
+        (WHOLE, ("ok", "ok"), [], [], []),
+        ({**WHOLE, 2: ("a  DOG!", "b")}, ("note", "note"), [], [2], [7]),
+        ({**WHOLE, 1: ("", " ")}, ("problem", "ok"), [1], [], []),
+        ({}, ("note", "ok"), [1, 2, 7], [], []),
+    ],
+)
+def test_captions_are_counted_and_compared(
+    captions: dict[int, tuple[str, ...]],
+    levels: tuple[str, str],
+    without: list[int],
+    few: list[int],
+    shared: list[int],
+) -> None:
+    about, both = check_captions(images_of([1, 2], [7]), captions)
+    assert (about.level, both.level) == levels
+    assert (about.details["without"], about.details["few"], both.details["test_images"]) == (without, few, shared)
 
 
 def test_neighbours_in_meaning() -> None:
@@ -175,13 +156,13 @@ def test_neighbours_in_meaning() -> None:
         assert pair.similarity == pytest.approx(best[pair.test_id][1], abs=1e-4)
     among = cdist(train, train, "cosine")
     np.fill_diagonal(among, np.inf)
-    own = 1 - among.min(axis=1)
-    np.testing.assert_allclose(found.train_quantiles, np.quantile(own, [0.05, 0.25, 0.5, 0.75, 0.95]), atol=1e-4)
-    share = np.mean((1 - distance.min(axis=1)) >= np.median(own))
+    nearest_other = 1 - among.min(axis=1)
+    quantiles = np.quantile(nearest_other, [0.05, 0.25, 0.5, 0.75, 0.95])
+    np.testing.assert_allclose(found.train_quantiles, quantiles, atol=1e-4)
+    share = np.mean((1 - distance.min(axis=1)) >= np.median(nearest_other))
     assert found.share_as_near == pytest.approx(share)
     assert 0.25 < share < 0.75  # drawn alike, about half
-    assert sum(found.test_counts) == 40
-    assert sum(found.train_counts) == 200
+    assert (sum(found.test_counts), sum(found.train_counts)) == (40, 200)
     assert len(found.edges) == len(found.test_counts) + 1
     assert check_meaning(found).level == "note"
     assert check_meaning(neighbours_of(images, np.concatenate((train, far)))).level == "ok"

@@ -8,7 +8,7 @@ from fake_bucket import S3, Between, handler_of
 
 from unibrain.fetch.bucket import NSD_BUCKET
 from unibrain.fetch.web import Web
-from unibrain.simulation import SimulationSettings, simulate_nsd
+from unibrain.demo import SimulationSettings, simulate_nsd
 
 SETTINGS = SimulationSettings(
     training_images=14,

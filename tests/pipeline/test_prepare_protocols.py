@@ -16,7 +16,7 @@ from unibrain.regression import BrainDecoder
 from unibrain.scans import load_subject, split_hash
 from unibrain.scans import nsd_betas as sessions
 from unibrain.scans.nsd_layout import NsdLayout
-from unibrain.simulation import SimulationSettings, simulate_nsd
+from unibrain.demo import SimulationSettings, simulate_nsd
 
 SIMULATE = SimulateSection(training_images=24, test_images=5, sessions=2)
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from unibrain.backbone.config import BackboneConfig
-from unibrain.backbone.storage import PARTS
+from unibrain.backbone.folder import PARTS
 from unibrain.training.small import SCENES
 
 __all__ = ["model_card"]
@@ -60,7 +60,7 @@ def model_card(
         "# The small backbone",
         "",
         "A small configuration of the same classes as the official Versatile Diffusion, trained from scratch on",
-        "composed scenes (`unibrain.stimuli.scenes`). It knows nothing but these scenes. It is for demonstrations,",
+        "composed scenes (`unibrain.demo`). It knows nothing but these scenes. It is for demonstrations,",
         "tests and teaching; scientific results on real scans need the official weights.",
         "",
         f"- Data: {SCENES['train']:,} scenes of the split `train`, seed {SCENES['seed']}, 64 x 64 pixels, five",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from unibrain.stimuli.scenes import describe, render, sample_scene
+from unibrain.demo import describe, render, sample_scene
 from unibrain.workspace.files import atomic_path
 from unibrain.workspace.progress import track
 

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from unibrain.stimuli.scenes import describe, render, sample_scene
+from unibrain.demo import describe, render, sample_scene
 from unibrain.workspace.files import atomic_folder
 from unibrain.workspace.progress import track
 

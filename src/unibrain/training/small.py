@@ -17,7 +17,7 @@ from unibrain.training.loop import Recipe
 __all__ = ["RECIPES", "SCENES", "small_config"]
 
 SCENES = {"seed": 20, "train": 60_000, "validation": 500}
-"""Which scenes the small backbone is trained and measured on (see `unibrain.stimuli.scenes.sample_scene`)."""
+"""Which scenes the small backbone is trained and measured on (see `unibrain.demo.sample_scene`)."""
 
 TEXT_TOKENS = 20
 

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unibrain.stimuli.scenes import Placement, Scene, describe, load_catalogue, sample_scene, vocabulary
-from unibrain.stimuli.scenes.captions import with_article
-from unibrain.stimuli.scenes.scene import SPLITS
+from unibrain.demo import Placement, Scene, describe, load_catalogue, sample_scene, vocabulary
+from unibrain.demo.captions import with_article
+from unibrain.demo.scenes import SPLITS
 
 # What a reader would take each place for, written down apart from the package.
 PLACE_WORDS = {

@@ -4,8 +4,6 @@ Every background is a smooth function of the picture coordinates (``x`` to the r
 both 0 to 1) and of a handful of random numbers, so that it looks the same at every size.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -19,19 +17,7 @@ Painter = Callable[[Floats, Floats, np.random.Generator], Floats]
 
 @dataclass(frozen=True)
 class Background:
-    """How one background is painted and named.
-
-    Attributes
-    ----------
-    name : str
-        Unique id.
-    phrases : tuple of str
-        Where an object is: ``"on a beach"``.
-    scenery : str
-        The place as a noun phrase: ``"a sandy beach"``.
-    paint : callable
-        ``(x, y, rng) -> (size, size, 3)`` float32 colours, 0 to 1.
-    """
+    """How one background is painted and named: ``("on a beach", "at the beach")``, ``"a sandy beach"``."""
 
     name: str
     phrases: tuple[str, ...]
@@ -247,22 +233,7 @@ def background(name: str) -> Background:
 
 
 def paint_background(name: str, variation: int, size: int) -> Floats:
-    """Paint a background.
-
-    Parameters
-    ----------
-    name : str
-        One of `BACKGROUNDS`.
-    variation : int
-        Seed of its jitter (horizon, hues, waves), 0 or more.
-    size : int
-        Side of the picture in pixels.
-
-    Returns
-    -------
-    ndarray of float32, shape (size, size, 3)
-        RGB, 0 to 1.
-    """
+    """Paint a background as float32 of shape (size, size, 3), 0 to 1; `variation` seeds horizon, hues and waves."""
     x, y = _grid(size)
     painted = background(name).paint(x, y, np.random.default_rng([variation]))
     return np.clip(painted, 0, 1).astype(np.float32, copy=False)

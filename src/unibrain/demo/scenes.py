@@ -1,4 +1,4 @@
-"""What a scene is, and how scenes are drawn at random for a split.
+"""What a scene is: objects on a background; how scenes are drawn at random for a split, and how they are rendered.
 
 A scene's `Scene.key` says what is on the picture: which objects, in which arrangement and relative
 size, on which background. Its `Scene.split` follows from a hash of the objects and the background
@@ -6,19 +6,74 @@ alone (`Scene.content`), so two splits never share a combination of objects and 
 arrangement, whatever the seeds and indices.
 """
 
-from __future__ import annotations
-
 import hashlib
+import io
+import json
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib.resources import files
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
+from unibrain.demo.backgrounds import BACKGROUNDS, paint_background
 from unibrain.errors import InputError
-from unibrain.stimuli.scenes.backgrounds import BACKGROUNDS
-from unibrain.stimuli.scenes.catalogue import SceneObject, load_catalogue
+
+CATEGORIES: tuple[str, ...] = ("faces", "bodies", "places", "words", "animals", "food", "vehicles", "things")
+"""The eight categories; the first four are those that NSD's functional localiser maps."""
+
+
+@dataclass(frozen=True)
+class SceneObject:
+    """One object of the scene world.
+
+    Attributes
+    ----------
+    name : str
+        Unique id, for example ``"police-car"``.
+    noun : str
+        Noun phrase for captions, without article: ``"police car"``.
+    synonyms : tuple of str
+        Other noun phrases that some captions use instead of ``noun``; may be empty.
+    category : str
+        One of `CATEGORIES`.
+    keywords : tuple of str
+        Four to eight words on what the object is and looks like, shared between related objects.
+    sprite : str
+        File name of the cut-out in the package's ``data/sprites`` folder.
+    """
+
+    name: str
+    noun: str
+    synonyms: tuple[str, ...]
+    category: str
+    keywords: tuple[str, ...]
+    sprite: str
+
+
+@lru_cache(maxsize=1)
+def load_catalogue() -> tuple[SceneObject, ...]:
+    """Return all objects, always in the same order (that of the curated table)."""
+    text = (files(__package__) / "data" / "objects.json").read_text(encoding="utf-8")
+    return tuple(
+        SceneObject(
+            name=row["name"],
+            noun=row["noun"],
+            synonyms=tuple(row["synonyms"]),
+            category=row["category"],
+            keywords=tuple(row["keywords"]),
+            sprite=row["sprite"],
+        )
+        for row in json.loads(text)
+    )
+
+
+def read_sprite(sprite: str) -> bytes:
+    """Return the PNG file (128 x 128 RGBA) that `SceneObject.sprite` names."""
+    return (files(__package__) / "data" / "sprites" / sprite).read_bytes()
+
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
@@ -161,11 +216,9 @@ def sample_scene(seed: int, index: int, split: Split) -> Scene:
         When ``split`` is none of the three, or ``seed`` or ``index`` is negative.
     """
     if split not in SPLITS:
-        raise InputError(
-            f"The split of a scene is {split!r}, expected one of {', '.join(SPLITS)}; choose one of these."
-        )
+        raise InputError(f"There is no split {split!r} of scenes. Choose one of {', '.join(SPLITS)}.")
     if seed < 0 or index < 0:
-        raise InputError(f"The scene's seed is {seed} and its index {index}, expected 0 or more; choose such numbers.")
+        raise InputError(f"A scene cannot have seed {seed} and index {index}. Choose 0 or more.")
     catalogue = load_catalogue()
     block, position = divmod(index, len(catalogue))
     main = int(_order(seed, block, len(catalogue))[position])
@@ -217,3 +270,41 @@ def _pair(rng: np.random.Generator, catalogue: tuple[SceneObject, ...], main: in
         b = (GRID - side) // 2 + jitter - 2
         placements.append(_place(thing, a, b, side) if beside else _place(thing, b, a, side))
     return tuple(placements)
+
+
+@lru_cache(maxsize=256)
+def _sprite(sprite: str) -> Image.Image:
+    with Image.open(io.BytesIO(read_sprite(sprite))) as picture:
+        return picture.convert("RGBA")
+
+
+@lru_cache(maxsize=8192)
+def _scaled(sprite: str, side: int) -> NDArray[np.uint8]:
+    return np.asarray(_sprite(sprite).resize((side, side), Image.Resampling.LANCZOS))
+
+
+def render(scene: Scene, size: int = 64) -> NDArray[np.uint8]:
+    """Draw a scene.
+
+    Parameters
+    ----------
+    scene : Scene
+    size : int
+        Side of the picture in pixels; objects scale with it.
+
+    Returns
+    -------
+    ndarray of uint8, shape (size, size, 3)
+        RGB.
+    """
+    canvas = paint_background(scene.background, scene.variation, size) * np.float32(255)
+    for placement in scene.placements:
+        side = max(1, min(size, round(placement.size * size)))
+        left = min(max(round((placement.x - placement.size / 2) * size), 0), size - side)
+        top = min(max(round((placement.y - placement.size / 2) * size), 0), size - side)
+        sprite = _scaled(placement.object.sprite, side)
+        alpha = sprite[..., 3:].astype(np.float32) / np.float32(255)
+        under = canvas[top : top + side, left : left + side]
+        under += alpha * (sprite[..., :3] - under)
+    picture: NDArray[np.uint8] = np.clip(np.rint(canvas), 0, 255).astype(np.uint8)
+    return picture

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from unibrain.stimuli.scenes import CATEGORIES, load_catalogue
-from unibrain.stimuli.scenes.catalogue import read_sprite
+from unibrain.demo import CATEGORIES, load_catalogue
+from unibrain.demo.scenes import read_sprite
 
-DATA = Path(str(files("unibrain.stimuli.scenes"))) / "data"
+DATA = Path(str(files("unibrain.demo"))) / "data"
 TABLE = Path(__file__).parents[2] / "tools" / "scene_objects.csv"
 
 

@@ -1,16 +1,38 @@
 """What to simulate."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from unibrain.errors import InputError
-from unibrain.scans.nsd_betas import FILE_FORMATS
-from unibrain.scans.nsd_layout import REPEATS, SUBJECTS
-from unibrain.simulation.noise import DIFFICULTIES, Difficulty
-
-__all__ = ["NSD_PIXELS", "SimulationSettings"]
+from unibrain.scans.nsd_layout import FILE_FORMATS, REPEATS, SUBJECTS
 
 NSD_PIXELS = 425
 """Side of NSD's pictures."""
+
+
+@dataclass(frozen=True)
+class Difficulty:
+    """How noisy single trials are.
+
+    Attributes
+    ----------
+    shared_scale : float
+        Deviation of the noise with the signal's covariance, in units of the signal's.
+    noise_ceiling : float
+        Median noise ceiling of three averaged repeats over ``nsdgeneral``, percent. NSD's subjects have 13 to 34.
+    """
+
+    shared_scale: float
+    noise_ceiling: float
+
+
+DIFFICULTIES: Mapping[str, Difficulty] = MappingProxyType(
+    {
+        "easy": Difficulty(shared_scale=1.0, noise_ceiling=30.0),
+        "realistic": Difficulty(shared_scale=2.0, noise_ceiling=18.0),
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -20,7 +42,7 @@ class SimulationSettings:
     Attributes
     ----------
     difficulty : {"easy", "realistic"}
-        See `unibrain.simulation.noise.DIFFICULTIES`.
+        See ``docs/simulated-subject.md``.
     seed : int
         0 or more; the same settings give the same files.
     training_images, test_images : int
@@ -29,10 +51,6 @@ class SimulationSettings:
         least one); see `all_repeats`.
     sessions : int
         At least 2.
-    all_repeats : bool
-        Show every image three times, as NSD's whole design does. The sessions must divide the trials. With 9,000
-        training and 1,000 test images and 40 sessions the numbers are NSD's: 750 trials in a session, 10,000 images for
-        a subject, 73,000 in all.
     grid : tuple of int
         X, Y, Z of the volumes. About a fifth of it is inside ``nsdgeneral``.
     picture_size : int
@@ -41,8 +59,15 @@ class SimulationSettings:
         Which of NSD's eight subjects are scanned.
     beta_formats : tuple of {"hdf5", "nifti"}
         Formats the betas are written in. NSD has both; one is enough to read, and HDF5 is the quicker one.
+    all_repeats : bool
+        Show every image three times, as NSD's whole design does. The sessions must divide the trials. With 9,000
+        training and 1,000 test images and 40 sessions the numbers are NSD's: 750 trials in a session, 10,000 images for
+        a subject, 73,000 in all.
     curated_captions : bool
         Write the array of curated captions as well, beside COCO's files: a row for every image of all eight subjects.
+    semantic_fields : bool
+        Give semantic voxels receptive fields: each counts an object by how much of its field the object fills,
+        instead of by the object's size alone.
 
     Raises
     ------
@@ -61,6 +86,7 @@ class SimulationSettings:
     beta_formats: tuple[str, ...] = ("hdf5",)
     all_repeats: bool = False
     curated_captions: bool = False
+    semantic_fields: bool = False
 
     def __post_init__(self) -> None:
         _expect("difficulty", self.difficulty, self.difficulty in DIFFICULTIES, f"one of {', '.join(DIFFICULTIES)}")
@@ -100,6 +126,6 @@ class SimulationSettings:
         return (REPEATS * self.images_per_subject - (0 if self.all_repeats else REPEATS)) // self.sessions
 
 
-def _expect(name: str, found: object, right: bool, expected: str) -> None:
+def _expect(name: str, given: object, right: bool, choices: str) -> None:
     if not right:
-        raise InputError(f"the simulation's {name} is {found!r}, expected {expected}: change the setting")
+        raise InputError(f"{name} = {given!r} cannot be simulated. Choose {choices}.")

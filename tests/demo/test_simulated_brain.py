@@ -8,12 +8,13 @@ import pytest
 from scipy.signal import convolve2d
 
 from unibrain.scans import read_nsd
-from unibrain.simulation import SimulationSettings, simulate_nsd
-from unibrain.simulation.anatomy import PICTURE_DEGREES, Anatomy, ReceptiveFields, build_anatomy
-from unibrain.simulation.early import CYCLES, ORIENTATIONS, EarlyTuning, early_responses, filter_maps
-from unibrain.simulation.noise import DIFFICULTIES, TrialNoise
-from unibrain.simulation.signal import Tuning, draw_tuning, signal
-from unibrain.stimuli.scenes import Scene, load_catalogue, render, sample_scene
+from unibrain.demo import SimulationSettings, simulate_nsd
+from unibrain.demo.anatomy import PICTURE_DEGREES, Anatomy, ReceptiveFields, build_anatomy
+from unibrain.demo.voxels import CYCLES, ORIENTATIONS, EarlyTuning, early_responses, filter_maps
+from unibrain.demo.settings import DIFFICULTIES
+from unibrain.demo.voxels import TrialNoise
+from unibrain.demo.voxels import Tuning, draw_tuning, signal
+from unibrain.demo import Scene, load_catalogue, render, sample_scene
 
 SCENES = 80
 TRAINING = np.arange(SCENES) >= 10

@@ -1,17 +1,17 @@
-"""The order in which images are shown, with NSD's index bases."""
+"""Which images are shown, and in which order, with NSD's index bases."""
 
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from unibrain.demo.scenes import Scene, Split, sample_scene
+from unibrain.demo.settings import SimulationSettings
 from unibrain.scans.nsd_layout import REPEATS, SUBJECTS
-from unibrain.simulation.settings import SimulationSettings
-
-__all__ = ["Experiment", "draw_experiment", "run_lengths"]
 
 _SLOTS, _LEADING, _TRAILING, _BLANKS = 75, 3, 4, 5
 _RUN_LENGTHS = (63, 62)
+_VALIDATION_EVERY = 5
 
 
 @dataclass(frozen=True)
@@ -68,17 +68,7 @@ def run_lengths(trials: int) -> list[int]:
 
 
 def draw_experiment(settings: SimulationSettings, rng: np.random.Generator) -> Experiment:
-    """Draw which image is shown when.
-
-    Parameters
-    ----------
-    settings : SimulationSettings
-    rng : numpy.random.Generator
-
-    Returns
-    -------
-    Experiment
-    """
+    """Draw which image is shown when."""
     shared, own = settings.test_images, settings.training_images
     sharedix = np.sort(rng.permutation(settings.images)[:shared]) + 1
     rest = rng.permutation(np.setdiff1d(np.arange(1, settings.images + 1), sharedix))
@@ -105,3 +95,39 @@ def draw_experiment(settings: SimulationSettings, rng: np.random.Generator) -> E
             slots = np.sort(rng.permutation(middle)[: middle - _BLANKS]) + _LEADING
             stimpattern[session, run, slots[:trials_of_run]] = 1
     return Experiment(masterordering, subjectim.astype(np.int64), sharedix, basiccnt, stimpattern, length)
+
+
+def draw_scenes(settings: SimulationSettings, experiment: Experiment) -> dict[int, Scene]:
+    """Give every image that a scanned subject sees a scene of its own, by 0-based 73k id, ascending.
+
+    Shared (test) images are scenes of the split ``test``, all others of the split ``train``; no scene occurs twice.
+    """
+    taken: set[str] = set()
+    scenes = {}
+    shared = settings.test_images
+    streams: list[tuple[Split, int, NDArray[np.int64]]] = [("test", 0, experiment.sharedix)]
+    for subject in settings.subjects:
+        # A subject's scenes do not depend on which other subjects are simulated, save for the rare redrawn one.
+        start = (subject - 1) * 2 * settings.training_images
+        streams.append(("train", start, experiment.subjectim[subject - 1, shared:]))
+    for split, start, ids in streams:
+        index = start
+        for stimulus_id in (ids - 1).tolist():
+            scene = sample_scene(settings.seed, index, split)
+            while scene.key in taken:
+                index += 1
+                scene = sample_scene(settings.seed, index, split)
+            index += 1
+            taken.add(scene.key)
+            scenes[stimulus_id] = scene
+    return dict(sorted(scenes.items()))
+
+
+def draw_coco(
+    settings: SimulationSettings, experiment: Experiment, rng: np.random.Generator
+) -> tuple[NDArray[np.int64], NDArray[np.str_]]:
+    """Draw a COCO id and split for every image; shared images are all of ``train2017``."""
+    coco_ids = rng.permutation(max(600_000, 2 * settings.images))[: settings.images] + 1
+    splits = np.full(settings.images, "train2017")
+    splits[experiment.subjectim[:, settings.test_images :: _VALIDATION_EVERY].ravel() - 1] = "val2017"
+    return coco_ids.astype(np.int64), splits

@@ -16,9 +16,9 @@ from scipy.io import loadmat
 from unibrain.errors import InputError
 from unibrain.scans import read_nsd
 from unibrain.scans.nsd_layout import NsdLayout
-from unibrain.simulation import SimulationSettings, simulate_nsd, writer
+from unibrain.demo import SimulationSettings, nsd_tree, simulate_nsd
 from unibrain.stimuli import read_nsd_stimuli
-from unibrain.stimuli.scenes import describe
+from unibrain.demo import describe
 
 SETTINGS = SimulationSettings(
     seed=11,
@@ -202,8 +202,8 @@ def test_pictures_and_captions(tree: NsdLayout, images: pandas.DataFrame) -> Non
 
 
 def test_test_scenes_are_of_the_test_split_and_no_scene_comes_twice() -> None:
-    from unibrain.simulation.experiment import draw_experiment
-    from unibrain.simulation.shown import draw_scenes
+    from unibrain.demo.experiment import draw_experiment
+    from unibrain.demo.experiment import draw_scenes
 
     settings = replace(SETTINGS, training_images=300, test_images=60)
     experiment = draw_experiment(settings, np.random.default_rng(0))

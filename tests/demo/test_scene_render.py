@@ -8,9 +8,9 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from unibrain.stimuli.scenes import BACKGROUNDS, Placement, Scene, load_catalogue, render, sample_scene
-from unibrain.stimuli.scenes.backgrounds import paint_background
-from unibrain.stimuli.scenes.catalogue import read_sprite
+from unibrain.demo import BACKGROUNDS, Placement, Scene, load_catalogue, render, sample_scene
+from unibrain.demo.backgrounds import paint_background
+from unibrain.demo.scenes import read_sprite
 
 
 def only_background(scene: Scene, size: int = 64) -> NDArray[np.uint8]:

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unibrain.errors import InputError
-from unibrain.stimuli.scenes import BACKGROUNDS, Placement, Scene, load_catalogue, sample_scene, split_of
-from unibrain.stimuli.scenes.scene import SPLITS, Split
+from unibrain.demo import BACKGROUNDS, Placement, Scene, load_catalogue, sample_scene, split_of
+from unibrain.demo.scenes import SPLITS, Split
 
 seeds = st.integers(0, 2**32 - 1)
 indices = st.integers(0, 10**7)

@@ -12,8 +12,6 @@ from numpy.typing import NDArray
 
 from unibrain.scans.nsd_regions import ATLAS_LABELS, STANDARD_LABELS
 
-__all__ = ["PICTURE_DEGREES", "Anatomy", "ReceptiveFields", "build_anatomy"]
-
 PICTURE_DEGREES = 8.4
 """Width of the picture in degrees of visual angle, as in NSD."""
 
@@ -95,18 +93,9 @@ class Anatomy:
 
 
 def build_anatomy(grid: tuple[int, int, int], rng: np.random.Generator) -> Anatomy:
-    """Arrange a brain.
+    """Arrange a brain on a grid: X left to right, Y posterior to anterior, Z inferior to superior.
 
-    Parameters
-    ----------
-    grid : tuple of int
-        X (left to right), Y (posterior to anterior), Z (inferior to superior).
-    rng : numpy.random.Generator
-        Draws the small irregularities that tell subjects apart.
-
-    Returns
-    -------
-    Anatomy
+    `rng` draws the small irregularities that tell subjects apart.
     """
     x, y, z = np.meshgrid(*((np.arange(n) - (n - 1) / 2) / (n / 2) for n in grid), indexing="ij")
     radius = np.sqrt(x**2 + y**2 + z**2)
@@ -147,6 +136,15 @@ def build_anatomy(grid: tuple[int, int, int], rng: np.random.Generator) -> Anato
     return Anatomy(brain, left, labels, areas[nsdgeneral], fields)
 
 
+def eccentricities(places: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Degrees that places on the cortex see, from 0 (fovea) to 1 (farthest).
+
+    Cortical magnification (Horton and Hoyt 1991): as much cortex from 0 to 0.75 degrees as from there to 2.25.
+    """
+    step = 1 + _FARTHEST / _MAGNIFICATION
+    return np.asarray(_MAGNIFICATION * (step**places - 1))
+
+
 def _first(among: NDArray[np.bool_], key: NDArray[np.float64], number: int) -> NDArray[np.bool_]:
     """Mark the `number` voxels with the lowest key."""
     candidates = np.flatnonzero(among)
@@ -175,9 +173,7 @@ def _lay_out(
     """Give an area of one hemisphere its map of the visual field: fovea behind, upper field below."""
     dorsal = voxels & (rough_z > (np.median(rough_z[voxels]) if voxels.any() else 0))
     for half, vertical, suffix in ((voxels & ~dorsal, 1, "v"), (dorsal, -1, "d")):
-        # Cortical magnification (Horton and Hoyt 1991): as much cortex from 0 to 0.75 degrees as from there to 2.25.
-        step = 1 + _FARTHEST / _MAGNIFICATION
-        eccentricity = _MAGNIFICATION * (step ** _ranks(rough_y[half]) - 1)
+        eccentricity = eccentricities(_ranks(rough_y[half]))
         angle = _ranks(rough_z[half]) * np.pi / 2
         seen["x"][half] = horizontal * eccentricity * np.cos(angle)
         seen["y"][half] = vertical * eccentricity * np.sin(angle)

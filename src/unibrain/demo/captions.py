@@ -3,14 +3,11 @@
 Every caption names all objects; most name the place, some the sizes, the position or the relation.
 """
 
-from __future__ import annotations
-
 import hashlib
 from functools import lru_cache
 
-from unibrain.stimuli.scenes.backgrounds import BACKGROUNDS, background
-from unibrain.stimuli.scenes.catalogue import SceneObject, load_catalogue
-from unibrain.stimuli.scenes.scene import Scene
+from unibrain.demo.backgrounds import BACKGROUNDS, background
+from unibrain.demo.scenes import Scene, SceneObject, load_catalogue
 
 MINIMUM_WORDS, MAXIMUM_WORDS = 5, 16
 
