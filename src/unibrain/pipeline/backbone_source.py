@@ -1,19 +1,9 @@
 """The backbone of a run: loaded when a stage first needs it, part by part, then kept for the others."""
 
-from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from unibrain.backbone import Backbone, VersatileDiffusion
-
-EXTRACTING = ("autokl", "optimus", "clip")
-"""Parts that make latents of pictures and captions."""
-
-DECODING = ("flows", "autokl", "optimus", "clip")
-"""Parts that make pictures and captions of latents; CLIP encodes the unconditional contexts."""
-
-SCORING = ("clip",)
-"""Parts that scores are computed with."""
+    from unibrain.backbone import Backbone
 
 
 class BackboneSource:
@@ -36,32 +26,10 @@ class BackboneSource:
     ) -> None:
         self.device, self.dtype, self.offload = device, dtype, offload
         self._injected = loaded
-        self._kept: dict[str, VersatileDiffusion] = {}
+        self._kept: dict[str, Backbone] = {}
 
-    def load(self, name: str, parts: Iterable[str] = DECODING) -> "Backbone":
-        """Return the backbone called `name` with at least some parts; those that are there are kept.
-
-        Raises
-        ------
-        InputError
-            If it is not there, or incomplete, or does not fit into memory.
-        """
-        if self._injected is not None:
-            return self._injected
-        kept = self._kept.get(name)
-        missing = tuple(part for part in parts if kept is None or part not in kept.parts)
-        if missing:
-            from unibrain.backbone import load_backbone
-
-            new = load_backbone(name, device=self.device, parts=missing, dtype=self.dtype, offload=self.offload)
-            if kept is None:
-                self._kept[name] = new
-            else:
-                kept.extend(new)
-        return self._kept[name]
-
-    def fingerprint(self, name: str) -> str:
-        """Fingerprint of the backbone called `name`, without loading it.
+    def load(self, name: str) -> "Backbone":
+        """Return the backbone called `name`; its networks are loaded when they are first used.
 
         Raises
         ------
@@ -69,26 +37,17 @@ class BackboneSource:
             If it is not there, or incomplete.
         """
         if self._injected is not None:
-            return self._injected.fingerprint
+            return self._injected
         if name not in self._kept:
-            from unibrain.backbone.storage import backbone_folder, folder_fingerprint
+            from unibrain.backbone import load_backbone
 
-            return folder_fingerprint(backbone_folder(name))
-        return self._kept[name].fingerprint
+            self._kept[name] = load_backbone(name, device=self.device, dtype=self.dtype, offload=self.offload)
+        return self._kept[name]
+
+    def fingerprint(self, name: str) -> str:
+        """Fingerprint of the backbone called `name`."""
+        return self.load(name).fingerprint
 
     def precision(self, name: str) -> str:
-        """Precision that the backbone called `name` computes in here, without loading it.
-
-        Raises
-        ------
-        InputError
-            If it is not there, or the device has no such precision.
-        """
-        if self._injected is not None:
-            return self._injected.precision
-        if name not in self._kept:
-            from unibrain.backbone.devices import precision_of
-            from unibrain.backbone.loading import precision_in
-
-            return precision_of(precision_in(name, self.device, self.dtype))
-        return self._kept[name].precision
+        """Precision that the backbone called `name` computes in here."""
+        return self.load(name).precision

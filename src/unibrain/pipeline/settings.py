@@ -243,7 +243,7 @@ class PrepareSection(Section):
         "file", description="Noise ceiling from NSD's ncsnr, or computed from the sessions that are read."
     )
     beta_version: Name = Field("betas_fithrf_GLMdenoise_RR", description="NSD's folder of betas.")
-    file_format: Literal["auto", "nifti", "hdf5"] = Field("auto", description="Which copy of the betas to read.")
+    format: Literal["auto", "nifti", "hdf5"] = Field("auto", description="Which copy of the betas to read.")
 
     def session_numbers(self) -> tuple[int, ...] | Literal["present"] | None:
         """`sessions` as ascending numbers; ``"present"``, or None for all."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unibrain.errors import InputError
-from unibrain.pipeline.backbone_source import DECODING, EXTRACTING, SCORING, BackboneSource
+from unibrain.pipeline.backbone_source import BackboneSource
 from unibrain.pipeline.settings import CustomSection, Settings
 from unibrain.workspace.files import atomic_folder, read_json, write_bytes
 from unibrain.workspace.progress import say
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from unibrain.audit import Material
     from unibrain.audit.material import SessionBetas
-    from unibrain.scans import Subject
+    from unibrain.scans import PrepareSettings, Subject
     from unibrain.scans.nsd_layout import NsdLayout
     from unibrain.stimuli import Stimuli
 
@@ -98,24 +98,33 @@ class _Declaration:
         section, home = self.settings.prepare, self.path("nsd") if root is None else Path(root)
         return NsdLayout(home, section.subject, section.beta_version)
 
+    def wanted(self) -> "PrepareSettings":
+        """Settings of `prepare` as the reader of NSD's files takes them."""
+        from unibrain.scans import PrepareSettings
+
+        section = self.settings.prepare
+        names = ("mask", "beta_version", "protocol", "average", "zscore", "regions", "noise_ceiling")
+        return PrepareSettings(sessions=section.session_numbers(), **{name: getattr(section, name) for name in names})
+
     def scan_files(self) -> tuple[tuple[str, ...], dict[str, Path]]:
         """Inputs in the run folder, and outside of it, of a stage that reads NSD's scans."""
         return (("nsd",), {}) if self.settings.simulate is not None else ((), self.layout().files_read())
 
     def stimulus_files(self) -> tuple[tuple[str, ...], dict[str, Path]]:
         """Inputs in the run folder, and outside of it, of a stage that reads pictures and captions."""
-        if self.settings.custom is not None:
-            return ("stimuli",), {}
-        layout, curated = self.layout(), self.settings.extract.captions_file
-        outside = {} if curated is None else {"the curated captions": Path(curated)}
-        if self.settings.simulate is not None:
-            return ("nsd",), outside
-        outside |= {"NSD's pictures": layout.stimuli, "the table of pictures": layout.stim_info}
-        if self.settings.extract.captions_from == "coco":
-            return (), outside | {split: layout.captions(split) for split in ("train2017", "val2017")}
         from unibrain.stimuli.nsd import caption_files
 
-        return (), outside | {"the curated captions": caption_files(layout, "curated", curated)}
+        if self.settings.custom is not None:
+            return ("stimuli",), {}
+        section, layout = self.settings.extract, self.layout()
+        files = {"NSD's pictures": layout.stimuli, "the table of pictures": layout.stim_info}
+        if section.captions_from == "coco":
+            files |= {f"the captions {split}": layout.captions(split) for split in ("train2017", "val2017")}
+        else:
+            files["the captions"] = caption_files(layout, section.captions_from, section.captions_file)
+        if self.settings.simulate is None:
+            return (), files
+        return ("nsd",), {name: path for name, path in files.items() if not path.is_relative_to(layout.root)}
 
     def caption_source(self) -> dict[str, Any]:
         """What of the settings of `extract` decides which captions an image has, for stages after it."""
@@ -156,47 +165,38 @@ class _Declaration:
         assert section is not None
 
         def work(_: Path) -> None:
-            from unibrain.simulation import SimulationSettings, simulate_nsd
+            from unibrain.demo import SimulationSettings, simulate_nsd
 
             with atomic_folder(self.path("nsd")) as folder:
                 simulate_nsd(folder, SimulationSettings(**section.plain(), subjects=(subject,)))
 
-        code = ("simulation", "stimuli/scenes")
+        code = ("demo",)
         return Stage("simulate", section.plain() | {"subject": subject}, (), ("nsd",), work, code)
 
     def prepare(self) -> Stage:
         section, (inputs, outside) = self.settings.prepare, self.scan_files()
 
         def work(cache: Path) -> None:
-            from unibrain.scans import PrepareSettings, read_nsd, save_subject, write_split
+            from unibrain.scans import read_nsd, save_subject, write_split
 
-            root = self.layout().root
-            if not root.is_dir():
-                raise InputError(f"{root}: there is no such folder. Check root in [prepare], or --root.")
-            names = ("mask", "beta_version", "file_format", "protocol", "average", "zscore", "regions", "noise_ceiling")
-            wanted = PrepareSettings(
-                sessions=section.session_numbers(), **{name: getattr(section, name) for name in names}
-            )
-            subject = read_nsd(root, section.subject, wanted, cache)
+            subject = read_nsd(self.layout().root, section.subject, self.wanted(), cache)
             save_subject(self.path("subject"), subject)
             write_split(self.path("split"), subject)
 
         return Stage("prepare", section.plain(), inputs, ("subject", "split"), work, ("scans",), outside)
 
     def import_custom(self, section: CustomSection) -> Stage:
-        from unibrain.scans.foreign import split_dataset
+        from unibrain.scans.custom_scans import split_dataset
 
         scans, dataset = split_dataset(str(section.scans))
         mask = None if section.mask is None else Path(section.mask)
         pictures, table_file = Path(str(section.pictures)), Path(str(section.table))
-        outside = {"the scans": scans, "the pictures": pictures, "the table": table_file}
+        outside = {"the scans": scans, "the folder of the pictures": pictures, "the table": table_file}
         outside |= {} if mask is None else {"the mask": mask}
         outside |= {f"the mask of region {name}": path for name, path in section.region_files().items()}
 
         def work(_: Path) -> None:
-            from unibrain.scans import save_subject, write_split
-            from unibrain.scans.custom import read_custom
-            from unibrain.scans.custom_table import read_table
+            from unibrain.scans import read_custom, read_table, save_subject, write_split
             from unibrain.stimuli import write_custom_stimuli
 
             table = read_table(table_file, section.scan_base, section.test_share, section.split_seed)
@@ -241,7 +241,7 @@ class _Declaration:
             stimuli = self.stimuli(subject)
             extract_to(
                 self.path("latents"),
-                self.backbone.load(self.network, _parts(EXTRACTING, stimuli.has_captions)),
+                self.backbone.load(self.network),
                 stimuli,
                 np.unique(subject.stimulus_ids),  # of single trials, each image once
                 section.batch_size,
@@ -325,7 +325,7 @@ class _Declaration:
             )
             predicted = load_latents(self.path("predicted"), verify=False)
             captions = any(name in predicted for name, row in LATENTS.items() if row.source == "caption")
-            network = self.backbone.load(self.network, _parts(DECODING, captions))
+            network = self.backbone.load(self.network)
             sampling = self.sampling(captions)
             decoded = reconstruct(
                 network, predicted, **sampling, seed=section.seed, batch_size=section.batch_size, cache=cache / "items"
@@ -379,7 +379,7 @@ class _Declaration:
             began = time.monotonic()
             subject, decoder = self.subject(), BrainDecoder.load(self.path("decoder") / "decoder.safetensors")
             latents, predicted = open_latents(self.path("latents")), load_latents(self.path("predicted"))
-            network = self.backbone.load(self.network, SCORING)
+            network = self.backbone.load(self.network)
             view = training_view(subject, self.settings)
             scores = evaluate(
                 load_decoded(self.path("decoded")),
@@ -445,8 +445,8 @@ class _Declaration:
         """What there is to audit."""
         from unibrain.audit import Material
         from unibrain.audit.material import NsdTree, custom_betas
+        from unibrain.scans.custom_scans import split_dataset
         from unibrain.scans.custom_table import read_table
-        from unibrain.scans.foreign import split_dataset
 
         subject, root = self.subject(), self.run.root
         found = Material.of_subject(subject, str(root), f"run `unibrain extract {root}`, and audit again")
@@ -454,7 +454,7 @@ class _Declaration:
             found = found.with_latents(self.path("latents"))
         custom = self.settings.custom
         if custom is None:
-            tree = NsdTree(self.layout(), self.settings.prepare.mask, self.settings.prepare.file_format)
+            tree = NsdTree(self.layout(), self.settings.prepare.mask, self.settings.prepare.format)
             found = tree.beside(found, tuple(int(session) for session in subject.preparation.get("sessions", ())))
             if self.settings.extract.captions_from == "coco":
                 return found
@@ -542,10 +542,6 @@ def training_view(subject: "Subject", settings: Settings) -> "Subject":
     train = np.flatnonzero(~subject.is_test)
     rows[train] = np.random.default_rng(settings.fit.seed).permutation(train)
     return replace(subject, betas=subject.betas[rows])
-
-
-def _parts(parts: tuple[str, ...], captions: bool) -> tuple[str, ...]:
-    return tuple(part for part in parts if captions or part != "optimus")
 
 
 def _check_complete(run: RunFolder, section: CustomSection) -> None:
