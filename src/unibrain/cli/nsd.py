@@ -7,8 +7,6 @@ import click
 
 from unibrain.errors import InputError
 
-__all__ = ["nsd"]
-
 _to_option = click.option(
     "--to",
     "root",
@@ -38,7 +36,7 @@ def nsd() -> None:
     type=click.Choice(["hdf5", "nifti"]),
     default="hdf5",
     show_default=True,
-    help="Format of the betas: HDF5 is quicker to read, NIfTI is smaller.",
+    help="Format of the betas: HDF5 is quicker to read, NIfTI is about half as large.",
 )
 @click.option(
     "--mask",
@@ -52,7 +50,7 @@ def nsd() -> None:
     "--beta-version", default="betas_fithrf_GLMdenoise_RR", show_default=True, help="Folder of the betas in the bucket."
 )
 @click.option("--stimuli/--no-stimuli", default=True, help="Whether to get the pictures, about 40 GB. [default: yes]")
-@click.option("--dry-run", is_flag=True, help="Only list the files with their sizes; nothing is written.")
+@click.option("--dry-run", is_flag=True, help="Only list what is needed, with its size; nothing is written.")
 @click.option("--accept-terms", is_flag=True, help="Agree to NSD's terms without being asked, for scripts.")
 @click.option("--jobs", type=click.IntRange(1, 32), default=4, show_default=True, help="Files at a time.")
 @click.option("--endpoint", metavar="URL", help="Another S3 server that holds the bucket, such as a mirror.")
@@ -74,32 +72,33 @@ def fetch(
     The list and its size are shown first, and you are asked whether you agree to NSD's terms. Files are checked by size
     and content; a download that was stopped is continued by the same command. Proxies are taken from HTTPS_PROXY.
     """
-    from unibrain.fetch import NSD_TERMS, Choice, fetch_nsd
-    from unibrain.fetch.numbers import parse_numbers
+    from unibrain.nsd_download import NSD_TERMS, Choice, fetch_nsd
+    from unibrain.scans.nsd_layout import parse_sessions
 
     def agree(plan: str) -> bool:
-        click.echo(plan)
-        click.echo()
-        click.echo(NSD_TERMS)
+        click.echo(f"{plan}\n\n{NSD_TERMS}")
         if accept_terms:
             click.echo("Agreed with --accept-terms.")
             return True
         if not sys.stdin.isatty():
             raise InputError(
-                "NSD's terms were not agreed to, and standard input is no terminal to ask on, expected an answer: "
-                "read them on naturalscenesdataset.org and add --accept-terms"
+                "NSD's terms were not agreed to, and standard input is no terminal to ask on. Read them on "
+                "naturalscenesdataset.org and add --accept-terms."
             )
         return click.confirm(
             "Do you agree to NSD's Terms and Conditions, and have you filled in its form?", default=False
         )
 
-    chosen = None if sessions is None else parse_numbers(sessions)
+    try:
+        chosen = None if sessions is None else parse_sessions(sessions)
+    except ValueError as error:
+        raise InputError(f"--sessions: {error}.") from None
     choice = Choice(subject, chosen, file_format, masks, beta_version, stimuli)
     fetched = fetch_nsd(choice, root, agree=agree, show=click.echo, dry_run=dry_run, jobs=jobs, endpoint=endpoint)
     if fetched.state == "declined":
         raise InputError(
-            "NSD's terms were not agreed to, so nothing was downloaded: read them on naturalscenesdataset.org and run "
-            "the same command again"
+            "NSD's terms were not agreed to, so nothing was downloaded. Read them on naturalscenesdataset.org and run "
+            "the same command again."
         )
     if fetched.state == "dry run":
         click.echo("Nothing was downloaded; run the same command without --dry-run.")
@@ -117,18 +116,16 @@ def fetch(
 @click.option(
     "--zip", "archive", type=click.Path(path_type=Path), help="annotations_trainval2017.zip that is on disk already."
 )
-@click.option("--url", help="Another address of that archive, such as a mirror; left out: COCO's own.")
 @click.option("--replace", is_flag=True, help="Get them again, and replace what is there.")
-def fetch_captions(root: Path, archive: Path | None, url: str | None, replace: bool) -> None:
+def fetch_captions(root: Path, archive: Path | None, replace: bool) -> None:
     """Download COCO's annotations (253 MB) and extract the captions to where they are looked for beside NSD's pictures.
 
     NSD's pictures are from COCO, and so are the sentences that describe them; they are published under CC BY 4.0. The
     archive is checked by its hash, and removed when the two files of captions are extracted.
     """
-    from unibrain.fetch import fetch_captions as get
-    from unibrain.fetch.captions import COCO_URL
+    from unibrain.nsd_download import fetch_captions as get
 
-    fetched = get(root, archive=archive, url=url or COCO_URL, replace=replace, show=click.echo)
+    fetched = get(root, archive=archive, replace=replace, show=click.echo)
     for path in fetched.files:
         click.echo(f"{path}{' (was there already; --replace gets it again)' * (fetched.state == 'was there')}")
     if fetched.state == "fetched" and not fetched.published:
