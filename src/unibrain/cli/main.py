@@ -1,39 +1,46 @@
 """`unibrain`: the command line. Parses, calls one public function, prints; nothing heavy is imported until it runs."""
 
 import os
-from collections.abc import Sequence
+import signal
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
+from types import FrameType
+from typing import Any
 
 import click
 
 from unibrain import __version__
-from unibrain.cli.stopping import stoppable
+from unibrain.cli.options import Group
 from unibrain.errors import InputError
 
-__all__ = ["COMMANDS", "LazyGroup", "cli", "main"]
-
 COMMANDS = {
-    "demo": ("unibrain.cli.demo:demo", "Decode pictures and captions from simulated scans, start to end."),
-    "run": ("unibrain.cli.run:run", "Run all stages of a settings file."),
-    "simulate": ("unibrain.cli.stages:simulate", "Write a simulated subject in NSD's file layout."),
-    "prepare": ("unibrain.cli.stages:prepare", "Read scans in NSD's layout into one row per image."),
-    "import": ("unibrain.cli.own:import_", "Read your own scans, pictures and table."),
-    "extract": ("unibrain.cli.stages:extract", "Turn pictures and captions into the four latents."),
-    "fit": ("unibrain.cli.stages:fit", "Fit the four ridge regressions from voxels to latents."),
-    "reconstruct": ("unibrain.cli.stages:reconstruct", "Decode a picture and a caption for every unseen image."),
-    "evaluate": ("unibrain.cli.stages:evaluate", "Score what was decoded, beside shuffled controls."),
-    "report": ("unibrain.cli.stages:report", "Write the page that shows the run."),
-    "audit": ("unibrain.cli.audit:audit", "Look for missing data and for training images in the test set."),
-    "export-weights": ("unibrain.cli.export_weights:export_weights", "Write ridge weights, for maps of voxels."),
-    "backbone": ("unibrain.cli.backbone:backbone", "Look at the frozen generative model."),
-    "weights": ("unibrain.cli.weights:weights", "Get, list and check the published weights."),
-    "nsd": ("unibrain.cli.nsd:nsd", "Download the Natural Scenes Dataset and COCO's captions."),
-    "doctor": ("unibrain.cli.doctor:doctor", "Check libraries, machine and weights, and say what moved or lacks."),
+    "demo": ("run:demo", "Decode pictures and captions from simulated scans, start to end."),
+    "run": ("run:run", "Run all stages of a settings file."),
+    "simulate": ("stages:simulate", "Write a simulated subject in NSD's file layout."),
+    "prepare": ("stages:prepare", "Read scans in NSD's layout into one row per image."),
+    "import": ("stages:import_", "Read your own scans, pictures and table."),
+    "extract": ("stages:extract", "Turn pictures and captions into the four latents."),
+    "fit": ("stages:fit", "Fit the four ridge regressions from voxels to latents."),
+    "reconstruct": ("stages:reconstruct", "Decode a picture and a caption for every unseen image."),
+    "evaluate": ("stages:evaluate", "Score what was decoded, beside shuffled controls."),
+    "report": ("stages:report", "Write the page that shows the run."),
+    "scores": ("run:scores", "Print the scores of a run: as a table, JSON or CSV."),
+    "audit": ("checks:audit", "Look for missing data and for training images in the test set."),
+    "export-weights": ("run:export_weights", "Write ridge weights, for maps of voxels."),
+    "weights": ("weights:weights", "Get, list and check the published weights."),
+    "nsd": ("nsd:nsd", "Download the Natural Scenes Dataset and COCO's captions."),
+    "doctor": ("checks:doctor", "Check libraries, machine and weights, and say what moved or lacks."),
 }
-"""Command to where it is and its line in `unibrain --help`, in the order in which they are shown."""
+"""Command to where it is in `unibrain.cli`, and its line in `unibrain --help`, in the order in which they are shown."""
+
+_STOPPED = 130
+_AGAIN = 0.02
 
 
-class LazyGroup(click.Group):
+class LazyGroup(Group):
     """A group that knows its commands by name, and imports one only when it is invoked."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -45,7 +52,7 @@ class LazyGroup(click.Group):
         if cmd_name not in COMMANDS:
             return None
         module, name = COMMANDS[cmd_name][0].split(":")
-        command = getattr(import_module(module), name)
+        command = getattr(import_module(f"unibrain.cli.{module}"), name)
         assert isinstance(command, click.Command)
         return command
 
@@ -69,11 +76,6 @@ def cli() -> None:
     """
 
 
-def _sentence(error: OSError) -> str:
-    where = f"{error.filename}: " if error.filename else ""
-    return f"{where}{(error.strerror or str(error)).lower()}: check the path, its permissions and the disk"
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code.
 
@@ -85,27 +87,122 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        0 if all went well, 1 if a command that checks something found a problem, 2 for a mistake in the input (one
-        sentence on standard error), 130 if it was stopped.
+        0 if all went well, 1 if a command that checks something found a problem, 2 for what a file or an option of the
+        user made impossible (one sentence on standard error; UNIBRAIN_TRACEBACK=1 shows where), 130 if it was stopped.
     """
+    with stoppable():
+        code = _run(sys.argv[1:] if arguments is None else list(arguments))
+        if code == _STOPPED and arguments is None:
+            # The interpreter takes a moment to end, and another Ctrl-C would print a traceback from there.
+            sys.stdout.flush()
+            os._exit(code)
+    return code
+
+
+def _run(arguments: list[str]) -> int:
     try:
-        with stoppable():
-            given = None if arguments is None else list(arguments)
-            result = cli.main(args=given, prog_name="unibrain", standalone_mode=False)
+        _check_text(arguments)
+        result = cli.main(args=arguments, prog_name="unibrain", standalone_mode=False)
         return result if isinstance(result, int) else 0
     except click.exceptions.Exit as leave:
         return leave.exit_code
     except (click.exceptions.Abort, KeyboardInterrupt):
+        _end_bars()
         click.echo("\nstopped; run the same command to continue", err=True)
-        return 130
+        return _STOPPED
     except click.ClickException as error:
         error.show()
         return 2
-    except InputError as error:
-        click.echo(f"Error: {error}", err=True)
-        return 2
-    except OSError as error:
-        if os.environ.get("UNIBRAIN_TRACEBACK"):
+    except Exception as error:
+        _end_bars()
+        sentence = sentence_of(error)
+        if sentence is None or os.environ.get("UNIBRAIN_TRACEBACK"):
             raise
-        click.echo(f"Error: {_sentence(error)}", err=True)
+        click.echo(f"Error: {sentence}", err=True)
         return 2
+
+
+def _check_text(arguments: list[str]) -> None:
+    for argument in arguments:
+        if "\0" in argument or (not argument.isascii() and argument.encode(errors="ignore").decode() != argument):
+            raise click.UsageError(f"{ascii(argument)[:80]} is not text in Unicode. Rename it, or write it otherwise.")
+
+
+def _end_bars() -> None:
+    from unibrain.workspace.progress import end_bars
+
+    end_bars()
+
+
+def sentence_of(error: Exception) -> str | None:
+    """What to tell the user of an error that a file or an option caused; None for a bug of our own."""
+    if isinstance(error, InputError):
+        return str(error)
+    if isinstance(error, OSError):
+        where = f"{error.filename}: " if error.filename else ""
+        return f"{where}{(error.strerror or str(error)).lower()}. Check the path, its permissions and the disk."
+    reason = " ".join(str(error).split())[:200]
+    # torch raises errors of its own when memory runs out, and is not imported to ask.
+    if (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or "can't allocate memory" in reason
+    ):
+        return f"There is not enough memory for what this file or option asks for ({reason or 'out of memory'})."
+    if isinstance(error, RecursionError):
+        return "A file is nested too deeply to be read. Check what was given; UNIBRAIN_TRACEBACK=1 shows where."
+    if isinstance(error, (OverflowError, UnicodeError)):
+        return f"A file or option cannot be read ({reason}). Check what was given; UNIBRAIN_TRACEBACK=1 shows where."
+    if isinstance(error, ModuleNotFoundError) and error.name and not error.name.startswith("unibrain"):
+        return f"The package {error.name} is not installed. Install it with pip, or install unibrain again."
+    return None
+
+
+class Stopped(KeyboardInterrupt):
+    """Ctrl-C, or being asked to end.
+
+    CPython notes a plain KeyboardInterrupt that passes through `exec` (as it may during an import), and then ends the
+    process by a signal, whatever exit code it was given; a class of its own is not noted.
+    """
+
+
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """Raise `Stopped` in the block on SIGINT (Ctrl-C) and SIGTERM (a cluster's queue, `kill`), so that it cleans up.
+
+    A signal is handled wherever Python happens to be. Inside a weak reference's callback, where h5py spends much of
+    its time, Python drops every exception; a `Stopped` that is dropped there is raised once more, a moment later. A
+    second Ctrl-C ends the process at once, without cleaning up: the next run sweeps what is left.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    signals = [signal.SIGTERM, signal.SIGALRM]
+    # Where Ctrl-C is ignored, as a shell has it for what runs in the background, it stays so.
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signals.append(signal.SIGINT)
+    asked: list[int] = []
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        if asked and number != signal.SIGALRM:
+            os._exit(_STOPPED)
+        asked.append(number)
+        raise Stopped
+
+    hook = sys.unraisablehook
+
+    def again(dropped: Any) -> None:
+        if issubclass(dropped.exc_type, Stopped):
+            signal.setitimer(signal.ITIMER_REAL, _AGAIN)
+        else:
+            hook(dropped)
+
+    handlers = {number: signal.signal(number, stop) for number in signals}
+    sys.unraisablehook = again
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        sys.unraisablehook = hook
+        for number, handler in handlers.items():
+            signal.signal(number, handler)

@@ -5,20 +5,13 @@ from pathlib import Path
 
 import click
 
+from unibrain.cli.options import PATH, Group, out_option
 from unibrain.errors import InputError
 
-_to_option = click.option(
-    "--to",
-    "root",
-    metavar="DIR",
-    type=click.Path(path_type=Path),
-    default=Path("nsd"),
-    show_default=True,
-    help="Folder for NSD's tree; made if it is not there.",
-)
+_out_option = out_option("nsd", "Folder for NSD's tree; made if it is not there.")
 
 
-@click.group(epilog="Example: unibrain nsd fetch --subject 1 --sessions 1-37")
+@click.group(cls=Group, epilog="Example: unibrain nsd fetch --subject 1 --sessions 1-37")
 def nsd() -> None:
     """Download what is needed of the Natural Scenes Dataset, and the captions of its pictures.
 
@@ -26,10 +19,10 @@ def nsd() -> None:
     """
 
 
-@nsd.command(epilog="Example: unibrain nsd fetch --subject 1 --sessions 1-37 --to /data/nsd")
-@click.option("--subject", type=int, required=True, help="Which of NSD's eight subjects, 1 to 8.")
+@nsd.command(epilog="Example: unibrain nsd fetch --subject 1 --sessions 1-37 --out /data/nsd")
+@click.option("--subject", type=click.IntRange(1, 8), required=True, help="Which of NSD's eight subjects, 1 to 8.")
 @click.option("--sessions", help="Which sessions, such as 1-37 or 1,2,5-7; left out: all that the bucket has.")
-@_to_option
+@_out_option
 @click.option(
     "--format",
     "file_format",
@@ -51,19 +44,19 @@ def nsd() -> None:
 )
 @click.option("--stimuli/--no-stimuli", default=True, help="Whether to get the pictures, about 40 GB. [default: yes]")
 @click.option("--dry-run", is_flag=True, help="Only list what is needed, with its size; nothing is written.")
-@click.option("--accept-terms", is_flag=True, help="Agree to NSD's terms without being asked, for scripts.")
+@click.option("--yes", is_flag=True, help="Agree to NSD's terms without being asked, for scripts.")
 @click.option("--jobs", type=click.IntRange(1, 32), default=4, show_default=True, help="Files at a time.")
 @click.option("--endpoint", metavar="URL", help="Another S3 server that holds the bucket, such as a mirror.")
 def fetch(
     subject: int,
     sessions: str | None,
-    root: Path,
+    out: Path,
     file_format: str,
     masks: tuple[str, ...],
     beta_version: str,
     stimuli: bool,
     dry_run: bool,
-    accept_terms: bool,
+    yes: bool,
     jobs: int,
     endpoint: str | None,
 ) -> None:
@@ -77,13 +70,13 @@ def fetch(
 
     def agree(plan: str) -> bool:
         click.echo(f"{plan}\n\n{NSD_TERMS}")
-        if accept_terms:
-            click.echo("Agreed with --accept-terms.")
+        if yes:
+            click.echo("Agreed with --yes.")
             return True
         if not sys.stdin.isatty():
             raise InputError(
                 "NSD's terms were not agreed to, and standard input is no terminal to ask on. Read them on "
-                "naturalscenesdataset.org and add --accept-terms."
+                "naturalscenesdataset.org and add --yes."
             )
         return click.confirm(
             "Do you agree to NSD's Terms and Conditions, and have you filled in its form?", default=False
@@ -94,7 +87,7 @@ def fetch(
     except ValueError as error:
         raise InputError(f"--sessions: {error}.") from None
     choice = Choice(subject, chosen, file_format, masks, beta_version, stimuli)
-    fetched = fetch_nsd(choice, root, agree=agree, show=click.echo, dry_run=dry_run, jobs=jobs, endpoint=endpoint)
+    fetched = fetch_nsd(choice, out, agree=agree, show=click.echo, dry_run=dry_run, jobs=jobs, endpoint=endpoint)
     if fetched.state == "declined":
         raise InputError(
             "NSD's terms were not agreed to, so nothing was downloaded. Read them on naturalscenesdataset.org and run "
@@ -104,20 +97,18 @@ def fetch(
         click.echo("Nothing was downloaded; run the same command without --dry-run.")
         return
     was_there = len(fetched.plan.files) - fetched.downloaded
-    click.echo(f"{root}: {fetched.downloaded} files downloaded, {was_there} were there already")
+    click.echo(f"{out}: {fetched.downloaded} files downloaded, {was_there} were there already")
     if fetched.size_only:
         click.echo(f"checked by size only (the bucket tells no hash of it): {', '.join(fetched.size_only)}")
     if not fetched.plan.layout.captions("train2017").is_file():
-        click.echo(f"Next: unibrain nsd fetch-captions --to {root}")
+        click.echo(f"Next: unibrain nsd fetch-captions --out {out}")
 
 
-@nsd.command("fetch-captions", epilog="Example: unibrain nsd fetch-captions --to /data/nsd")
-@_to_option
-@click.option(
-    "--zip", "archive", type=click.Path(path_type=Path), help="annotations_trainval2017.zip that is on disk already."
-)
+@nsd.command("fetch-captions", epilog="Example: unibrain nsd fetch-captions --out /data/nsd")
+@_out_option
+@click.option("--zip", "archive", type=PATH, help="annotations_trainval2017.zip that is on disk already.")
 @click.option("--replace", is_flag=True, help="Get them again, and replace what is there.")
-def fetch_captions(root: Path, archive: Path | None, replace: bool) -> None:
+def fetch_captions(out: Path, archive: Path | None, replace: bool) -> None:
     """Download COCO's annotations (253 MB) and extract the captions to where they are looked for beside NSD's pictures.
 
     NSD's pictures are from COCO, and so are the sentences that describe them; they are published under CC BY 4.0. The
@@ -125,7 +116,7 @@ def fetch_captions(root: Path, archive: Path | None, replace: bool) -> None:
     """
     from unibrain.nsd_download import fetch_captions as get
 
-    fetched = get(root, archive=archive, replace=replace, show=click.echo)
+    fetched = get(out, archive=archive, replace=replace, show=click.echo)
     for path in fetched.files:
         click.echo(f"{path}{' (was there already; --replace gets it again)' * (fetched.state == 'was there')}")
     if fetched.state == "fetched" and not fetched.published:

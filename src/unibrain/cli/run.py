@@ -1,50 +1,134 @@
-"""`unibrain run`: all stages of a settings file."""
+"""A whole run as a command, and what to take from one: `demo`, `run`, `scores`, `export-weights`."""
 
+import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from unibrain.cli.common import device_option, threads_option
+from unibrain.cli.options import PATH, Command, backbone_options, out_option, run_argument
 
-__all__ = ["run", "show_scores"]
+if TYPE_CHECKING:
+    from unibrain.pipeline import BackboneSource, Settings
 
 
-def show_scores(root: Path) -> None:
-    """Print the score table of a run folder, and where its page is."""
-    from unibrain.evaluation.scores import load_scores
-    from unibrain.evaluation.scores import format_table
-    from unibrain.workspace.run_folder import RunFolder
+def _run_all(out: Path, settings: "Settings", source: "BackboneSource") -> None:
+    from unibrain.evaluation import format_table, load_scores
+    from unibrain.pipeline import RunFolder, run_all
+    from unibrain.workspace.provenance import peak_memory_mb
 
-    folder = RunFolder(root)
-    click.echo()
-    click.echo(format_table(load_scores(folder.artefact("scores"))))
-    click.echo()
+    began, folder = time.monotonic(), RunFolder(out)
+    run_all(folder, settings, source)
+    click.echo(f"\n{format_table(load_scores(folder.artefact('scores')))}\n")
     click.echo(f"Pictures and captions: {folder.artefact('decoded')}")
     click.echo(f"Scores: {folder.artefact('scores')}")
     click.echo(f"Page, open it in a browser: {folder.artefact('report').resolve()}")
+    click.echo(f"{time.monotonic() - began:.0f} s, at most {peak_memory_mb() / 1000:.1f} GB of memory")
 
 
-@click.command(epilog="Example: unibrain run examples/settings.toml --out my-run")
-@click.argument("settings", metavar="SETTINGS", type=click.Path(path_type=Path))
+@click.command(cls=Command, epilog="Example: unibrain demo --out unibrain-demo --seed 7")
+@out_option("unibrain-demo", "Run folder; made if it is not there.")
 @click.option(
-    "--out",
-    type=click.Path(path_type=Path),
-    default=Path("unibrain-run"),
-    show_default=True,
-    help="Run folder; made if it is not there.",
+    "--images", type=click.IntRange(2, 1000), default=120, show_default=True, help="Unseen images that are decoded."
 )
-@device_option
-@threads_option
-def run(settings: Path, out: Path, device: str, dtype: str, offload: bool, threads: int | None) -> None:
+@click.option(
+    "--training-images",
+    type=click.IntRange(4, 9000),
+    default=3000,
+    show_default=True,
+    help="Images that it is trained on.",
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(0, 2**32 - 1),
+    default=1,
+    show_default=True,
+    help="Seed of the simulated subject.",
+)
+@click.option(
+    "--difficulty",
+    type=click.Choice(["easy", "realistic"]),
+    default="easy",
+    show_default=True,
+    help="How noisy the simulated scans are.",
+)
+@click.option("--batch-size", type=click.IntRange(1, 9000), default=32, show_default=True, help="Scans at a time.")
+@backbone_options
+def demo(
+    out: Path,
+    images: int,
+    training_images: int,
+    seed: int,
+    difficulty: str,
+    batch_size: int,
+    source: "BackboneSource",
+) -> None:
+    """Decode pictures and captions from simulated scans, start to end, and write a page that shows them.
+
+    It needs no data, no network and no graphics card, and takes about two minutes. The scans are simulated, no human
+    was scanned; the code is that which reads the Natural Scenes Dataset. Stop it with Ctrl-C, and the same command
+    continues where it was.
+    """
+    from unibrain.pipeline import demo_settings
+
+    _run_all(out, demo_settings(images, training_images, seed, difficulty, batch_size), source)
+
+
+@click.command(cls=Command, epilog="Example: unibrain run examples/settings.toml --out my-run")
+@click.argument("settings", metavar="SETTINGS", type=PATH)
+@out_option("unibrain-run", "Run folder; made if it is not there.")
+@backbone_options
+def run(settings: Path, out: Path, source: "BackboneSource") -> None:
     """Run all stages of the settings file SETTINGS, one after the other, in a run folder.
 
     What is up to date is skipped, what its settings or inputs have changed is redone, and a run that was stopped
     continues. The settings are copied into the run folder; `examples/settings.toml` shows all of them.
     """
-    from unibrain.pipeline import BackboneSource, read_settings, run_all
-    from unibrain.workspace.progress import limit_threads
-    from unibrain.workspace.run_folder import RunFolder
+    from unibrain.pipeline import read_settings
 
-    limit_threads(threads)
-    run_all(RunFolder(out), read_settings(settings), BackboneSource(device, dtype=dtype, offload=offload))
-    show_scores(out)
+    _run_all(out, read_settings(settings), source)
+
+
+@click.command(cls=Command, epilog="Example: unibrain scores my-run --csv")
+@run_argument
+@click.option("--json", "layout", flag_value="json", help="Print RUN/scores.json: everything, per image too.")
+@click.option("--csv", "layout", flag_value="csv", help="Print one line per score, separated by commas.")
+def scores(run: Path, layout: str | None) -> None:
+    """Print the scores of the run in RUN, each beside its control: as a table, as JSON, or as CSV for other programs.
+
+    Nothing is computed: `unibrain evaluate RUN` does that.
+    """
+    from unibrain.evaluation import format_table, load_scores
+    from unibrain.pipeline import RunFolder
+
+    path = RunFolder(run).artefact("scores")
+    found = load_scores(path)
+    if layout == "json":
+        click.echo(path.read_text(encoding="utf-8"), nl=False)
+    elif layout == "csv":
+        click.echo(found.to_frame().to_csv(), nl=False)
+    else:
+        click.echo(format_table(found))
+
+
+@click.command(
+    "export-weights",
+    cls=Command,
+    epilog="Example: unibrain export-weights my-run --latent z_text --targets 0:64 --out weights.npy",
+)
+@run_argument
+@click.option("--latent", required=True, help="Which latent, such as z_image.")
+@click.option("--targets", default=":", show_default=True, help="Dimensions of the flattened latent, as start:stop.")
+@click.option("--regions", help="Regions, separated by commas, whose voxels are written; left out: all.")
+@out_option(None, "The .npy file to write.", required=True)
+def export_weights(run: Path, latent: str, targets: str, regions: str | None, out: Path) -> None:
+    """Write the ridge weights of the decoder in RUN: one row per voxel, one column per dimension of the latent.
+
+    The decoder never needs them (those of one full-size subject are 17 GB); maps of which voxels matter do. Rows are
+    in the order of the voxels in RUN/subject.npz, whose voxel_indices say where each lies in the volume.
+    """
+    from unibrain.pipeline import RunFolder, write_weights
+
+    names = None if regions is None else tuple(name.strip() for name in regions.split(","))
+    rows, columns = write_weights(RunFolder(run), latent, out, targets, names)
+    click.echo(f"{out}: {rows:,} voxels x {columns:,} dimensions of {latent}")

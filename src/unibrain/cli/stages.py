@@ -1,125 +1,187 @@
-"""The stages as commands: `unibrain simulate` to `unibrain report`."""
+"""The stages as commands: `unibrain simulate` to `unibrain report`, and `unibrain import`."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from unibrain.cli.common import device_option, overridden, run_argument, settings_options, show_result, threads_option
-from unibrain.pipeline.settings import (
-    EvaluateSection,
-    ExtractSection,
-    FitSection,
-    PrepareSection,
-    ReconstructSection,
-    ReportSection,
-    SimulateSection,
-)
+from unibrain.cli.options import Command, backbone_options, run_argument, settings_options
+from unibrain.errors import InputError
+from unibrain.pipeline import SECTIONS
 
-__all__ = ["evaluate", "extract", "fit", "prepare", "reconstruct", "report", "simulate"]
+if TYPE_CHECKING:
+    from unibrain.pipeline import BackboneSource
+
+_FOLLOWING = {
+    "simulate": "prepare",
+    "prepare": "extract",
+    "extract": "fit",
+    "fit": "reconstruct",
+    "reconstruct": "evaluate",
+    "evaluate": "report",
+}
 
 
-def _stage(
-    name: str, run: Path, threads: int | None, chosen: dict[str, Any], backbone_options: dict[str, Any] | None = None
+def _run_stage(
+    name: str,
+    section: str,
+    run: Path,
+    chosen: dict[str, Any],
+    with_earlier: bool = False,
+    source: "BackboneSource | None" = None,
 ) -> None:
-    from unibrain.pipeline import BackboneSource, kept_settings, run_one
-    from unibrain.workspace.progress import limit_threads
-    from unibrain.workspace.run_folder import RunFolder
+    from unibrain.pipeline import RunFolder, kept_settings, run_one
 
-    limit_threads(threads)
     folder = RunFolder(run)
-    settings = overridden(kept_settings(folder), name, chosen)
-    backbone = None if backbone_options is None else BackboneSource(**backbone_options)
-    show_result(run, run_one(name, folder, settings, backbone))
+    given = {option: value for option, value in chosen.items() if value is not None}
+    settings = kept_settings(folder).changed(section, given, where="--", text=True) if given else kept_settings(folder)
+    result = run_one(name, folder, settings, source, with_earlier)
+    for path in result.outputs:
+        click.echo(f"{path}{' (up to date)' if result.skipped else ''}")
+    if name in _FOUND:
+        click.echo(f"\n{_FOUND[name](result.outputs[0])}\n")
+    if name in _FOLLOWING:
+        click.echo(f"Next: unibrain {_FOLLOWING[name]} {run}")
+    else:
+        click.echo(f"Open {result.outputs[0].resolve()} in a browser.")
 
 
-@click.command(epilog="Example: unibrain simulate my-run --difficulty realistic")
-@run_argument
-@settings_options(SimulateSection)
-@threads_option
-def simulate(run: Path, threads: int | None, **chosen: Any) -> None:
+def _penalties(decoder: Path) -> str:
+    """The penalties that were chosen or given, and how well training images that were left out were predicted."""
+    from unibrain.regression import BrainDecoder
+
+    fitted = BrainDecoder.load(decoder)
+    width = max(map(len, fitted.alpha_))
+    lines = [f"{'latent':<{width}}     penalty  explained variance  correlation"]
+    for name, alpha in fitted.alpha_.items():
+        line, choice = f"{name:<{width}}  {float(alpha):>10.3g}", fitted.alpha_choice_.get(name)
+        if choice is not None:
+            groups, best = range(choice.groups), choice.best_step
+            r2, r = choice.r2[groups, best].mean(), choice.correlation[groups, best].mean()
+            line += f"  {r2:>18.3f}  {r:>11.3f}"
+        lines.append(line)
+    chosen = "Cross-validated: training images that were left out, predicted from the others."
+    return "\n".join([*lines, *[chosen] * bool(fitted.alpha_choice_)])
+
+
+def _scores(path: Path) -> str:
+    from unibrain.evaluation import format_table, load_scores
+
+    return format_table(load_scores(path))
+
+
+_FOUND: dict[str, Callable[[Path], str]] = {"fit": _penalties, "evaluate": _scores}
+"""Stage to what it says of its result."""
+
+
+def _stage(name: str, about: str, example: str, backbone: bool = False) -> click.Command:
+    def command(run: Path, with_earlier: bool = False, source: "BackboneSource | None" = None, **chosen: Any) -> None:
+        _run_stage(name, name, run, chosen, with_earlier, source)
+
+    decorated: Any = backbone_options(command) if backbone else command
+    if name != "simulate":
+        earlier = "First run the stages above this one that are not up to date, instead of refusing."
+        decorated = click.option("--with-earlier", is_flag=True, help=earlier)(decorated)
+    decorated = settings_options(SECTIONS[name])(decorated)
+    return click.command(name, cls=Command, help=about, epilog=f"Example: unibrain {example}")(run_argument(decorated))
+
+
+simulate = _stage(
+    "simulate",
     """Write a simulated subject into the run folder RUN, in the file layout of the Natural Scenes Dataset.
 
     The subject sees composed scenes; its early voxels follow image filters, its semantic voxels objects and keywords.
     No human is scanned, and every page made of it says so. Options are kept in RUN/settings.toml.
-    """
-    _stage("simulate", run, threads, chosen)
+    """,
+    "simulate my-run --difficulty realistic",
+)
 
-
-@click.command(epilog="Example: unibrain prepare my-run --root /data/NSD --subject 1 --sessions 1-37")
-@run_argument
-@settings_options(PrepareSection)
-@threads_option
-def prepare(run: Path, threads: int | None, **chosen: Any) -> None:
+prepare = _stage(
+    "prepare",
     """Read one subject's scans into RUN/subject.npz: one row per image, repeats averaged, voxels z-scored.
 
     Scans are those that `unibrain simulate` wrote, or real ones in NSD's layout, named by --root. The mean and
     deviation of the z-scores are those of the training images alone.
-    """
-    _stage("prepare", run, threads, chosen)
+    """,
+    "prepare my-run --root /data/NSD --subject 1 --sessions 1-37",
+)
 
-
-@click.command(epilog="Example: unibrain extract my-run --batch-size 32")
-@run_argument
-@settings_options(ExtractSection)
-@device_option
-@threads_option
-def extract(run: Path, device: str, dtype: str, offload: bool, threads: int | None, **chosen: Any) -> None:
+extract = _stage(
+    "extract",
     """Encode the pictures and captions that were seen into the four latents, RUN/latents.
 
     They are the image latent (AutoKL), the text latent (Optimus), and the CLIP tokens of pictures and of captions: what
     the regressions are trained to predict.
-    """
-    _stage("extract", run, threads, chosen, {"device": device, "dtype": dtype, "offload": offload})
+    """,
+    "extract my-run --batch-size 32",
+    backbone=True,
+)
 
-
-@click.command(epilog="Example: unibrain fit my-run --alpha 60000")
-@run_argument
-@settings_options(FitSection)
-@threads_option
-def fit(run: Path, threads: int | None, **chosen: Any) -> None:
+fit = _stage(
+    "fit",
     """Fit four ridge regressions from voxels to latents on the training images, RUN/decoder.
 
     This is all the training there is. The penalty of each latent is chosen by cross-validation inside the training
-    images, or given with --alpha.
-    """
-    _stage("fit", run, threads, chosen)
+    images, or given with --alpha. Prints the penalties, and how well images that were left out were predicted.
+    """,
+    "fit my-run --alpha 60000",
+)
 
-
-@click.command(epilog="Example: unibrain reconstruct my-run --image-weight-pictures 0.6 --seed 1")
-@run_argument
-@settings_options(ReconstructSection)
-@device_option
-@threads_option
-def reconstruct(run: Path, device: str, dtype: str, offload: bool, threads: int | None, **chosen: Any) -> None:
+reconstruct = _stage(
+    "reconstruct",
     """Decode a picture and a caption for every unseen image: RUN/decoded, and the predicted latents in RUN/predicted.
 
-    A run that is stopped continues at the picture where it was. The result does not depend on the batch size.
-    """
-    _stage("reconstruct", run, threads, chosen, {"device": device, "dtype": dtype, "offload": offload})
+    A run that is stopped continues where it was.
+    """,
+    "reconstruct my-run --image-weight-pictures 0.6 --seed 1",
+    backbone=True,
+)
 
-
-@click.command(epilog="Example: unibrain evaluate my-run")
-@run_argument
-@settings_options(EvaluateSection)
-@device_option
-@threads_option
-def evaluate(run: Path, device: str, dtype: str, offload: bool, threads: int | None, **chosen: Any) -> None:
-    """Score decoded pictures and captions against what was seen, RUN/scores.json.
+evaluate = _stage(
+    "evaluate",
+    """Score decoded pictures and captions against what was seen, RUN/scores.json, and print the table.
 
     Every score stands beside that of a control: the same decoded items shuffled against the images.
-    """
-    _stage("evaluate", run, threads, chosen, {"device": device, "dtype": dtype, "offload": offload})
+    """,
+    "evaluate my-run",
+    backbone=True,
+)
 
-
-@click.command(epilog="Example: unibrain report my-run")
-@run_argument
-@settings_options(ReportSection)
-@threads_option
-def report(run: Path, threads: int | None, **chosen: Any) -> None:
+report = _stage(
+    "report",
     """Write RUN/report.html: one page, with everything in it, that opens from disk.
 
     It shows what was seen beside what was decoded, sortable by score, the score table, and how well each latent was
     predicted from each region.
+    """,
+    "report my-run",
+)
+
+
+@click.command(
+    "import",
+    cls=Command,
+    epilog="Example: unibrain import my-run --scans betas.npy --pictures shown --table trials.csv --region V1=V1.npy",
+)
+@run_argument
+@settings_options(SECTIONS["custom"])
+@click.option(
+    "--region",
+    multiple=True,
+    metavar="NAME=FILE",
+    help="Mask of one region; may be given several times, together with --regions.",
+)
+def import_(run: Path, region: tuple[str, ...], **chosen: Any) -> None:
+    """Read your own scans into the run folder RUN: RUN/subject.npz, and the pictures with their captions RUN/stimuli.
+
+    The table has one line per scan: its row in the matrix, the file name of the picture that was seen, and if you like
+    captions, session and split. Without captions the caption side is switched off. After this, `unibrain extract` and
+    what follows work as for NSD; docs/custom-data.md shows all of it.
     """
-    _stage("report", run, threads, chosen)
+    for text in region:
+        if ";" in text:
+            raise InputError(f"--region is {text}, which has a semicolon in it. Rename the file.")
+    if region:
+        chosen["regions"] = ";".join((*filter(None, [chosen["regions"]]), *region))
+    _run_stage("prepare", "custom", run, chosen)

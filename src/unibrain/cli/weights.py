@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from unibrain.cli.options import PATH, Group
 from unibrain.errors import InputError
 
 if TYPE_CHECKING:
@@ -49,8 +50,7 @@ def _choice_options(function: F) -> F:
 
 def _role_options(function: F) -> F:
     for role, about in reversed(_ROLES.items()):
-        path = click.Path(path_type=Path)
-        function = click.option(f"--{role}", role.replace("-", "_"), type=path, default=None, help=about)(function)
+        function = click.option(f"--{role}", role.replace("-", "_"), type=PATH, help=about)(function)
     return function
 
 
@@ -59,7 +59,7 @@ def _next(name: str) -> None:
     click.echo(f"Then: unibrain extract my-run --backbone {name}")
 
 
-@click.group(epilog="Example: unibrain weights fetch official")
+@click.group(cls=Group, epilog="Example: unibrain weights fetch official")
 def weights() -> None:
     """Get the published Versatile Diffusion, and look at the backbones that are on this machine.
 
@@ -93,7 +93,7 @@ def fetch(
     Repositories, licences, sizes and free disk are shown first. Files that are complete are not downloaded again. The
     hub's own variables are followed: HF_ENDPOINT, HF_HOME, HF_HUB_CACHE, HF_TOKEN, HF_HUB_OFFLINE.
     """
-    from unibrain.backbone.storage import backbones_home
+    from unibrain.backbone.folder import backbones_home
     from unibrain.weights import fetch_official, official_sources
 
     def agree(plan: str) -> bool:
@@ -120,7 +120,7 @@ def fetch(
     short_help="Convert published weights from disk.",
     epilog="Example: unibrain weights import /data/downloads --name official",
 )
-@click.argument("paths", metavar="[PATH]...", nargs=-1, type=click.Path(path_type=Path))
+@click.argument("paths", metavar="[PATH]...", nargs=-1, type=PATH)
 @_role_options
 @_choice_options
 @click.option("--name", default="official", show_default=True, help="What the backbone will be called.")
@@ -144,7 +144,7 @@ def import_(
     given: dict[Role, Path] = {role: path for role in _ROLES if (path := files[role.replace("-", "_")]) is not None}
     if not paths and not given:
         raise InputError("Nothing to import was given. Give PATH, or --flows FILE and so on.")
-    from unibrain.backbone.storage import backbones_home
+    from unibrain.backbone.folder import backbones_home
     from unibrain.weights import find_files, import_backbone
 
     found = find_files(paths, given, precision=precision, pictures_only=pictures_only)
@@ -160,7 +160,7 @@ def list_() -> None:
 
     Each name can be given as --backbone; a folder elsewhere is given by its path.
     """
-    from unibrain.backbone.storage import backbone_folder, backbones_home
+    from unibrain.backbone.folder import backbone_folder, backbones_home
     from unibrain.weights import kept_backbones
     from unibrain.workspace.disk import readable_bytes
 
@@ -181,7 +181,7 @@ def verify(name: str) -> None:
 
     NAME is a name from `unibrain weights list` or a folder; left out: official.
     """
-    from unibrain.backbone.storage import backbone_folder
+    from unibrain.backbone.folder import backbone_folder
     from unibrain.weights import verify as check
 
     folder = backbone_folder(name)

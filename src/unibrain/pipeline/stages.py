@@ -104,7 +104,8 @@ class _Declaration:
 
         section = self.settings.prepare
         names = ("mask", "beta_version", "protocol", "average", "zscore", "regions", "noise_ceiling")
-        return PrepareSettings(sessions=section.session_numbers(), **{name: getattr(section, name) for name in names})
+        chosen = {name: getattr(section, name) for name in names}
+        return PrepareSettings(sessions=section.session_numbers(), file_format=section.format, **chosen)
 
     def scan_files(self) -> tuple[tuple[str, ...], dict[str, Path]]:
         """Inputs in the run folder, and outside of it, of a stage that reads NSD's scans."""

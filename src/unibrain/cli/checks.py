@@ -1,13 +1,15 @@
-"""`unibrain audit`: what to know of a subject before its numbers are believed."""
+"""Looking before believing: `unibrain audit` at the data of a subject, `unibrain doctor` at the installation."""
 
+import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from unibrain.cli.common import threads_option
+from unibrain.cli.options import PATH, Command, settings_options
 from unibrain.errors import InputError
+from unibrain.pipeline import SECTIONS
 
 if TYPE_CHECKING:
     from unibrain.audit import Audit, Finding
@@ -30,7 +32,7 @@ def finding_lines(findings: "Iterable[Finding]") -> Iterator[str]:
     yield from ("", ", ".join(f"{number} {level}{'s' * (number != 1)}" for level, number in counts.items()) + ".")
 
 
-def _lines(audit: "Audit") -> Iterator[str]:
+def _audit_lines(audit: "Audit") -> Iterator[str]:
     yield f"{audit.subject}{' (simulated)' if audit.simulated else ''}, {audit.source}"
     for title, pairs in (
         ("Test pictures most like a training picture", audit.pictures),
@@ -42,29 +44,17 @@ def _lines(audit: "Audit") -> Iterator[str]:
     yield from ("", "Findings", *finding_lines(audit.findings))
 
 
-@click.command(epilog="Example: unibrain audit --root /data/nsd --subject 1")
-@click.argument("run", metavar="[RUN]", required=False, default=None, type=click.Path(path_type=Path))
-@click.option(
-    "--root",
-    metavar="DIR",
-    type=click.Path(path_type=Path),
-    help="Audit a tree in NSD's layout before preparing, instead of a run.",
-)
-@click.option("--subject", type=click.IntRange(1, 8), help="Subject of that tree. [default: 1]")
-@click.option("--mask", help="Voxels of that tree to look at, as in prepare. [default: nsdgeneral]")
-@click.option("--regions", help="Regions of that tree, as in prepare. [default: default]")
-@click.option("--beta-version", help="Folder of its betas. [default: betas_fithrf_GLMdenoise_RR]")
-@click.option(
-    "--file-format", type=click.Choice(["auto", "nifti", "hdf5"]), help="Which betas to read. [default: auto]"
-)
+@click.command(cls=Command, epilog="Example: unibrain audit --root /data/nsd --subject 1")
+@click.argument("run", metavar="[RUN]", required=False, type=PATH)
+@click.option("--root", type=PATH, help="Audit a tree in NSD's layout before preparing, instead of a run.")
+@settings_options(SECTIONS["prepare"], ("subject", "mask", "regions", "beta_version", "format"))
 @click.option(
     "--betas/--no-betas",
     default=True,
     help="Whether to read all betas again, as long as preparing takes. [default: yes]",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
-@threads_option
-def audit(run: Path | None, root: Path | None, betas: bool, as_json: bool, threads: int | None, **chosen: Any) -> int:
+def audit(run: Path | None, root: Path | None, betas: bool, as_json: bool, **chosen: Any) -> int:
     """Report what is missing in a subject's data, and how close its test images are to its training images.
 
     Looks at sessions, silent voxels, units, empty and repeated scans, repeats, captions, regions and their noise
@@ -73,9 +63,6 @@ def audit(run: Path | None, root: Path | None, betas: bool, as_json: bool, threa
     result is kept in RUN/audit.json, and `unibrain report RUN` shows it. Exits with 0 if there is no problem (notes are
     allowed), with 1 if there is one, and with 2 for bad input.
     """
-    from unibrain.workspace.progress import limit_threads
-
-    limit_threads(threads)
     given = {name: value for name, value in chosen.items() if value is not None}
     if (run is None) == (root is None):
         raise InputError(
@@ -84,30 +71,57 @@ def audit(run: Path | None, root: Path | None, betas: bool, as_json: bool, threa
     if run is not None and given:
         option = f"--{next(iter(given)).replace('_', '-')}"
         raise InputError(f"{option} goes with --root only: a run is audited as it was prepared.")
-    found = _of_run(run, betas) if run is not None else _of_tree(root, betas, given)
+    found = _audit_run(run, betas) if run is not None else _audit_tree(root, betas, given)
     if as_json:
-        import json
-
         click.echo(json.dumps(found.as_dict(), indent=1, ensure_ascii=False))
     else:
-        click.echo("\n".join(_lines(found)))
+        click.echo("\n".join(_audit_lines(found)))
         if run is not None:
             click.echo(f"{run / 'audit.json'}\nNext: unibrain report {run}")
     return 1 if found.level == "problem" else 0
 
 
-def _of_run(run: Path, betas: bool) -> "Audit":
+def _audit_run(run: Path, betas: bool) -> "Audit":
     from unibrain.audit import load_audit
     from unibrain.pipeline import RunFolder, kept_settings, run_one
 
-    if not run.is_dir():
-        raise InputError(f"{run}: no such run folder. Check the path.")
     folder = RunFolder(run)
     return load_audit(run_one("audit", folder, kept_settings(folder), audit_betas=betas).outputs[0])
 
 
-def _of_tree(root: Path | None, betas: bool, given: dict[str, Any]) -> "Audit":
+def _audit_tree(root: Path | None, betas: bool, given: dict[str, Any]) -> "Audit":
     from unibrain.audit import audit_nsd
+    from unibrain.pipeline import Settings
 
     assert root is not None
-    return audit_nsd(root, betas=betas, **given)
+    section = Settings().changed("prepare", given, where="--", text=True).prepare
+    names = {name: "file_format" if name == "format" else name for name in given}
+    return audit_nsd(root, betas=betas, **{names[name]: getattr(section, name) for name in given})
+
+
+@click.command(cls=Command, epilog="Example: unibrain doctor --json")
+@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON, versions and numbers included.")
+def doctor(as_json: bool) -> int:
+    """Check that this installation computes what it computed when its results were checked.
+
+    Tells threads, devices, memory and weights; then recomputes small fingerprints (preprocessing of a picture, tokens,
+    one pass through each network on the small backbone), and names the library that moved. Exits with 0 if there is no
+    problem, and with 1 if there is one.
+    """
+    from unibrain.workspace.progress import limit_threads
+
+    # More threads only wait for each other on computations this small.
+    limit_threads(1)
+    from dataclasses import asdict
+
+    from unibrain import __version__
+    from unibrain.audit.findings import worst
+    from unibrain.doctor import examine
+
+    findings = examine()
+    if as_json:
+        content = {"unibrain": __version__, "level": worst(findings), "findings": [asdict(each) for each in findings]}
+        click.echo(json.dumps(content, indent=1, ensure_ascii=False))
+    else:
+        click.echo("\n".join(finding_lines(findings)))
+    return 1 if worst(findings) == "problem" else 0
