@@ -24,15 +24,15 @@ from plain_flows import plain_guided_model
 from random_folder import write_random_folder
 from torch import Tensor, nn
 
-from unibrain.backbone.autokl import decode_latents, make_autokl
+from unibrain.backbone.autokl import decode_latents
 from unibrain.backbone.config import OFFICIAL
 from unibrain.backbone.devices import DTYPES, choose_device, choose_dtype
-from unibrain.backbone.flows import ContextKind, FourFlows
-from unibrain.backbone.guidance import guided_model, shares_of
-from unibrain.backbone.lean import build_empty
+from unibrain.backbone.flows import FourFlows
+from unibrain.backbone.loading import build_empty
 from unibrain.backbone.products import state_dtype, use_fast_products
+from unibrain.backbone.sampling import context_shares, guided_model
 
-TOKENS = {"image": 257, "text": 77}
+TOKENS = {"c_image": 257, "c_text": 77}
 SCALE = 7.5
 TOLERANCE = {"fp32": 1e-4, "bf16": 3e-2, "fp16": 5e-3}
 """Largest relative difference (root mean square) of two ways to compute the same prediction in one precision."""
@@ -95,10 +95,12 @@ def contexts(scans: int, dtype: torch.dtype, device: torch.device) -> tuple[dict
 
 
 def compare_with_plain(
-    kind: ContextKind, arguments: argparse.Namespace, dtype: torch.dtype, device: torch.device
+    kind: str, arguments: argparse.Namespace, dtype: torch.dtype, device: torch.device
 ) -> tuple[FourFlows, dict[str, float]]:
     """Race one flow against the plain implementation, under both contexts."""
-    flows = filled(build_empty(lambda: FourFlows(OFFICIAL.flows, (kind,))), dtype, device)
+    flows = build_empty(OFFICIAL, "flows")
+    (flows.text if kind == "image" else flows.image).data_blocks = nn.ModuleList()
+    flows = filled(flows, dtype, device)
     weight = OFFICIAL.image.image_weight if kind == "image" else OFFICIAL.text.image_weight
     conditional, unconditional = contexts(arguments.scans, dtype, device)
     side = arguments.latent_size
@@ -109,7 +111,7 @@ def compare_with_plain(
     rows = {name: context.to(states) for name, context in conditional.items()}
     empty = {name: flows.prepare(name, context.to(states)) for name, context in unconditional.items()}
     ours = guided_model(flows, rows, empty, weight, SCALE)
-    plain = plain_guided_model(flows, conditional, unconditional, shares_of(weight), SCALE)
+    plain = plain_guided_model(flows, conditional, unconditional, context_shares(weight), SCALE)
     if arguments.compile:
         flows.compile()
     off = difference(ours(x, timesteps), plain(x, timesteps)) / AMPLIFIED
@@ -131,8 +133,8 @@ def compare_with_diffusers(
     from diffusers import UNet2DConditionModel
 
     levels = ("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",)
-    unet = build_empty(
-        lambda: UNet2DConditionModel(
+    with torch.device("meta"):
+        unet = UNet2DConditionModel(
             sample_size=64,
             block_out_channels=(320, 640, 1280, 1280),
             down_block_types=levels,
@@ -140,17 +142,16 @@ def compare_with_diffusers(
             cross_attention_dim=OFFICIAL.flows.context_width,
             attention_head_dim=OFFICIAL.flows.heads,
         )
-    )
     unet = filled(unet, dtype, device)
     if device.type == "cuda":
         unet.to(memory_format=torch.channels_last)
     conditional, unconditional = contexts(arguments.scans, dtype, device)
     x = torch.randn(arguments.scans, 4, arguments.latent_size, arguments.latent_size).to(device, dtype)
     timesteps = torch.full((1,), 481, device=device).expand(arguments.scans)
-    both = torch.cat([unconditional["image"].expand(arguments.scans, -1, -1), conditional["image"]])
+    both = torch.cat([unconditional["c_image"].expand(arguments.scans, -1, -1), conditional["c_image"]])
     states = state_dtype(dtype, device)
-    empty = {"image": flows.prepare("image", unconditional["image"].to(states))}
-    ours = guided_model(flows, {"image": conditional["image"].to(states)}, empty, 1.0, SCALE)
+    empty = {"c_image": flows.prepare("c_image", unconditional["c_image"].to(states))}
+    ours = guided_model(flows, {"c_image": conditional["c_image"].to(states)}, empty, 1.0, SCALE)
 
     def theirs() -> Tensor:
         e_u, e_c = unet(torch.cat([x, x]), timesteps[0], encoder_hidden_states=both).sample.chunk(2)
@@ -166,14 +167,14 @@ def compare_with_diffusers(
 
 
 def throughput(
-    kind: ContextKind, flows: FourFlows, arguments: argparse.Namespace, dtype: torch.dtype, device: torch.device
+    kind: str, flows: FourFlows, arguments: argparse.Namespace, dtype: torch.dtype, device: torch.device
 ) -> float:
     """Scans per second at the best batch, for the steps of the recommended settings and the picture's decoding."""
     settings = OFFICIAL.image if kind == "image" else OFFICIAL.text
     steps, best = int(settings.steps * settings.strength), 0.0
     side = arguments.latent_size
     shape = (4, side, side) if kind == "image" else (OFFICIAL.flows.text_width,)
-    autokl = filled(build_empty(lambda: make_autokl(OFFICIAL.autokl)), dtype, device) if kind == "image" else None
+    autokl = filled(build_empty(OFFICIAL, "autokl"), dtype, device) if kind == "image" else None
     if autokl is not None:
         use_fast_products(autokl)
     for scans in (1, 2, 4, 8, 16, 32, 64):
@@ -200,7 +201,7 @@ def peak_over_weights(dtype: str) -> dict[str, float]:
         print("writing a full-size folder of random weights (6.6 GB)", flush=True)
         write_random_folder(folder, OFFICIAL, DTYPES[dtype])
         script = Path(__file__).parent / "peak_memory.py"
-        command = [sys.executable, str(script), str(folder), dtype, "flows,autokl,optimus,clip"]
+        command = [sys.executable, str(script), str(folder), dtype]
         found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
     ratio = (found["after"] - found["before"]) / found["weights"]
     print(

@@ -7,8 +7,6 @@ import json
 import sys
 from pathlib import Path
 
-__all__: list[str] = []
-
 
 def _peak() -> int:
     status = Path("/proc/self/status")
@@ -21,21 +19,21 @@ def _peak() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-def main(folder: str, dtype: str, parts: str) -> None:
-    """Load `parts` of the backbone in `folder`, read every weight once, and report."""
+def main(folder: str, dtype: str) -> None:
+    """Load the backbone in `folder`, read every weight once, and report."""
     import transformers.models.bert.modeling_bert
     import transformers.models.clip.modeling_clip
     import transformers.models.gpt2.modeling_gpt2  # noqa: F401
     from diffusers import AutoencoderKL  # noqa: F401
 
-    from unibrain.backbone import load_backbone
+    from unibrain.backbone.loading import load_folder
 
     before = _peak()
-    backbone = load_backbone(Path(folder), "cpu", dtype=dtype, parts=parts.split(","))
+    backbone = load_folder(Path(folder), "cpu", dtype=dtype)
     weights = 0
     seen = set()
-    for name in backbone.parts.names:
-        for weight in backbone.parts.get(name).parameters():
+    for module in (backbone.flows, backbone.autokl, backbone.optimus, backbone.clip):
+        for weight in module.parameters():
             if weight.data_ptr() in seen:
                 continue
             seen.add(weight.data_ptr())

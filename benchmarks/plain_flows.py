@@ -13,10 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from unibrain.backbone.flows import FourFlows
-from unibrain.backbone.time_embedding import sinusoid
-
-__all__ = ["plain_guided_model"]
+from unibrain.backbone.flows import FourFlows, sinusoid
 
 
 def _apply(layer: Any, x: Tensor) -> Tensor:
@@ -80,9 +77,9 @@ def _data_block(kind: str, block: Any, x: Tensor, embedding: Tensor, second_dim:
 
 
 def _predict(flows: FourFlows, x: Tensor, timesteps: Tensor, contexts: Mapping[str, tuple[Tensor, float]]) -> Tensor:
-    diffusers: dict[str, Any] = {"image": flows.image, "text": flows.text}
+    diffusers: dict[str, Any] = {"c_image": flows.image, "c_text": flows.text}
     second_dim = None if x.ndim == 4 else flows.config.second_dim
-    blocks = diffusers["image" if x.ndim == 4 else "text"].data_blocks
+    blocks: Any = (flows.image if x.ndim == 4 else flows.text).data_blocks
     embedding = _apply(flows.image.time_embed, sinusoid(timesteps, flows.config.model_channels).to(x.dtype))
     saved: list[Tensor] = []
     for step in flows.plan.steps:
@@ -94,8 +91,8 @@ def _predict(flows: FourFlows, x: Tensor, timesteps: Tensor, contexts: Mapping[s
             x = _data_block(flows.plan.data[step.index].kind, blocks[step.index][0], x, embedding, second_dim)
         else:
             x = sum(  # type: ignore[assignment]
-                share * _context_block(diffusers[kind].context_blocks[step.index][0], x, context)
-                for kind, (context, share) in contexts.items()
+                share * _context_block(diffusers[name].context_blocks[step.index][0], x, context)
+                for name, (context, share) in contexts.items()
             )
     return x
 
@@ -107,27 +104,13 @@ def plain_guided_model(
     shares: Mapping[str, float],
     scale: float,
 ) -> Callable[[Tensor, Tensor], Tensor]:
-    """Guided prediction, plainly.
+    """Guided prediction, plainly: maps latents (B, ...) and timesteps (B,) to it.
 
-    Parameters
-    ----------
-    flows : FourFlows
-        Whose weights are used.
-    conditional, unconditional : mapping of str to Tensor
-        ``"image"`` and ``"text"`` contexts, (B, tokens, width) and (1, tokens, width).
-    shares : mapping of str to float
-        Of the contexts that are read; they sum to 1.
-    scale : float
-        Of the guidance.
-
-    Returns
-    -------
-    callable
-        Maps latents (B, ...) and timesteps (B,) to the guided prediction.
+    Contexts are ``c_image`` and ``c_text``, (B, tokens, width) and (1, tokens, width); shares sum to 1.
     """
     contexts = {
-        kind: (torch.cat([unconditional[kind].expand(len(conditional[kind]), -1, -1), conditional[kind]]), share)
-        for kind, share in shares.items()
+        name: (torch.cat([unconditional[name].expand(len(conditional[name]), -1, -1), conditional[name]]), share)
+        for name, share in shares.items()
     }
 
     def model(x: Tensor, timesteps: Tensor) -> Tensor:

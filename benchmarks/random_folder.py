@@ -7,14 +7,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from unibrain.backbone.autokl import make_autokl
-from unibrain.backbone.clip import make_clip
 from unibrain.backbone.config import BackboneConfig
-from unibrain.backbone.flows import FourFlows
-from unibrain.backbone.lean import build_empty
-from unibrain.backbone.optimus import Optimus
-
-__all__ = ["write_random_folder"]
+from unibrain.backbone.folder import PARTS
+from unibrain.backbone.loading import build_empty
 
 _NAMES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}
 
@@ -23,7 +18,7 @@ def _write_part(path: Path, module: nn.Module, dtype: torch.dtype) -> None:
     """Write a safetensors file: length of the header, header, numbers."""
     header: dict[str, Any] = {}
     end = 0
-    for key, value in module.state_dict().items():
+    for key, value in module.named_parameters():  # tied weights once
         size = value.numel() * dtype.itemsize
         header[key] = {"dtype": _NAMES[dtype], "shape": list(value.shape), "data_offsets": [end, end + size]}
         end += size
@@ -41,26 +36,12 @@ def _words(count: int) -> list[str]:
 
 
 def write_random_folder(folder: Path, config: BackboneConfig, dtype: torch.dtype) -> None:
-    """Write configuration, random weights, and vocabularies of the right sizes with made-up words.
-
-    Parameters
-    ----------
-    folder : Path
-        Must not exist.
-    config : BackboneConfig
-    dtype : torch.dtype
-    """
+    """Write configuration, random weights, and vocabularies of the right sizes with made-up words; `folder` is new."""
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(config.to_json(), encoding="utf-8")
-    builders = {
-        "flows": lambda: FourFlows(config.flows),
-        "autokl": lambda: make_autokl(config.autokl),
-        "optimus": lambda: Optimus(config.optimus),
-        "clip": lambda: make_clip(config.clip),
-    }
     sizes = {}
-    for part, build in builders.items():
-        module = build_empty(build)
+    for part in PARTS:
+        module = build_empty(config, part)
         if part == "optimus":
             sizes["bert"], sizes["gpt2"] = module.bert.config.vocab_size, module.gpt2.config.vocab_size
         elif part == "clip":

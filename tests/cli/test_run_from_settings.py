@@ -10,10 +10,10 @@ from unibrain.backbone.autokl import make_autokl
 from unibrain.backbone.clip import make_clip
 from unibrain.backbone.flows import FourFlows
 from unibrain.backbone.optimus import Optimus
-from unibrain.backbone.storage import write_backbone
+from unibrain.backbone.loading import write_backbone
 from unibrain.cli.main import main
 from unibrain.reconstruction import load_decoded
-from unibrain.stimuli.scenes import describe, sample_scene
+from unibrain.demo import describe, sample_scene
 from unibrain.training.small import TEXT_TOKENS, small_config
 from unibrain.training.vocabularies import make_vocabularies, open_vocabularies
 

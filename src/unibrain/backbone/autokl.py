@@ -7,20 +7,9 @@ from torch import Tensor
 
 from unibrain.backbone.config import AutoKLConfig
 
-__all__ = ["decode_latents", "encode_pictures", "from_published_keys", "make_autokl"]
-
 
 def make_autokl(config: AutoKLConfig) -> Any:
-    """Build the autoencoder.
-
-    Parameters
-    ----------
-    config : AutoKLConfig
-
-    Returns
-    -------
-    diffusers.AutoencoderKL
-    """
+    """Build the autoencoder, a `diffusers.AutoencoderKL`."""
     from diffusers import AutoencoderKL
 
     levels = len(config.widths)
@@ -38,25 +27,9 @@ def make_autokl(config: AutoKLConfig) -> Any:
     )
 
 
-def encode_pictures(autokl: Any, pictures: Tensor, scale_factor: float, noise: Tensor | None = None) -> Tensor:
-    """Encode pictures to scaled latents.
-
-    Parameters
-    ----------
-    autokl : diffusers.AutoencoderKL
-    pictures : Tensor of shape (B, 3, H, W)
-        Values 0 to 1.
-    scale_factor : float
-    noise : Tensor of shape (B, channels, h, w), optional
-        Draw from the posterior with this standard normal noise, as the public code does; its mean if left out.
-
-    Returns
-    -------
-    Tensor of shape (B, channels, h, w)
-    """
-    posterior = autokl.encode(pictures * 2 - 1).latent_dist
-    latents = posterior.mean if noise is None else posterior.mean + posterior.std * noise
-    return latents * scale_factor  # type: ignore[no-any-return]
+def encode_pictures(autokl: Any, pictures: Tensor, scale_factor: float) -> Tensor:
+    """Encode pictures (B, 3, H, W), 0 to 1, to scaled latents (B, channels, h, w): the posterior's mean."""
+    return autokl.encode(pictures * 2 - 1).latent_dist.mean * scale_factor  # type: ignore[no-any-return]
 
 
 def decode_latents(autokl: Any, latents: Tensor, scale_factor: float) -> Tensor:
@@ -65,19 +38,9 @@ def decode_latents(autokl: Any, latents: Tensor, scale_factor: float) -> Tensor:
 
 
 def from_published_keys(weights: dict[str, Tensor], levels: int) -> dict[str, Tensor]:
-    """Rename the published autoencoder's keys to those of diffusers.
+    """Rename the keys of the latent-diffusion code (``encoder.down.0.block.0.norm1.weight``) to those of diffusers.
 
-    Parameters
-    ----------
-    weights : dict of str to Tensor
-        State dict in the layout of the latent-diffusion code (``encoder.down.0.block.0.norm1.weight``, ...).
-    levels : int
-        Number of resolution levels; the decoder counts them from the other end.
-
-    Returns
-    -------
-    dict of str to Tensor
-        The 1x1 convolutions of the attention become linear maps.
+    The decoder counts its `levels` from the other end; the 1x1 convolutions of the attention become linear maps.
     """
     renamed = {}
     for key, value in weights.items():

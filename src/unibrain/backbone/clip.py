@@ -9,20 +9,9 @@ from torch import Tensor
 
 from unibrain.backbone.config import ClipConfig
 
-__all__ = ["image_context", "make_clip", "make_image_processor", "preprocess", "text_context"]
-
 
 def make_clip(config: ClipConfig) -> Any:
-    """Build CLIP; one copy serves images and text.
-
-    Parameters
-    ----------
-    config : ClipConfig
-
-    Returns
-    -------
-    transformers.CLIPModel
-    """
+    """Build CLIP, a `transformers.CLIPModel`; one copy serves images and text."""
     from transformers import CLIPConfig, CLIPModel
 
     eos = {"eos_token_id": config.eos_token_id, "pad_token_id": config.eos_token_id}
@@ -36,19 +25,9 @@ def make_clip(config: ClipConfig) -> Any:
 
 
 def text_context(clip: Any, ids: Tensor, eos_token_id: int) -> Tensor:
-    """Encode token ids to a text context.
+    """Encode token ids (B, tokens), padded with the end token, to a text context (B, tokens, width).
 
-    Parameters
-    ----------
-    clip : transformers.CLIPModel
-    ids : Tensor of shape (B, tokens), int64
-        Padded with the end token; no mask is used.
-    eos_token_id : int
-
-    Returns
-    -------
-    Tensor of shape (B, tokens, width)
-        The row of the first end token has norm 1.
+    No mask is used. The row of the first end token has norm 1.
     """
     hidden = clip.text_projection(clip.text_model(input_ids=ids).last_hidden_state)
     first_end = (ids == eos_token_id).int().argmax(dim=1)
@@ -57,18 +36,9 @@ def text_context(clip: Any, ids: Tensor, eos_token_id: int) -> Tensor:
 
 
 def image_context(clip: Any, pixels: Tensor) -> Tensor:
-    """Encode normalised pixels to an image context.
+    """Encode normalised pixels (B, 3, size, size) to an image context (B, 1 + patches, width).
 
-    Parameters
-    ----------
-    clip : transformers.CLIPModel
-    pixels : Tensor of shape (B, 3, size, size)
-        As `preprocess` gives them.
-
-    Returns
-    -------
-    Tensor of shape (B, 1 + patches, width)
-        The first row, which stands for the whole picture, has norm 1.
+    The first row, which stands for the whole picture, has norm 1.
     """
     # The library applies the last layer norm to the first token only; Versatile Diffusion to all.
     hidden = clip.vision_model.post_layernorm(clip.vision_model(pixel_values=pixels).last_hidden_state)
@@ -77,18 +47,10 @@ def image_context(clip: Any, pixels: Tensor) -> Tensor:
 
 
 def make_image_processor(config: ClipConfig) -> Any:
-    """CLIP's preprocessing, with every choice spelled out.
+    """CLIP's preprocessing by transformers, with every choice spelled out.
 
     The class is named explicitly, and it works on 8-bit pictures with Pillow: what the library takes by default has
     changed between versions (backend, and whether floats are rescaled), and that changes pictures silently.
-
-    Parameters
-    ----------
-    config : ClipConfig
-
-    Returns
-    -------
-    transformers image processor
     """
     import transformers
 
@@ -110,20 +72,9 @@ def make_image_processor(config: ClipConfig) -> Any:
 
 
 def preprocess(processor: Any, pictures: NDArray[np.uint8], resize: int) -> Tensor:
-    """Normalise pictures for CLIP.
+    """Normalise 8-bit pictures (B, height, width, 3) for CLIP: (B, 3, size, size), float32.
 
-    Parameters
-    ----------
-    processor
-        As `make_image_processor` gives it.
-    pictures : ndarray of shape (B, height, width, 3), uint8
-        8-bit only: floats mean different things to different versions of the library.
-    resize : int
-        Bring pictures to this size first, as the public code does.
-
-    Returns
-    -------
-    Tensor of shape (B, 3, size, size), float32
+    They are brought to `resize` pixels first, as the public code does.
     """
     from PIL import Image
 

@@ -1,4 +1,7 @@
-"""One backbone's configuration: the sizes of its parts, and how it is best sampled."""
+"""One backbone's configuration: the sizes of its parts, and how it is best sampled.
+
+The official model and the small one differ only here.
+"""
 
 import dataclasses
 import json
@@ -7,19 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from unibrain.backbone.sizes import AutoKLConfig, ClipConfig, FlowsConfig, OptimusConfig, ScheduleConfig
 from unibrain.errors import InputError
-
-__all__ = [
-    "OFFICIAL",
-    "AutoKLConfig",
-    "BackboneConfig",
-    "ClipConfig",
-    "FlowsConfig",
-    "OptimusConfig",
-    "SamplingSettings",
-    "ScheduleConfig",
-]
 
 
 @dataclass(frozen=True)
@@ -29,7 +20,7 @@ class SamplingSettings:
     Attributes
     ----------
     image_weight : float
-        Weight of the image context in the attention mix, 0 to 1; the text context has the rest.
+        Share of the image context in the attention mix, 0 to 1; the text context has the rest.
     guidance_scale : float
         Classifier-free guidance; exactly 1 switches it off.
     strength : float
@@ -38,6 +29,11 @@ class SamplingSettings:
         DDIM steps of a full run.
     eta : float
         0 for deterministic DDIM, 1 for ancestral noise.
+
+    Raises
+    ------
+    InputError
+        If a value is out of its range, or strength and steps leave no step to take.
     """
 
     image_weight: float
@@ -47,26 +43,130 @@ class SamplingSettings:
     eta: float = 0.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.image_weight <= 1:
-            raise InputError(
-                f"image_weight is {self.image_weight}, expected 0 (text context only) to 1 (image context only)"
-            )
-        if not 0 < self.strength < 1:
-            raise InputError(
-                f"strength is {self.strength}, expected above 0 and below 1: to start from pure noise leave the latent "
-                "out"
-            )
-        if not 1 <= self.steps <= 999:
-            raise InputError(f"steps is {self.steps}, expected 1 to 999")
+        for name, fits, allowed in (
+            ("image_weight", 0 <= self.image_weight <= 1, "0 (text context only) to 1 (image context only)"),
+            ("strength", 0 < self.strength < 1, "above 0 and below 1 (to start from noise, leave the latent out)"),
+            ("steps", 1 <= self.steps <= 999, "1 to 999"),
+            ("eta", 0 <= self.eta <= 1, "0 to 1"),
+            ("guidance_scale", 0 <= self.guidance_scale < float("inf"), "0 or more"),
+        ):
+            if not fits:
+                raise InputError(f"{name} is {getattr(self, name)}. Choose {allowed}.")
         if int(self.strength * self.steps) < 1:
             raise InputError(
-                f"strength {self.strength} of {self.steps} steps is less than one step: take more steps or a higher "
-                "strength"
+                f"strength {self.strength} of {self.steps} steps is less than one step. Take more steps or a higher "
+                "strength."
             )
-        if not 0 <= self.eta <= 1:
-            raise InputError(f"eta is {self.eta}, expected 0 to 1")
-        if not 0 <= self.guidance_scale < float("inf"):
-            raise InputError(f"guidance_scale is {self.guidance_scale}, expected 0 or more")
+
+
+@dataclass(frozen=True)
+class FlowsConfig:
+    """Sizes of the four-flow network; `second_dim` is the number of rows of the text state [B, C, second_dim, 1]."""
+
+    image_channels: int = 4
+    text_width: int = 768
+    model_channels: int = 320
+    channel_mult: tuple[int, ...] = (1, 2, 4, 4)
+    res_blocks: tuple[int, ...] = (2, 2, 2, 2)
+    attention: tuple[bool, ...] = (True, True, True, False)
+    heads: int = 8
+    context_width: int = 768
+    second_dim: int = 4
+
+    def __post_init__(self) -> None:
+        levels = len(self.channel_mult)
+        if not levels or len(self.res_blocks) != levels or len(self.attention) != levels:
+            raise InputError(
+                f"flows: channel_mult has {levels} entries, res_blocks {len(self.res_blocks)} and attention "
+                f"{len(self.attention)}, not one of each per level"
+            )
+        if self.channel_mult[0] != 1:
+            raise InputError(f"flows: channel_mult starts with {self.channel_mult[0]}, not 1")
+        if self.heads < 1 or self.model_channels < 1 or self.model_channels % 32 or self.model_channels % self.heads:
+            raise InputError(
+                f"flows: model_channels is {self.model_channels}, no multiple of 32 and of the {self.heads} heads"
+            )
+
+
+@dataclass(frozen=True)
+class ScheduleConfig:
+    """Noise schedule: beta is linear in its square root; `prediction` has the names of the schedulers of diffusers."""
+
+    timesteps: int = 1000
+    beta_start: float = 0.00085
+    beta_end: float = 0.012
+    prediction: Literal["epsilon", "v_prediction"] = "epsilon"
+
+    def __post_init__(self) -> None:
+        if self.prediction not in ("epsilon", "v_prediction"):
+            raise InputError(f"schedule: prediction is {self.prediction!r}, not 'epsilon' or 'v_prediction'")
+        if not 0 < self.beta_start <= self.beta_end < 1 or self.timesteps < 2:
+            raise InputError(
+                f"schedule: betas of {self.timesteps} timesteps from {self.beta_start} to {self.beta_end} do not rise "
+                "between 0 and 1"
+            )
+
+
+@dataclass(frozen=True)
+class AutoKLConfig:
+    """Sizes of the image autoencoder (`diffusers.AutoencoderKL`); every level but the last halves the picture."""
+
+    image_size: int = 512
+    widths: tuple[int, ...] = (128, 256, 512, 512)
+    res_blocks: int = 2
+    latent_channels: int = 4
+    scale_factor: float = 0.18215
+    norm_groups: int = 32
+
+    @property
+    def latent_size(self) -> int:
+        """Height and width of the latent."""
+        return self.image_size >> (len(self.widths) - 1)
+
+
+@dataclass(frozen=True)
+class OptimusConfig:
+    """Sizes of the text autoencoder; `bert` and `gpt2` are arguments of `transformers.BertConfig` and `GPT2Config`.
+
+    The encoder reads `max_pieces` word pieces of a sentence; `max_length` counts decoded tokens, begin token included.
+    """
+
+    latent_width: int = 768
+    bert: Mapping[str, Any] = field(default_factory=lambda: {"vocab_size": 28996})
+    gpt2: Mapping[str, Any] = field(default_factory=lambda: {"vocab_size": 50260})
+    max_pieces: int = 77
+    max_length: int = 30
+
+
+@dataclass(frozen=True)
+class ClipConfig:
+    """Sizes of CLIP; `text` and `vision` are arguments of `transformers.CLIPTextConfig` and `CLIPVisionConfig`.
+
+    `eos_token_id` is the end-of-text token, also used as padding (the published text configuration says 2, which is
+    historical). Pictures are first brought to `resize` pixels when they are of another size.
+    """
+
+    text: Mapping[str, Any] = field(
+        default_factory=lambda: {
+            "hidden_size": 768,
+            "intermediate_size": 3072,
+            "num_hidden_layers": 12,
+            "num_attention_heads": 12,
+        }
+    )
+    vision: Mapping[str, Any] = field(
+        default_factory=lambda: {
+            "hidden_size": 1024,
+            "intermediate_size": 4096,
+            "num_hidden_layers": 24,
+            "num_attention_heads": 16,
+            "image_size": 224,
+            "patch_size": 14,
+        }
+    )
+    projection_width: int = 768
+    eos_token_id: int = 49407
+    resize: int = 512
 
 
 @dataclass(frozen=True)
@@ -77,12 +177,19 @@ class BackboneConfig:
     ----------
     name : str
         For people.
+    flows, schedule, autokl, optimus, clip
+        Sizes of the parts, by default those of the published model.
     unconditional_image : {"grey", "black", "zeros"}
         The image context of the unconditional half: CLIP of a mid-grey picture (8-bit 127, as the older public code and
         Brain-Diffuser), CLIP of a black one (current public code, captions), or a tensor of zeros (current public code,
         pictures).
     image, text : SamplingSettings
         Recommended settings for pictures and captions.
+
+    Raises
+    ------
+    InputError
+        If the flows do not fit the encoders, or a value is not allowed.
     """
 
     name: str = "official"
@@ -97,16 +204,14 @@ class BackboneConfig:
 
     def __post_init__(self) -> None:
         if self.unconditional_image not in ("grey", "black", "zeros"):
-            raise InputError(
-                f"unconditional_image is {self.unconditional_image!r}, expected 'grey', 'black' or 'zeros'"
-            )
-        for what, found, expected in (
+            raise InputError(f"unconditional_image is {self.unconditional_image!r}, not 'grey', 'black' or 'zeros'")
+        for what, found, encoded in (
             ("image_channels", self.flows.image_channels, self.autokl.latent_channels),
             ("text_width", self.flows.text_width, self.optimus.latent_width),
             ("context_width", self.flows.context_width, self.clip.projection_width),
         ):
-            if found != expected:
-                raise InputError(f"flows: {what} is {found}, expected {expected} as the encoder makes them")
+            if found != encoded:
+                raise InputError(f"flows: {what} is {found}, but the encoder makes {encoded}")
 
     def to_json(self) -> str:
         """The configuration as JSON text."""
@@ -116,42 +221,48 @@ class BackboneConfig:
     def from_json(cls, path: str | Path) -> "BackboneConfig":
         """Read a configuration file.
 
+        Parameters
+        ----------
+        path : path-like
+
+        Returns
+        -------
+        BackboneConfig
+
         Raises
         ------
         InputError
             If the file is not there, is no JSON, or has other fields or values than a configuration.
         """
+        from pydantic import TypeAdapter, ValidationError
+
         try:
-            config: BackboneConfig = _build(cls, json.loads(Path(path).read_text(encoding="utf-8")))
-            return config
+            content = Path(path).read_bytes()
         except FileNotFoundError:
+            raise InputError(f"{path}: there is no such file. Give the folder of a backbone.") from None
+        try:
+            config: BackboneConfig = TypeAdapter(cls).validate_json(content, strict=True)
+        except (ValidationError, InputError, ValueError) as error:
+            reason = str(error)
+            if isinstance(error, ValidationError):
+                first = error.errors()[0]
+                reason = f"{'.'.join(map(str, first['loc'])) or 'file'}: {first['msg']}"
             raise InputError(
-                f"{path}: no such file, expected a backbone's config.json: give the folder of a backbone"
+                f"{path}: not a backbone's configuration ({reason}). Take the config.json written with the weights."
             ) from None
-        except (ValueError, TypeError, InputError) as error:
-            raise InputError(
-                f"{path}: not a backbone configuration ({error}): take the config.json written with the weights"
-            ) from None
+        return config
 
 
-def _build(cls: Any, content: Any) -> Any:
-    if not isinstance(content, Mapping):
-        raise TypeError(f"found {json.dumps(content)[:40]}, expected the fields of {cls.__name__}")
-    unknown = set(content) - {entry.name for entry in dataclasses.fields(cls)}
-    if unknown:
-        raise TypeError(f"unknown field {sorted(unknown)[0]}")
-    values: dict[str, Any] = {}
-    for entry in dataclasses.fields(cls):
-        if entry.name not in content:
-            continue
-        value = content[entry.name]
-        if dataclasses.is_dataclass(entry.type):
-            value = _build(entry.type, value)
-        elif isinstance(value, list):
-            value = tuple(value)
-        values[entry.name] = value
-    return cls(**values)
-
+for _section in (
+    SamplingSettings,
+    FlowsConfig,
+    ScheduleConfig,
+    AutoKLConfig,
+    OptimusConfig,
+    ClipConfig,
+    BackboneConfig,
+):
+    _section.__pydantic_config__ = {"extra": "forbid"}  # type: ignore[attr-defined]
 
 OFFICIAL = BackboneConfig()
 """Sizes of the published Versatile Diffusion four-flow v1.0."""

@@ -1,207 +1,307 @@
-"""Opening a backbone folder: what is needed of it, once, in the precision that is wanted."""
+"""Opening a backbone folder, in the precision that is wanted; nothing in it can execute code.
 
-from collections.abc import Callable, Iterable
+Networks are built without memory when they are first used, and take their weights from the mapped file.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from unibrain.backbone.autokl import make_autokl
 from unibrain.backbone.clip import make_clip
 from unibrain.backbone.config import BackboneConfig
-from unibrain.backbone.devices import choose_device, choose_dtype
-from unibrain.backbone.flows import ContextKind, FourFlows
-from unibrain.backbone.lean import Stored, build_empty, look_into, take_weights
-from unibrain.backbone.memory import require_memory
+from unibrain.backbone.devices import Parts, choose_device, choose_dtype, require_memory
+from unibrain.backbone.flows import FourFlows
+from unibrain.backbone.folder import PARTS, VOCABULARY_FILES, backbone_folder, folder_fingerprint
 from unibrain.backbone.optimus import Optimus
-from unibrain.backbone.parts import Parts, check_parts
 from unibrain.backbone.products import use_fast_products
 from unibrain.backbone.protocol import Backbone
-from unibrain.backbone.storage import PARTS, backbone_folder, folder_fingerprint
 from unibrain.backbone.versatile_diffusion import VersatileDiffusion
-from unibrain.backbone.vocabularies import open_tokenizers
 from unibrain.errors import InputError
+from unibrain.workspace.files import atomic_folder
 
-_LATENT_OF: dict[str, ContextKind] = {"autokl": "image", "optimus": "text"}
-"""A flow's latents come from and go to one autoencoder; without it, its data blocks have nothing to do."""
+_WINDOW = 256 * 2**20
+"""Bytes of a file that are mapped at a time while its weights are converted."""
 
+_TYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
-def load_folder(
-    name: str | Path = "small",
-    device: str = "auto",
-    batch_size: int | None = None,
-    dtype: str = "auto",
-    parts: Iterable[str] = PARTS,
-    *,
-    offload: bool = False,
-    compile: bool = False,
-) -> VersatileDiffusion:
-    """Load a backbone, or parts of it, without ever holding a weight twice.
-
-    Parameters
-    ----------
-    name : str or Path
-        ``"small"`` for the one in the package, ``"official"`` for the converted official one, or a folder with
-        ``config.json``, weights and vocabularies.
-    device : str
-        ``"auto"`` takes CUDA, then Apple's MPS, then the processor; or a name that PyTorch knows.
-    batch_size : int, optional
-        Most pictures, captions or scans in one call of a network; found by itself if left out.
-    dtype : {"auto", "fp32", "bf16", "fp16"}
-        Precision; see `unibrain.backbone.devices.choose_dtype` for what ``"auto"`` takes.
-    parts : iterable of str
-        What is needed. ``flows`` and ``clip`` with ``autokl`` decode pictures, with ``optimus`` captions (``flows``
-        then has only the half that the other one asks for); ``autokl``, ``optimus`` and ``clip`` extract latents;
-        ``clip`` scores captions. What is not named is not loaded.
-    offload : bool
-        For graphics cards with little memory: a part is on the device only while it is used.
-    compile : bool
-        Compile the flows with `torch.compile`; only on graphics cards. The first steps then take minutes.
-
-    Returns
-    -------
-    VersatileDiffusion
-
-    Raises
-    ------
-    InputError
-        If the folder is not there or incomplete, weights or vocabularies are of another size than the configuration
-        says, there is no such device, the device has no such precision, or memory will not do.
-
-    Examples
-    --------
-    >>> load_backbone("small", device="cpu").encode("z_text", ["a dog on a beach"]).shape
-    (1, 128)
-    >>> load_backbone("small", device="cpu", parts=["clip"]).parts.names
-    ('clip',)
-    """
-    folder = backbone_folder(name)
-    if not (folder / "config.json").is_file():
-        raise InputError(
-            f"{folder}: no backbone there (config.json is missing), expected 'small' or the folder of a backbone: "
-            "check the name"
-        )
-    wanted, chosen = check_parts(parts), choose_device(device)
-    offload = offload and chosen.type != "cpu"
-    if compile and (chosen.type != "cuda" or offload):
-        raise InputError(
-            f"compile was asked for on the device {chosen}{' with offload' if offload else ''}, expected a graphics "
-            "card that holds all parts: leave it out"
-        )
-    fingerprint = folder_fingerprint(folder)
-    config = BackboneConfig.from_json(folder / "config.json")
-    stored = _stored(folder, wanted)
-    precision = _precision(stored, dtype, chosen)
-    _check_memory(folder, {part: stored[part] for part in wanted}, precision, chosen, offload)
-    home = torch.device("cpu") if offload else chosen
-    modules = {part: _load(folder, config, part, wanted, precision, home, chosen) for part in wanted}
-    if compile and "flows" in modules:
-        modules["flows"].compile()
-    loaded = Parts(modules, chosen, offload)
-    tokenizers = open_tokenizers(folder, loaded, config.optimus.max_pieces, config.clip.eos_token_id)
-    return VersatileDiffusion(config, loaded, tokenizers, fingerprint, precision, batch_size)
+BLOCKS = {"image flow": "image.data_blocks.", "text flow": "text.data_blocks."}
+"""Weights of the flows that only one kind of item needs: they are loaded when it is first decoded."""
 
 
-def precision_in(name: str | Path, device: str = "auto", dtype: str = "auto") -> torch.dtype:
-    """Tell the precision that a backbone would be loaded in, without loading it.
-
-    Returns
-    -------
-    torch.dtype
-
-    Raises
-    ------
-    InputError
-        As `load_backbone`.
-    """
-    return _precision(_stored(backbone_folder(name), ()), dtype, choose_device(device))
+# Weight files.
 
 
-def _stored(folder: Path, wanted: tuple[str, ...]) -> dict[str, Stored]:
-    """Headers of the weight files that are there; those of `wanted` have to be."""
-    there = (part for part in PARTS if part in wanted or (folder / f"{part}.safetensors").is_file())
-    return {part: look_into(folder, part) for part in there}
+@contextmanager
+def open_weights(path: Path) -> Iterator[Any]:
+    """Map a safetensors file into memory; tensors taken from it are views of the mapped file."""
+    from safetensors import SafetensorError, safe_open
 
-
-def _precision(stored: dict[str, Stored], dtype: str, device: torch.device) -> torch.dtype:
-    """Choose by the size of the whole backbone, so that every stage of a run computes in the same precision."""
-    if not stored:
-        return choose_dtype(dtype, device, 0, torch.float32)
-    largest = max(stored.values(), key=lambda entry: entry.numbers())
-    return choose_dtype(dtype, device, sum(entry.numbers() for entry in stored.values()), largest.dtype)
-
-
-def _left_out(part: str, wanted: tuple[str, ...]) -> tuple[ContextKind, ...]:
-    """Latents that the flows need no blocks for; without any autoencoder, they are loaded whole."""
-    coders = [coder for coder in _LATENT_OF if coder in wanted]
-    if part != "flows" or not coders:
-        return ()
-    return tuple(latent for coder, latent in _LATENT_OF.items() if coder not in coders)
-
-
-def _prefixes(part: str, wanted: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(f"{latent}.data_blocks." for latent in _left_out(part, wanted))
-
-
-def _check_memory(
-    folder: Path,
-    stored: dict[str, Stored],
-    dtype: torch.dtype,
-    device: torch.device,
-    offload: bool,
-) -> None:
-    wanted = tuple(stored)
-    needed = {part: dtype.itemsize * entry.numbers(_prefixes(part, wanted)) for part, entry in stored.items()}
-    smaller = "choose dtype bf16, " if dtype == torch.float32 else ""
-    what = f"{folder} ({', '.join(wanted)})"
-    if offload:
-        require_memory(max(needed.values()), device, f"the largest part of {what}", f"{smaller}or the device cpu")
-    elif device.type != "cpu":
-        remedy = f"{smaller}load fewer parts, or let them take turns with offload"
-        require_memory(sum(needed.values()), device, what, remedy)
-    if offload or device.type == "cpu":
-        remedy = f"{smaller}load fewer parts, or close other programs"
-        require_memory(sum(needed.values()), torch.device("cpu"), what, remedy)
-
-
-def _built(folder: Path, build: Callable[[], Any]) -> Any:
     try:
-        return build_empty(build)
-    except (ValueError, TypeError, RuntimeError, ZeroDivisionError) as error:
-        # The libraries' own refusals, for example of a width that the heads do not divide.
-        raise InputError(
-            f"{folder / 'config.json'}: no network can be built of these sizes ({error}): "
-            "take the config.json written with the weights"
-        ) from None
+        with safe_open(path, framework="pt") as file:
+            yield file
+    except FileNotFoundError:
+        raise InputError(f"{path}: there is no such file. Get the backbone again.") from None
+    except (SafetensorError, OSError, ValueError) as error:
+        raise InputError(f"{path}: not a readable safetensors file ({error}). Get the file again.") from None
 
 
-def _load(
-    folder: Path,
-    config: BackboneConfig,
-    part: str,
-    wanted: tuple[str, ...],
-    dtype: torch.dtype,
-    home: torch.device,
-    device: torch.device,
-) -> nn.Module:
-    left_out = _left_out(part, wanted)
-    latents = tuple(latent for latent in _LATENT_OF.values() if latent not in left_out)
-    build: dict[str, Callable[[], Any]] = {
-        "flows": lambda: FourFlows(config.flows, latents),
+@dataclass(frozen=True)
+class Stored:
+    """What a weight file holds, as its header says: key to shape, and the type of most of its numbers."""
+
+    shapes: Mapping[str, tuple[int, ...]]
+    dtype: torch.dtype
+
+    def numbers(self, wanted: Callable[[str], bool] = lambda key: True) -> int:
+        """How many numbers the wanted keys have."""
+        return sum(torch.Size(shape).numel() for key, shape in self.shapes.items() if wanted(key))
+
+
+def look_into(path: Path) -> Stored:
+    """Read the header of a weight file."""
+    counts: dict[str, int] = {}
+    shapes = {}
+    with open_weights(path) as file:
+        for key in file.keys():  # noqa: SIM118 - no mapping
+            entry = file.get_slice(key)
+            shapes[key] = tuple(entry.get_shape())
+            kind = entry.get_dtype()
+            counts[kind] = counts.get(kind, 0) + torch.Size(shapes[key]).numel()
+    most = max((kind for kind in counts if kind in _TYPES), key=lambda kind: counts[kind], default="F32")
+    return Stored(shapes, _TYPES[most])
+
+
+class _NoMemory(TorchFunctionMode):
+    """Give every tensor that is to be filled later the meta device.
+
+    Buffers with content of their own (positions, masks) are made by other functions, and come out right.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = dict(kwargs or {})
+        if func is torch.empty and kwargs.get("device") is None:
+            kwargs["device"] = "meta"
+        return func(*args, **kwargs)
+
+
+def build_empty(config: BackboneConfig, part: str) -> Any:
+    """Build a network whose parameters take no memory until `take_weights` gives it some."""
+    builders: dict[str, Callable[[], Any]] = {
+        "flows": lambda: FourFlows(config.flows),
         "autokl": lambda: make_autokl(config.autokl),
         "optimus": lambda: Optimus(config.optimus),
         "clip": lambda: make_clip(config.clip),
     }
-    module: nn.Module = _built(folder, build[part])
-    take_weights(module, folder, part, dtype, home, _prefixes(part, wanted))
-    use_fast_products(module)
-    if device.type == "cuda" and part in ("flows", "autokl"):
-        # Convolutions on graphics cards want the channels last; on processors it makes no difference (measured).
-        convolutions: Any = module.get_submodule("image.data_blocks") if part == "flows" else module
-        convolutions.to(memory_format=torch.channels_last)
-    return module
+    with _NoMemory():
+        return builders[part]()
+
+
+def _own_keys(module: nn.Module, wanted: Callable[[str], bool]) -> tuple[dict[str, Tensor], dict[int, list[str]]]:
+    own: dict[str, Tensor] = {key: value for key, value in module.state_dict(keep_vars=True).items() if wanted(key)}
+    names: dict[int, list[str]] = {}
+    for key, value in own.items():
+        names.setdefault(id(value), []).append(key)
+    return own, names
+
+
+def check_weights(path: Path, module: nn.Module, found: Mapping[str, tuple[int, ...]]) -> None:
+    """Refuse a file whose keys or shapes are not those of a network; tied weights may be there once or twice."""
+    own, names = _own_keys(module, lambda key: True)
+    missing = [keys[0] for keys in names.values() if not any(key in found for key in keys)]
+    unknown = sorted(set(found) - set(own))
+    if missing or unknown:
+        what = f"lacks {sorted(missing)[0]}" if missing else f"holds {unknown[0]}"
+        raise InputError(
+            f"{path}: {what} ({len(missing)} keys are missing, {len(unknown)} unknown). Take weights and config.json "
+            "from the same place."
+        )
+    for key, shape in found.items():
+        if shape != tuple(own[key].shape):
+            raise InputError(
+                f"{path}: {key} has shape {shape}, and config.json says {tuple(own[key].shape)}. Take weights and "
+                "config.json from the same place."
+            )
+
+
+def take_weights(
+    module: nn.Module,
+    path: Path,
+    dtype: torch.dtype,
+    device: torch.device,
+    wanted: Callable[[str], bool] = lambda key: True,
+) -> None:
+    """Give a network the wanted weights of a file, tensor by tensor, and get it ready for use on `device`.
+
+    On a processor, in the precision of the file, the weights *are* the mapped file: nothing is copied, and what is
+    never used is never read. Otherwise one tensor is converted or moved at a time. Every `_WINDOW` bytes the file is
+    mapped anew, which lets go of its pages.
+    """
+    check_weights(path, module, look_into(path).shapes)
+    own, names = _own_keys(module, wanted)
+    left = list(names.values())
+    while left:
+        converted = 0
+        with open_weights(path) as file:
+            stored_keys = set(file.keys())
+            while left and converted <= _WINDOW:
+                keys = left.pop(0)
+                copies = [key for key in keys if key in stored_keys]
+                stored = file.get_tensor(copies[0])
+                if any(not torch.equal(stored, file.get_tensor(key)) for key in copies[1:]):
+                    raise InputError(f"{path}: {' and '.join(copies)} have to be equal. Get the file again.")
+                value = stored.to(device=device, dtype=dtype if stored.is_floating_point() else stored.dtype)
+                if value is not stored:
+                    converted += stored.numel() * stored.element_size()
+                if isinstance(own[keys[0]], nn.Parameter):
+                    value = nn.Parameter(value, requires_grad=False)
+                # Tied weights are one tensor in the module, and stay one.
+                for key in keys:
+                    parent, _, leaf = key.rpartition(".")
+                    setattr(module.get_submodule(parent), leaf, value)
+                del stored
+    for name, buffer in module.named_buffers():
+        if buffer.device != device:
+            parent, _, leaf = name.rpartition(".")
+            setattr(module.get_submodule(parent), leaf, buffer.to(device))
+    module.eval().requires_grad_(False)
+
+
+def write_backbone(
+    folder: Path,
+    config_json: str,
+    weights: Mapping[str, Mapping[str, Tensor]],
+    vocabularies: Path,
+    extra: Mapping[str, str],
+) -> None:
+    """Write a backbone folder, whole or not at all: weights of each part in float16, tied ones once.
+
+    `vocabularies` is a folder with the `VOCABULARY_FILES`; `extra` are names and contents of further text files.
+    """
+    from safetensors.torch import save_file
+
+    with atomic_folder(folder) as partial_folder:
+        (partial_folder / "config.json").write_text(config_json, encoding="utf-8")
+        for part in PARTS:
+            once = {value.data_ptr(): key for key, value in reversed(weights[part].items()) if value.numel()}
+            halves = {
+                key: (value.half() if value.is_floating_point() else value).contiguous().clone()
+                for key, value in weights[part].items()
+                if once.get(value.data_ptr(), key) == key
+            }
+            save_file(halves, partial_folder / f"{part}.safetensors")
+        for name in VOCABULARY_FILES:
+            (partial_folder / name).write_bytes((vocabularies / name).read_bytes())
+        for name, content in extra.items():
+            (partial_folder / name).write_text(content, encoding="utf-8")
+
+
+# Backbones.
+
+
+class _Loader:
+    """Loads the networks of one folder, part by part."""
+
+    def __init__(
+        self,
+        folder: Path,
+        config: BackboneConfig,
+        stored: Mapping[str, Stored],
+        dtype: torch.dtype,
+        device: torch.device,
+        offload: bool,
+        compile: bool,
+    ) -> None:
+        self._folder, self._config, self._stored, self._dtype, self._device = folder, config, stored, dtype, device
+        self._offload, self._compile = offload, compile
+        self._home = torch.device("cpu") if offload else device
+        self._mapped = 0
+        loaders = {part: partial(self._load, part) for part in stored}
+        self.parts = Parts({**loaders, **{flow: partial(self._add, flow) for flow in BLOCKS}}, device, offload)
+
+    def _load(self, part: str) -> nn.Module:
+        try:
+            module: nn.Module = build_empty(self._config, part)
+        except (ValueError, TypeError, RuntimeError, ArithmeticError, MemoryError) as error:
+            # The libraries' own refusals, for example of a width that the heads do not divide.
+            raise InputError(
+                f"{self._folder / 'config.json'}: no network can be built of these sizes ({error}). "
+                "Take the config.json written with the weights."
+            ) from None
+        self._take(module, part, lambda key: not key.startswith(tuple(BLOCKS.values())))
+        use_fast_products(module)
+        if self._device.type == "cuda" and part == "autokl":
+            # Convolutions on graphics cards want the channels last; on processors it makes no difference (measured).
+            module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if self._compile and part == "flows":
+            module.compile()
+        return module
+
+    def _add(self, flow: str) -> nn.Module:
+        flows: nn.Module = self.parts.get("flows")
+        self._take(flows, "flows", lambda key: key.startswith(BLOCKS[flow]))
+        if self._device.type == "cuda" and flow == "image flow":
+            blocks: Any = flows.get_submodule("image.data_blocks")
+            blocks.to(memory_format=torch.channels_last)
+        return flows
+
+    def _take(self, module: nn.Module, part: str, wanted: Callable[[str], bool]) -> None:
+        stored = self._stored[part]
+        needed = self._dtype.itemsize * stored.numbers(wanted)
+        what = f"{self._folder} ({part})"
+        smaller = "Choose dtype bf16, or " if self._dtype == torch.float32 else ""
+        if self._home.type == "cpu":
+            # Mapped files count as free memory: what was mapped before is still needed.
+            remedy = f"{smaller}close other programs." if smaller else "Close other programs."
+            require_memory(needed + self._mapped, self._home, what, remedy)
+            self._mapped += needed if stored.dtype == self._dtype else 0
+        if self._device.type != "cpu":
+            other = "the device cpu" if self._offload else "offload"
+            require_memory(needed, self._device, what, f"{smaller or 'Choose '}{other}.")
+        take_weights(module, self._folder / f"{part}.safetensors", self._dtype, self._home, wanted)
+
+
+def load_folder(
+    name: str | Path,
+    device: str = "auto",
+    batch_size: int | None = None,
+    dtype: str = "auto",
+    *,
+    offload: bool = False,
+    compile: bool = False,
+) -> VersatileDiffusion:
+    """Open a folder of Versatile Diffusion; the options are those of `load_backbone`."""
+    folder = backbone_folder(name)
+    if not (folder / "config.json").is_file():
+        raise InputError(
+            f"{folder}: there is no backbone (config.json is missing). Give {', '.join(map(repr, BACKBONES))} or the "
+            "folder of a backbone."
+        )
+    chosen = choose_device(device)
+    offload = offload and chosen.type != "cpu"
+    if compile and (chosen.type != "cuda" or offload):
+        raise InputError(
+            f"compile is for graphics cards that hold all parts, not for {chosen}{' with offload' if offload else ''}. "
+            "Leave it out."
+        )
+    fingerprint = folder_fingerprint(folder)
+    config = BackboneConfig.from_json(folder / "config.json")
+    files = {part: folder / f"{part}.safetensors" for part in PARTS}
+    stored = {part: look_into(path) for part, path in files.items() if part != "optimus" or path.is_file()}
+    numbers = sum(entry.numbers() for entry in stored.values())
+    # By the size of the whole backbone, so that every stage of a run computes in the same precision.
+    largest = max(stored.values(), key=lambda entry: entry.numbers())
+    precision = choose_dtype(dtype, chosen, numbers, largest.dtype)
+    loader = _Loader(folder, config, stored, precision, chosen, offload, compile)
+    weights = precision.itemsize * numbers
+    return VersatileDiffusion(config, loader.parts, folder, fingerprint, precision, batch_size, weights)
 
 
 BACKBONES: dict[str, Callable[..., Backbone]] = {
@@ -211,6 +311,49 @@ BACKBONES: dict[str, Callable[..., Backbone]] = {
 """Name to loader, which is called with the options of `load_backbone`. A further backbone is a further row."""
 
 
-def load_backbone(name: str | Path = "small", **options: Any) -> Any:
-    """Load a backbone of `BACKBONES`, or of a folder; see `load_folder` for the options."""
-    return BACKBONES.get(str(name), partial(load_folder, name))(**options)
+def load_backbone(
+    name: str | Path = "small",
+    device: str = "auto",
+    batch_size: int | None = None,
+    dtype: str = "auto",
+    *,
+    offload: bool = False,
+    compile: bool = False,
+) -> Backbone:
+    """Open a backbone. Its networks are loaded when they are first used, without ever holding a weight twice.
+
+    Parameters
+    ----------
+    name : str or Path
+        A name in `BACKBONES`: ``"small"`` for the one in the package, ``"official"`` for the converted official one; or
+        a folder with ``config.json``, weights and vocabularies.
+    device : str
+        ``"auto"`` takes CUDA, then Apple's MPS, then the processor; or a name that PyTorch knows.
+    batch_size : int, optional
+        Most pictures, captions or scans in one call of a network; found by itself if left out.
+    dtype : {"auto", "fp32", "bf16", "fp16"}
+        Precision. ``"auto"`` takes float32 for a small model; for a large one what the device computes in and the
+        machine's memory holds.
+    offload : bool
+        For graphics cards with little memory: a network is on the device only while it is used.
+    compile : bool
+        Compile the flows with `torch.compile`; only on graphics cards. The first steps then take minutes.
+
+    Returns
+    -------
+    Backbone
+
+    Raises
+    ------
+    InputError
+        If the folder is not there or incomplete, a weight file is no safetensors file, or there is no such device or no
+        such precision on it. What is wrong inside a file, or does not fit into memory, is told when it is first used.
+
+    Examples
+    --------
+    >>> backbone = load_backbone("small", device="cpu")
+    >>> backbone.encode("z_text", ["a dog on a beach"]).shape
+    (1, 128)
+    """
+    loader = BACKBONES.get(str(name), partial(load_folder, name))
+    return loader(device=device, batch_size=batch_size, dtype=dtype, offload=offload, compile=compile)

@@ -10,19 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from unibrain.backbone.config import OptimusConfig
-
-__all__ = ["Optimus", "filter_logits", "from_published_keys"]
+from unibrain.backbone.protocol import require_finite
 
 
 class Optimus(nn.Module):
     """The text autoencoder.
 
-    Parameters
-    ----------
-    config : OptimusConfig
-
-    Notes
-    -----
     The last three tokens of GPT-2's vocabulary are padding, begin and end of sentence, in that order.
     """
 
@@ -41,18 +34,9 @@ class Optimus(nn.Module):
         self.pad, self.bos, self.eos = range(gpt2.vocab_size - 3, gpt2.vocab_size)
 
     def encode(self, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Read sentences.
+        """Read sentences to the mean and log variance of their posterior, (B, latent_width) each.
 
-        Parameters
-        ----------
-        ids : Tensor of shape (B, pieces), int64
-            BERT's word pieces with its begin and end marks, padded with 0.
-        mask : Tensor of shape (B, pieces)
-            1 for pieces, 0 for padding.
-
-        Returns
-        -------
-        mean, log_variance : Tensor of shape (B, latent_width)
+        `ids` (B, pieces) are BERT's word pieces with its marks, padded with 0; `mask` is 0 for padding, else 1.
         """
         pooled = self.bert(input_ids=ids, attention_mask=mask).pooler_output
         mean, log_variance = self.to_posterior(pooled).chunk(2, dim=-1)
@@ -71,21 +55,9 @@ class Optimus(nn.Module):
         return cache
 
     def logits(self, z: Tensor, ids: Tensor, cache: Any = None) -> tuple[Tensor, Any]:
-        """Predict the next token at every position.
+        """Predict the next token after each of `ids` (B, T): logits (B, T, vocabulary), and the cache including `ids`.
 
-        Parameters
-        ----------
-        z : Tensor of shape (B, latent_width)
-        ids : Tensor of shape (B, T), int64
-            Tokens, the first of a sentence being the begin token.
-        cache : transformers cache, optional
-            What came before `ids`; by default nothing but the latent.
-
-        Returns
-        -------
-        logits : Tensor of shape (B, T, vocabulary)
-        cache : transformers cache
-            Including `ids`.
+        `cache` holds what came before; without it, that is nothing but the latent z (B, latent_width).
         """
         cache = self.remember(z) if cache is None else cache
         # The memory fills position 0, so the begin token stands at 1: positions count on from the cache's length.
@@ -96,29 +68,10 @@ class Optimus(nn.Module):
         return output.logits, output.past_key_values
 
     @torch.no_grad()
-    def write(
-        self,
-        z: Tensor,
-        generators: list[torch.Generator] | None = None,
-        temperature: float = 1.0,
-        top_k: int = 0,
-        top_p: float = 1.0,
-    ) -> list[list[int]]:
-        """Write one sentence per latent.
+    def write(self, z: Tensor) -> list[list[int]]:
+        """Write the most probable sentence of each latent (B, latent_width): tokens from the begin to the end token.
 
-        Parameters
-        ----------
-        z : Tensor of shape (B, latent_width)
-        generators : list of torch.Generator, optional
-            One per latent: draw tokens. Left out: take the most probable token each time.
-        temperature, top_k, top_p
-            See `filter_logits`; only used when drawing.
-
-        Returns
-        -------
-        list of list of int
-            Tokens from the begin to the end token. At ``config.max_length`` the last one is overwritten with the end
-            token.
+        At ``config.max_length`` the last one is overwritten with the end token.
         """
         sentences = [[self.bos] for _ in range(len(z))]
         ids = torch.full((len(z), 1), self.bos, dtype=torch.int64, device=z.device)
@@ -126,13 +79,9 @@ class Optimus(nn.Module):
         for _ in range(self.config.max_length - 1):
             logits, cache = self.logits(z, ids, cache)
             last = logits[:, -1].float()
-            if generators is None:
-                ids = last.argmax(-1, keepdim=True)
-            else:
-                kept = filter_logits(last / temperature, top_k, top_p).softmax(-1).cpu()
-                ids = torch.stack(
-                    [torch.multinomial(row, 1, generator=g) for row, g in zip(kept, generators, strict=True)]
-                ).to(z.device)
+            ids = last.argmax(-1, keepdim=True)
+            # NaN counts as the largest.
+            require_finite(last.gather(-1, ids).cpu().numpy())
             for sentence, token in zip(sentences, ids[:, 0].tolist(), strict=True):
                 if sentence[-1] != self.eos:
                     sentence.append(token)
@@ -144,47 +93,10 @@ class Optimus(nn.Module):
         return sentences
 
 
-def filter_logits(logits: Tensor, top_k: int = 0, top_p: float = 0.0) -> Tensor:
-    """Rule out improbable tokens.
-
-    Parameters
-    ----------
-    logits : Tensor of shape (..., vocabulary)
-    top_k : int
-        Keep the k most probable; 0 keeps all.
-    top_p : float
-        Keep the most probable tokens until their probabilities exceed `top_p`, the one that crosses it included; 0
-        keeps all. At 1.0 the filter still runs: tokens whose predecessors sum to more than 1 by rounding are ruled out.
-
-    Returns
-    -------
-    Tensor of shape (..., vocabulary)
-        Minus infinity where a token is ruled out.
-    """
-    if top_k > 0:
-        smallest = logits.topk(min(top_k, logits.shape[-1]), dim=-1).values[..., -1:]
-        logits = logits.masked_fill(logits < smallest, float("-inf"))
-    if top_p > 0:
-        ordered, order = logits.sort(dim=-1, descending=True)
-        before = ordered.softmax(-1).cumsum(-1).roll(1, -1)
-        before[..., 0] = 0
-        out = torch.zeros_like(before, dtype=torch.bool).scatter(-1, order, before > top_p)
-        logits = logits.masked_fill(out, float("-inf"))
-    return logits
-
-
 def from_published_keys(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Rename the published Optimus' keys to those of `Optimus`.
+    """Rename published keys, ``encoder.*`` (BERT, `linear`) and ``decoder.*`` (GPT-2, `linear`, `linear_emb`).
 
-    Parameters
-    ----------
-    weights : dict of str to Tensor
-        Keys ``encoder.*`` (BERT and the posterior's ``linear``) and ``decoder.*`` (GPT-2, ``linear``, ``linear_emb``).
-
-    Returns
-    -------
-    dict of str to Tensor
-        Without the stored causal masks, which are no weights.
+    The stored causal masks are no weights, and left out.
     """
     special = {
         "encoder.linear.weight": "to_posterior.weight",

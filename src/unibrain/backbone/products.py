@@ -13,17 +13,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-__all__ = [
-    "Conv2d",
-    "GroupNorm",
-    "LayerNorm",
-    "Linear",
-    "PointwiseConv",
-    "linear",
-    "state_dtype",
-    "use_fast_products",
-]
-
 WIDEN_FROM_ROWS = 96
 """Rows (positions times batch) from which a product is widened; measured, see docs/performance.md."""
 

@@ -1,7 +1,7 @@
 """What a backbone is to the rest of the package: the ten members that everything above `unibrain.backbone` uses."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,13 @@ class SamplingError(InputError):
         self.row = row
 
 
+def require_finite(values: NDArray[np.floating[Any]]) -> None:
+    """Raise `SamplingError` for the first row that holds a NaN or infinite value."""
+    sound = np.isfinite(values).reshape(len(values), -1).all(axis=1)
+    if not sound.all():
+        raise SamplingError("a value is not finite", int(sound.argmin()))
+
+
 class Backbone(Protocol):
     """A frozen generative network: it encodes what was seen into latents, and decodes latents.
 
@@ -35,17 +42,6 @@ class Backbone(Protocol):
     ``z_image`` and ``z_text``, where the diffusion of a picture or a caption starts, and ``c_image`` and ``c_text``,
     the contexts that guide it. Others may be added: names are an open set.
 
-    Attributes
-    ----------
-    name : str
-        For people.
-    fingerprint : str
-        Identifies weights and configuration: equal fingerprints decode equally.
-    precision : str
-        What the networks compute in, ``"fp32"``, ``"bf16"`` or ``"fp16"``: it changes results beyond rounding.
-    kinds : tuple of str
-        What it decodes, for example ``("picture", "caption")``.
-
     Raises
     ------
     InputError
@@ -54,16 +50,24 @@ class Backbone(Protocol):
     """
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """For people."""
+        ...
 
     @property
-    def fingerprint(self) -> str: ...
+    def fingerprint(self) -> str:
+        """Identifies weights and configuration: equal fingerprints decode equally."""
+        ...
 
     @property
-    def precision(self) -> str: ...
+    def precision(self) -> str:
+        """What the networks compute in, ``"fp32"``, ``"bf16"`` or ``"fp16"``: it changes results beyond rounding."""
+        ...
 
     @property
-    def kinds(self) -> tuple[str, ...]: ...
+    def kinds(self) -> tuple[str, ...]:
+        """What it decodes, for example ``("picture", "caption")``."""
+        ...
 
     def sampling(self, kind: str) -> SamplingSettings:
         """Return the settings that this backbone recommends for a kind."""

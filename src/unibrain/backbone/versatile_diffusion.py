@@ -1,7 +1,10 @@
 """The frozen Versatile Diffusion as one object: pictures and captions in, latents and contexts out, and back."""
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -10,31 +13,31 @@ from torch import Tensor
 
 from unibrain.backbone import autokl as autokl_part
 from unibrain.backbone import clip as clip_part
-from unibrain.backbone.batches import Batches, Task
-from unibrain.backbone.caption_cleanup import remove_repeated_phrases
 from unibrain.backbone.config import BackboneConfig, SamplingSettings
-from unibrain.backbone.devices import Precision, precision_of
-from unibrain.backbone.flow_sampling import check_rows, denoise
+from unibrain.backbone.devices import Batches, Parts, Precision, Task, precision_of
 from unibrain.backbone.flows import FourFlows, PreparedContext
-from unibrain.backbone.guidance import CONTEXT_KINDS, context_shares
 from unibrain.backbone.optimus import Optimus
-from unibrain.backbone.parts import Parts
-from unibrain.backbone.pictures import check_pictures, resize_pictures
 from unibrain.backbone.products import state_dtype
-from unibrain.backbone.protocol import Array, Callback, Items, Pictures, SamplingError
-from unibrain.backbone.tokenization import Gpt2Tokens
-from unibrain.backbone.vocabularies import Tokenizers
+from unibrain.backbone.protocol import Array, Callback, Items, Pictures, SamplingError, require_finite
+from unibrain.backbone.sampling import CONTEXTS, context_shares, denoise, guided_model
+from unibrain.backbone.tokenizers import BertPieces, ClipTokens, Gpt2Tokens, remove_repeated_phrases
 from unibrain.errors import InputError
 
+_KINDS: dict[str, tuple[str, Task]] = {"picture": ("autokl", "image flow"), "caption": ("optimus", "text flow")}
+"""Kind to the autoencoder and the flow that decode it."""
 
-class _Kind(NamedTuple):
-    autoencoder: str
-    flow: Task
-    item: str
-
-
-_KINDS = {"picture": _Kind("autokl", "image flow", "picture"), "caption": _Kind("optimus", "text flow", "caption")}
 _LATENTS = {"z_image": "picture", "z_text": "caption", "c_image": "picture", "c_text": "caption"}
+"""Latent to the kind of item that it is encoded from."""
+
+
+def resize_pictures(pictures: Pictures, size: int) -> Pictures:
+    """Resize 8-bit pictures to a square (bicubic, Pillow's way); those of that size are copied."""
+    if pictures.shape[1:3] == (size, size):
+        return np.array(pictures)
+    from PIL import Image
+
+    bicubic = Image.Resampling.BICUBIC
+    return np.stack([np.asarray(Image.fromarray(picture).resize((size, size), bicubic)) for picture in pictures])
 
 
 class VersatileDiffusion:
@@ -42,42 +45,43 @@ class VersatileDiffusion:
 
     Items are worked through in batches. Noise is drawn per scan, from its own seed, so scans do not depend on each
     other; but rounding does depend on how many rows are computed together and on the number of threads, which can
-    change a picture by a grey level and, rarely, a word.
+    change a picture by a grey level and, rarely, a caption by a word.
 
     Parameters
     ----------
     config : BackboneConfig
     parts : Parts
-        The networks.
-    tokenizers : Tokenizers
+        The networks, loaded when they are first used.
+    folder : Path
+        Where the vocabularies are.
     fingerprint : str
         Identifies weights and configuration.
     dtype : torch.dtype
         What the networks compute in.
     batch_size : int, optional
         Most pictures, captions or scans in one call of a network; found by itself if left out.
+    weights : int
+        Bytes of all networks: what they leave of the memory is for batches.
     """
 
     def __init__(
         self,
         config: BackboneConfig,
         parts: Parts,
-        tokenizers: Tokenizers,
-        fingerprint: str = "",
-        dtype: torch.dtype = torch.float32,
+        folder: Path,
+        fingerprint: str,
+        dtype: torch.dtype,
         batch_size: int | None = None,
+        weights: int = 0,
     ) -> None:
-        self.config, self.parts, self.tokenizers = config, parts, tokenizers
+        self.config, self.parts, self.folder = config, parts, folder
         self.fingerprint, self.device, self.dtype = fingerprint, parts.device, dtype
-        self._batches = Batches(config, parts.device, dtype.itemsize, batch_size)
-        self._processor = clip_part.make_image_processor(config.clip) if "clip" in parts else None
+        self._batches = Batches(config, parts.device, dtype.itemsize, weights, batch_size)
         self._empty: dict[str, Tensor] = {}
         self._prepared: dict[str, PreparedContext] = {}
 
     def __repr__(self) -> str:
-        return (
-            f"VersatileDiffusion({self.name!r}, {self.precision} on {self.device}, parts {', '.join(self.parts.names)})"
-        )
+        return f"VersatileDiffusion({self.name!r}, {self.precision} on {self.device})"
 
     @property
     def name(self) -> str:
@@ -91,12 +95,14 @@ class VersatileDiffusion:
 
     @property
     def kinds(self) -> tuple[str, ...]:
-        """Kinds whose autoencoder was loaded."""
-        return tuple(name for name, kind in _KINDS.items() if kind.autoencoder in self.parts)
+        """``"picture"`` and, if the folder has Optimus, ``"caption"``."""
+        return tuple(kind for kind, (autoencoder, _) in _KINDS.items() if autoencoder in self.parts)
 
     @property
     def flows(self) -> FourFlows:
-        """The four flows."""
+        """The four flows, whole."""
+        for flow in ("image flow", "text flow"):
+            self.parts.get(flow)
         return self.parts.get("flows")  # type: ignore[no-any-return]
 
     @property
@@ -114,31 +120,46 @@ class VersatileDiffusion:
         """`transformers.CLIPModel`; one copy for images and text."""
         return self.parts.get("clip")
 
-    @property
+    @cached_property
+    def bert_pieces(self) -> BertPieces:
+        """Tokenizer of Optimus' encoder."""
+        pieces = BertPieces(self.folder / "bert-vocab.txt", self.config.optimus.max_pieces)
+        pieces.require_size(self.optimus.bert.config.vocab_size)
+        return pieces
+
+    @cached_property
     def gpt2_tokens(self) -> Gpt2Tokens:
         """Tokenizer of Optimus' decoder."""
-        self.parts.get("optimus")
-        assert self.tokenizers.gpt2 is not None
-        return self.tokenizers.gpt2
+        tokens = Gpt2Tokens(self.folder / "gpt2-vocab.json", self.folder / "gpt2-merges.txt")
+        tokens.require_size(self.optimus.gpt2.config.vocab_size)
+        return tokens
+
+    @cached_property
+    def clip_tokens(self) -> ClipTokens:
+        """Tokenizer of CLIP."""
+        text = self.clip.config.text_config
+        vocabulary, merges = self.folder / "clip-vocab.json", self.folder / "clip-merges.txt"
+        tokens = ClipTokens(vocabulary, merges, text.max_position_embeddings)
+        tokens.require_size(text.vocab_size)
+        tokens.require_end(self.config.clip.eos_token_id)
+        return tokens
+
+    @cached_property
+    def _processor(self) -> Any:
+        return clip_part.make_image_processor(self.config.clip)
 
     def sampling(self, kind: str) -> SamplingSettings:
         """Return the recommended settings for pictures or captions."""
-        return self.config.image if self._kind(kind).item == "picture" else self.config.text
+        return {"picture": self.config.image, "caption": self.config.text}[self._kind(kind)]
 
     def scans_at_once(self, kind: str) -> int:
-        """Return how many scans are sampled in one batch."""
-        return self._batches.size(self._kind(kind).flow)
-
-    def extend(self, other: "VersatileDiffusion") -> None:
-        """Take over the parts of another loading of the same backbone on the same device."""
-        self.parts.add({name: other.parts.get(name) for name in other.parts.names})
-        self.tokenizers = self.tokenizers.joined(other.tokenizers)
-        self._processor = self._processor or other._processor
+        """Return how many scans are sampled in one batch: `batch_size`, or what the machine's memory holds."""
+        return self._batches.size(_KINDS[self._kind(kind)][1])
 
     def encode(self, latent: str, items: Items) -> Array:
         """Encode pictures to ``z_image`` or ``c_image``, or captions to ``z_text`` or ``c_text``.
 
-        ``z_image`` and ``z_text`` are the mean of the autoencoder's posterior, ``c_image`` and ``c_text`` CLIP's tokens.
+        ``z_image`` and ``z_text`` are the mean of an autoencoder's posterior, ``c_image`` and ``c_text`` CLIP's tokens.
 
         Parameters
         ----------
@@ -154,18 +175,17 @@ class VersatileDiffusion:
         Raises
         ------
         InputError
-            If the latent is not known, items are not of its type, or its network was not loaded.
+            If the latent is not known, items are not of its type, or the backbone's files are damaged.
         """
         if latent not in _LATENTS:
             raise InputError(f"backbone {self.name} has no latent {latent!r}. Take one of {', '.join(_LATENTS)}.")
-        given = self._items(_LATENTS[latent], items)
         encoders: dict[str, tuple[Literal["autokl", "optimus", "clip"], Callable[..., Tensor]]] = {
             "z_image": ("autokl", self._image_latent),
             "z_text": ("optimus", self._text_latent),
             "c_image": ("clip", self._image_context),
             "c_text": ("clip", lambda captions, clip: self._text_context(captions, clip)[0]),
         }
-        return self._batched(*encoders[latent], given)
+        return self._batched(*encoders[latent], self._items(_LATENTS[latent], items))
 
     def embed(self, kind: str, items: Items) -> Array:
         """Embed pictures or captions with CLIP.
@@ -180,7 +200,7 @@ class VersatileDiffusion:
         ndarray of shape (n, width), float32
             Rows of norm 1.
         """
-        if self._kind(kind).item == "picture":
+        if self._kind(kind) == "picture":
             return self.encode("c_image", items)[:, 0]
 
         def embed(captions: Sequence[str], clip: Any) -> Tensor:
@@ -197,7 +217,7 @@ class VersatileDiffusion:
         settings: SamplingSettings,
         seeds: NDArray[np.int64],
         callback: Callback | None = None,
-    ) -> Any:
+    ) -> Pictures | list[str]:
         """Denoise latents under contexts, and decode them, as `unibrain.backbone.Backbone.sample` describes.
 
         Parameters
@@ -217,55 +237,37 @@ class VersatileDiffusion:
         Raises
         ------
         InputError
-            If arrays have another shape than the backbone's, or as many rows are not given of each.
+            If arrays have another shape than the backbone's, or there are not as many rows of each.
         SamplingError
-            If a latent is not finite at some step.
+            If a latent leaves the range of numbers at some step.
         """
-        chosen = self._kind(kind)
-        self.parts.get(chosen.autoencoder)
-        side = self.config.autokl.latent_size
-        shape: tuple[int, ...] = (self.config.optimus.latent_width,)
-        if kind == "picture":
-            shape = (self.config.autokl.latent_channels, side, side)
+        autoencoder, flow = _KINDS[self._kind(kind)]
+        self.parts.get(autoencoder)
         seeds = np.asarray(seeds, dtype=np.int64)
-        check_rows(self.config, start, shape, contexts, seeds)
-        self._check_any(seeds)
+        self._check_latents(kind, start, contexts, seeds)
         shares = context_shares(settings.image_weight, contexts)
-        empty = self._prepared_empty(shares) if settings.guidance_scale != 1 or not contexts else {}
+        empty = {} if contexts and settings.guidance_scale == 1 else self._prepared_empty(flow, shares)
         states = state_dtype(self.dtype, self.device)
+        remedy = f"Choose a lower guidance_scale than {settings.guidance_scale:g}"
 
         def work(rows: slice) -> Array:
-            given = {name: contexts[name][rows] for name in shares if name in contexts}
+            given = {
+                name: torch.from_numpy(np.array(contexts[name][rows], dtype=np.float32)).to(self.device, states)
+                for name in shares
+                if name in contexts
+            }
             begin = None if start is None else start[rows]
-            with torch.inference_mode():
-                try:
-                    return denoise(
-                        flows,
-                        self.config,
-                        begin,
-                        shape,
-                        given,
-                        empty,
-                        settings,
-                        seeds[rows],
-                        self.device,
-                        states,
-                        callback,
-                    )
-                except SamplingError as error:
-                    row = (rows.start or 0) + error.row
-                    remedy = "" if self.precision == "fp32" else f", or a wider precision than {self.precision}"
-                    raise SamplingError(
-                        f"backbone {self.name}: sampling the {kind} of row {row} left the range of numbers. Choose a "
-                        f"lower guidance_scale than {settings.guidance_scale:g}{remedy}.",
-                        row,
-                    ) from None
+            with torch.inference_mode(), self._naming_rows(kind, rows, remedy):
+                model = guided_model(flows, given, empty, settings.image_weight, settings.guidance_scale)
+                return denoise(
+                    model, self.config.schedule, settings, begin, self._shape(kind), seeds[rows], self.device, callback
+                )
 
-        with self.parts.use("flows") as flows:
-            latents = np.concatenate(self._batches.run(chosen.flow, len(seeds), work))
+        with self.parts.use(flow) as flows:
+            latents = np.concatenate(self._batches.run(flow, len(seeds), work))
         return self.decode(kind, latents)
 
-    def decode(self, kind: str, start: Array) -> Any:
+    def decode(self, kind: str, start: Array) -> Pictures | list[str]:
         """Decode latents without diffusion.
 
         Parameters
@@ -277,10 +279,17 @@ class VersatileDiffusion:
         -------
         ndarray of shape (n, height, width, 3), uint8, or list of n str
             Captions are the most probable ones, with repeats taken out.
+
+        Raises
+        ------
+        InputError
+            If the latents have another shape than the backbone's.
+        SamplingError
+            If a latent leads out of the range of numbers.
         """
         latents = np.asarray(start, dtype=np.float32)
-        self._check_any(latents)
-        return self._decode_pictures(latents) if self._kind(kind).item == "picture" else self._decode_captions(latents)
+        self._check_latents(kind, latents, {}, latents)
+        return self._decode_pictures(latents) if kind == "picture" else self._decode_captions(latents)
 
     def unconditional_contexts(self) -> dict[str, Tensor]:
         """Contexts of the unconditional half, ``c_image`` and ``c_text``, each (1, tokens, width); computed once."""
@@ -295,13 +304,13 @@ class VersatileDiffusion:
             self._empty = {"c_image": image.to(self.device, states), "c_text": text.to(self.device, states)}
         return dict(self._empty)
 
-    def _prepared_empty(self, names: Mapping[str, float]) -> Mapping[str, PreparedContext]:
+    def _prepared_empty(self, flow: Task, names: Collection[str]) -> Mapping[str, PreparedContext]:
         """Keys and values of some unconditional contexts, one row each, computed once."""
         contexts = self.unconditional_contexts()
-        with self.parts.use("flows") as flows, torch.inference_mode():
+        with self.parts.use(flow) as flows, torch.inference_mode():
             for name in names:
                 if name not in self._prepared:
-                    self._prepared[name] = flows.prepare(CONTEXT_KINDS[name], contexts[name])
+                    self._prepared[name] = flows.prepare(name, contexts[name])
         return self._prepared
 
     def _image_latent(self, pictures: Pictures, autokl: Any) -> Tensor:
@@ -309,8 +318,7 @@ class VersatileDiffusion:
         return autokl_part.encode_pictures(autokl, self._there(pixels), self.config.autokl.scale_factor)
 
     def _text_latent(self, captions: Sequence[str], optimus: Optimus) -> Tensor:
-        assert self.tokenizers.bert is not None
-        ids, mask = self.tokenizers.bert(captions)
+        ids, mask = self.bert_pieces(captions)
         return optimus.encode(ids.to(self.device), mask.to(self.device))[0]
 
     def _image_context(self, pictures: Pictures, clip: Any) -> Tensor:
@@ -319,8 +327,7 @@ class VersatileDiffusion:
 
     def _text_context(self, captions: Sequence[str], clip: Any) -> tuple[Tensor, Tensor]:
         """Contexts of captions, and the position of the first end token of each."""
-        assert self.tokenizers.clip is not None
-        ids, end = self.tokenizers.clip(captions), self.tokenizers.clip.eos
+        ids, end = self.clip_tokens(captions), self.clip_tokens.eos
         return clip_part.text_context(clip, ids.to(self.device), end), (ids == end).int().argmax(dim=1)
 
     def _decode_pictures(self, z_image: Array) -> Pictures:
@@ -329,33 +336,79 @@ class VersatileDiffusion:
             return autokl_part.decode_latents(autokl, latents, self.config.autokl.scale_factor)
 
         pixels = self._batched("autokl", decode, z_image)
+        with self._naming_rows("picture", slice(0, len(pixels))):
+            require_finite(pixels)
         return np.rint(pixels.transpose(0, 2, 3, 1) * 255).astype(np.uint8)
 
     def _decode_captions(self, z_text: Array) -> list[str]:
+        tokens = self.gpt2_tokens
+
         def write(rows: slice) -> list[list[int]]:
-            with torch.inference_mode():
+            with torch.inference_mode(), self._naming_rows("caption", rows):
                 return optimus.write(self._there(torch.from_numpy(z_text[rows])))  # type: ignore[no-any-return]
 
         with self.parts.use("optimus") as optimus:
             written = [ids for batch in self._batches.run("optimus", len(z_text), write) for ids in batch]
-        return [remove_repeated_phrases(self.gpt2_tokens.caption(ids)) for ids in written]
+        return [remove_repeated_phrases(tokens.caption(ids)) for ids in written]
 
-    def _kind(self, kind: str) -> _Kind:
+    @contextmanager
+    def _naming_rows(self, kind: str, rows: slice, remedy: str = "Check the latent") -> Iterator[None]:
+        """Make the row of a batch that left the range of numbers one of the call, and say what to do."""
+        try:
+            yield
+        except SamplingError as error:
+            row = rows.start + error.row
+            wider = "" if self.precision == "fp32" else f", or a wider precision than {self.precision}"
+            raise SamplingError(f"the {kind} of row {row} left the range of numbers. {remedy}{wider}.", row) from None
+
+    def _kind(self, kind: str) -> str:
         if kind not in _KINDS:
-            raise InputError(f"backbone {self.name} decodes no {kind!r}. Take {' or '.join(_KINDS)}.")
-        return _KINDS[kind]
+            raise InputError(f"backbone {self.name} decodes no {kind!r}. Take one of {', '.join(_KINDS)}.")
+        return kind
+
+    def _shape(self, kind: str) -> tuple[int, ...]:
+        """Shape of the latent that a kind is decoded from."""
+        autokl = self.config.autokl
+        if self._kind(kind) == "caption":
+            return (self.config.optimus.latent_width,)
+        return (autokl.latent_channels, autokl.latent_size, autokl.latent_size)
+
+    def _check_latents(self, kind: str, start: Array | None, contexts: Mapping[str, Array], rows: NDArray[Any]) -> None:
+        """Refuse latents and contexts of another shape than the backbone's, or not as many of each."""
+        shape, width = self._shape(kind), self.config.flows.context_width
+        if start is not None and start.shape[1:] != shape:
+            raise InputError(
+                f"latents have shape {start.shape}, and backbone {self.name} decodes a {kind} from (n, "
+                f"{', '.join(map(str, shape))}). Extract them with this backbone."
+            )
+        for name, context in contexts.items():
+            if name not in CONTEXTS:
+                raise InputError(f"backbone {self.name} has no context {name!r}. Give some of {', '.join(CONTEXTS)}.")
+            if context.ndim != 3 or context.shape[2] != width:
+                raise InputError(
+                    f"{name} has shape {context.shape}, and backbone {self.name} reads (n, tokens, {width}). Extract "
+                    "it with this backbone."
+                )
+        counts = {len(array) for array in (start, rows, *contexts.values()) if array is not None}
+        if len(counts) > 1 or not all(counts):
+            raise InputError(
+                f"latents, contexts and seeds are of {sorted(counts)} scans. Give one row per scan, and at least one."
+            )
 
     def _items(self, kind: str, items: Items) -> Any:
-        self._check_any(items)
-        if kind == "picture":
-            return check_pictures(np.asarray(items))
-        if isinstance(items, str) or not all(isinstance(item, str) for item in items):
-            raise InputError("captions are no list of strings. Give one string per caption.")
-        return list(items)
-
-    def _check_any(self, items: Any) -> None:
         if not len(items):
-            raise InputError(f"backbone {self.name} was given nothing to encode or decode. Give at least one item.")
+            raise InputError(f"backbone {self.name} was given nothing to encode. Give at least one {kind}.")
+        if kind == "caption":
+            if isinstance(items, str) or not all(isinstance(item, str) for item in items):
+                raise InputError("captions are no list of strings. Give one string per caption.")
+            return list(items)
+        pictures = np.asarray(items)
+        if pictures.dtype != np.uint8 or pictures.ndim != 4 or pictures.shape[-1] != 3:
+            raise InputError(
+                f"pictures are {pictures.dtype} of shape {pictures.shape}, not uint8 of shape (n, height, width, 3). "
+                "Convert them: floats mean different things to different libraries."
+            )
+        return pictures
 
     def _there(self, values: Tensor) -> Tensor:
         return values.to(self.device, self.dtype)

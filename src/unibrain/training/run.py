@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from unibrain.backbone.autokl import make_autokl
 from unibrain.backbone.clip import make_clip
 from unibrain.backbone.flows import FourFlows
 from unibrain.backbone.optimus import Optimus
-from unibrain.backbone.storage import fill, read_part, write_backbone
+from unibrain.backbone.loading import check_weights, write_backbone
 from unibrain.errors import InputError
 from unibrain.training.flow_data import Encoders, flow_data
 from unibrain.training.loop import Recipe
@@ -92,7 +93,7 @@ class TrainingRun:
     def flows(self) -> None:
         """Train the four flows on what the other parts encode."""
         data, _ = flow_data(self.config, self.encoders(), self.vocabularies, self.scenes, self.folder)
-        start = None if self.start is None else {k: v.float() for k, v in read_part(self.start, "flows").items()}
+        start = None if self.start is None else {k: v.float() for k, v in load_file(self.start / "flows.safetensors").items()}
         train_flows(self.config, data, self.recipes["flows"], self.folder, start)
 
     def encoders(self) -> Encoders:
@@ -103,13 +104,13 @@ class TrainingRun:
             "clip": make_clip(self.config.clip),
         }
         for part, module in modules.items():
-            fill(module, self._averaged(part), str(self.start or self.folder))
+            _fill(module, self._averaged(part), self.start or self.folder)
             module.eval().requires_grad_(False)
         return Encoders(**modules)
 
     def _averaged(self, part: str) -> dict[str, Tensor]:
         if self.start is not None:
-            return read_part(self.start, part)
+            return load_file(self.start / f"{part}.safetensors")
         file = self.folder / f"{part}.state.pt"
         if not file.exists():
             raise InputError(f"{file}: no checkpoint of {part}, expected one: train that part first")
@@ -140,7 +141,7 @@ class TrainingRun:
         flows_file = self.folder / "flows.state.pt"
         weights: dict[str, dict[str, Tensor]] = {part: self._averaged(part) for part in ("autokl", "optimus", "clip")}
         flows = torch.load(flows_file, weights_only=True)["averaged"]
-        fill(FourFlows(config.flows), flows, str(flows_file))
+        _fill(FourFlows(config.flows), flows, flows_file)
         weights["flows"] = flows
         logs = {part: self._log(part) for part in ("autokl", "clip", "optimus", "flows")}
         home = self.start or self.folder / "vocabularies"
@@ -166,3 +167,9 @@ class TrainingRun:
         file = self.folder / f"{part}.log.jsonl"
         lines = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
         return [*earlier, *lines[9:-1:10], *lines[-1:]]
+
+
+def _fill(module: nn.Module, weights: dict[str, Tensor], where: Path) -> None:
+    """Copy weights into a module, in the module's precision; tied ones may be there once or twice."""
+    check_weights(where, module, {key: tuple(value.shape) for key, value in weights.items()})
+    module.load_state_dict(weights, strict=False)

@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from unibrain.backbone.config import BackboneConfig
 from unibrain.backbone.flows import FourFlows, PreparedContext
-from unibrain.backbone.schedule import alphas_cumprod
+from unibrain.backbone.sampling import alphas_cumprod
 from unibrain.training.blurred_contexts import blurred_contexts
 from unibrain.training.loop import Recipe, train
 from unibrain.training.processes import processes
@@ -104,12 +104,12 @@ def train_flows(
         prepared = []
         if weight > 0:
             c = torch.where(exact, data.c_image[rows].float(), blurs["image"].draw(rows, noise[0], partners, shares))
-            prepared.append(flows.prepare("image", torch.where(kept, c, data.empty_image), weight))
+            prepared.append(flows.prepare("c_image", torch.where(kept, c, data.empty_image), weight))
         if weight < 1:
             first = torch.rand((len(rows), 1, 1), generator=generator) < FIRST_CAPTION_ONLY
             c = torch.where(first, data.c_text_first[rows].float(), data.c_text[rows].float())
             c = torch.where(exact, c, blurs["text"].draw(rows, noise[1], partners, shares))
-            prepared.append(flows.prepare("text", torch.where(kept, c, data.empty_text), 1 - weight))
+            prepared.append(flows.prepare("c_text", torch.where(kept, c, data.empty_text), 1 - weight))
         return prepared
 
     def error(x0: Tensor, rows: Tensor, generator: torch.Generator) -> Tensor:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from unibrain.backbone.tokenization import BertPieces, ClipTokens, Gpt2Tokens
+from unibrain.backbone.tokenizers import BertPieces, ClipTokens, Gpt2Tokens
 
 __all__ = ["Vocabularies", "make_vocabularies", "open_vocabularies"]
 
