@@ -27,7 +27,7 @@ from unibrain.pipeline.own_section import OwnSection
 from unibrain.pipeline.settings_file import write_settings
 from unibrain.pipeline.stages import kept_settings
 from unibrain.scans import load_subject, split_hash
-from unibrain.stimuli.scenes import render, sample_scene
+from unibrain.demo import render, sample_scene
 from unibrain.workspace.fingerprints import fingerprint
 
 SETTINGS = Settings(simulate=SimulateSection(training_images=30, test_images=6, sessions=2))
@@ -60,7 +60,7 @@ def test_a_run_is_audited_with_its_latents_and_the_report_shows_it(
     assert found.finding("prepared betas").level == "ok"
 
     latents = load_latents(run.artefact("latents")).select(subject.stimulus_ids)
-    first = latents.c_image[:, 0]
+    first = latents["c_image"][:, 0]
     distance = cdist(first[subject.is_test], first[~subject.is_test], "cosine")
     assert found.neighbours is not None
     cosines = {pair.test_id: pair.similarity for pair in found.neighbours.pairs}

@@ -15,7 +15,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "own-data.md"
 
 def test_the_worked_example_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake = FakeBackbone()
-    monkeypatch.setattr(BackboneSource, "load", lambda self, name, parts=(): fake)
+    monkeypatch.setattr(BackboneSource, "load", lambda self, name: fake)
     monkeypatch.setattr(BackboneSource, "facts", lambda self, name: {"backbone": fake.fingerprint})
     monkeypatch.chdir(tmp_path)
     commands, blocks = [], re.findall(r"```(python)?\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)

@@ -35,8 +35,8 @@ def test_a_decoder_is_trained_on_single_trials(tmp_path: Path) -> None:
     subject = load_subject(run.artefact("subject"))
     assert subject.single_trials
     assert len(load_latents(run.artefact("latents")).stimulus_ids) == 29, "each image is encoded once"
-    decoder = BrainDecoder.load(run.artefact("decoder") / "decoder.safetensors")
-    np.testing.assert_array_equal(decoder.latents_.stimulus_ids, subject.train.stimulus_ids)
+    decoder = BrainDecoder.load(run.artefact("decoder"))
+    np.testing.assert_array_equal(decoder.groups_, subject.train.stimulus_ids)
     assert len(decoder.betas_) == subject.train.repeats.sum() > 24
     np.testing.assert_array_equal(load_decoded(run.artefact("decoded")).stimulus_ids, subject.test.stimulus_ids)
     scores = json.loads(run.artefact("scores").read_text())

@@ -73,8 +73,8 @@ def test_a_run_writes_everything_it_promises(finished: RunFolder) -> None:
 
 def test_decoded_pictures_are_those_of_the_predicted_latents_of_unseen_scans(finished: RunFolder) -> None:
     subject = load_subject(finished.artefact("subject"))
-    decoder = BrainDecoder.load(finished.artefact("decoder") / "decoder.safetensors")
-    assert set(decoder.latents_.stimulus_ids) == set(subject.train.stimulus_ids)
+    decoder = BrainDecoder.load(finished.artefact("decoder"))
+    assert set(decoder.groups_) == set(subject.train.stimulus_ids)
     predicted = decoder.predict(subject.test.betas, subject.test.stimulus_ids)
     kept = load_latents(finished.artefact("predicted"))
     assert np.array_equal(predicted["z_image"], kept.z_image)

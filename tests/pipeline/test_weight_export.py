@@ -33,13 +33,13 @@ def run(tmp_path: Path) -> RunFolder:
     run = RunFolder(tmp_path / "run")
     run.artefact("decoder").mkdir(parents=True)
     save_subject(run.artefact("subject"), subject)
-    BrainDecoder(alpha=3.0).fit(betas, latents).save(run.artefact("decoder") / "decoder.safetensors")
+    BrainDecoder(alpha=3.0).fit(betas, latents).save(run.artefact("decoder"))
     return run
 
 
 def test_writes_the_weights_of_regions(run: RunFolder, tmp_path: Path) -> None:
     assert write_weights(run, "z_text", tmp_path / "w.npy", "1:4", ("faces", "V1")) == (3, 3)
-    decoder = BrainDecoder.load(run.artefact("decoder") / "decoder.safetensors")
+    decoder = BrainDecoder.load(run.artefact("decoder"))
     expected = export_weights(decoder, "z_text")[[0, 1, 5], 1:4]
     np.testing.assert_allclose(np.load(tmp_path / "w.npy", allow_pickle=False), expected, atol=1e-7)
     assert write_weights(run, "c_text", tmp_path / "w.npy") == (6, 12)

@@ -267,7 +267,7 @@ def test_a_stopped_stage_is_not_done_and_runs_again(run: Run, error: type[BaseEx
 
     with pytest.raises(error), run.folder.lock():
         Chain(run.folder, [Stage("prepare", {"a": 2}, (), ("subject",), work)]).run("prepare")
-    with pytest.raises(InputError, match="fit needs prepare.*did not end"):
+    with pytest.raises(InputError, match=r"fit needs prepare.*did not end"):
         run.run("fit")
     run.declared["a"] = 2
     assert run.run() == ["prepare", "extract", "fit"]
