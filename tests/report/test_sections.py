@@ -17,7 +17,7 @@ from PIL import Image
 from unibrain.audit import Audit, Finding
 from unibrain.audit.audit import Neighbours, Pair, SessionSummary
 from unibrain.evaluation import Score
-from unibrain.regression.alpha_choice import AlphaChoice
+from unibrain.regression import AlphaChoice
 from unibrain.report import shown_pairs
 from unibrain.report.page import fair_sample, overall_rank
 from unibrain.report.sections import audit_view, band_table, penalty_charts
@@ -110,8 +110,8 @@ CURVE = np.array([[0.1, 0.2, 0.3, 0.2, 0.1]])
 
 def test_penalties_are_one_chart_per_latent_with_words_and_warnings() -> None:
     choices = {
-        "z_image": AlphaChoice(GRID, CURVE, CURVE, "latent", 64, 8, "sample", 5, 90, 90, 7),
-        "c_text": AlphaChoice(GRID, CURVE[:, ::-1].cumsum(1), CURVE, "latent", 64, 64, "all", "loo", 90, 90, 7),
+        "z_image": AlphaChoice(GRID, CURVE, CURVE, "latent", 64, 8, 5, 90, 90, 7),
+        "c_text": AlphaChoice(GRID, CURVE[:, ::-1].cumsum(1), CURVE, "latent", 64, 64, "loo", 90, 90, 7),
     }
     image, text = penalty_charts(choices)
     assert image["title"] == "image latent (AutoKL)"

@@ -166,7 +166,7 @@ def write_weights(
     start, stop = (int(text) if text else None for text in found.groups())
     with run.lock():
         Chain(run, declare(run, kept_settings(run))).require("fit")
-        decoder = BrainDecoder.load(run.artefact("decoder") / "decoder.safetensors")
+        decoder = BrainDecoder.load(run.artefact("decoder"))
         subject = load_subject(run.artefact("subject"))
     absent = [name for name in regions or () if name not in subject.regions]
     if absent:

@@ -271,8 +271,7 @@ class _Declaration:
 
         def work(_: Path) -> None:
             from unibrain.latents import open_latents
-            from unibrain.regression import BrainDecoder
-            from unibrain.regression.alpha_plot import alpha_figure
+            from unibrain.regression import BrainDecoder, alpha_figure
 
             train = training_view(self.subject(), self.settings).train
             decoder = BrainDecoder(
@@ -289,7 +288,7 @@ class _Declaration:
             targets = open_latents(self.path("latents")).select(train.stimulus_ids)
             decoder.fit(train.betas, targets, train.stimulus_ids, train.regions)
             with atomic_folder(self.path("decoder")) as folder:
-                decoder.save(folder / "decoder.safetensors")
+                decoder.save(folder)
                 if decoder.alpha_choice_:
                     write_bytes(folder / "alpha.svg", alpha_figure(decoder.alpha_choice_))
 
@@ -307,9 +306,9 @@ class _Declaration:
             from unibrain.regression import BrainDecoder
 
             about = read_manifest(self.path("latents"))
-            decoder = BrainDecoder.load(self.path("decoder") / "decoder.safetensors")
+            decoder = BrainDecoder.load(self.path("decoder"))
             test = self.subject().test
-            seen = np.intersect1d(test.stimulus_ids, decoder.latents_.stimulus_ids)
+            seen = np.intersect1d(test.stimulus_ids, decoder.groups_)
             if len(seen):
                 raise InputError(
                     f"{self.path('decoder')}: image id {seen[0]} ({len(seen)} in all) is to be decoded and was in "
@@ -378,10 +377,10 @@ class _Declaration:
             from unibrain.scans import split_hash
 
             began = time.monotonic()
-            subject, decoder = self.subject(), BrainDecoder.load(self.path("decoder") / "decoder.safetensors")
-            latents, predicted = open_latents(self.path("latents")), load_latents(self.path("predicted"))
+            subject, decoder = self.subject(), BrainDecoder.load(self.path("decoder"))
+            predicted = load_latents(self.path("predicted"))
+            truth = open_latents(self.path("latents")).select(predicted.stimulus_ids).read()
             network = self.backbone.load(self.network)
-            view = training_view(subject, self.settings)
             scores = evaluate(
                 load_decoded(self.path("decoded")),
                 self.stimuli(subject),
@@ -389,8 +388,8 @@ class _Declaration:
                 simulated=subject.simulated,
                 seed=section.seed,
                 predicted=predicted,
-                latents=latents.select(predicted.stimulus_ids).read(),
-                region_accuracy=region_accuracy(view, latents, decoder.alpha_, self.settings.fit.memory),
+                latents=truth,
+                region_accuracy=region_accuracy(decoder, subject.regions, subject.test.betas, truth),
             )
             records = self.above("evaluate")
             stages = {name: record.provenance for name, record in records.items()}
@@ -478,8 +477,7 @@ class _Declaration:
         def work(_: Path) -> None:
             from unibrain.evaluation import load_scores
             from unibrain.reconstruction import load_decoded
-            from unibrain.regression.rescale import TEST_WARNING
-            from unibrain.regression.store import load_choices
+            from unibrain.regression import TEST_WARNING, load_choices
             from unibrain.report import ReportContent, regions_of, write_report
 
             subject, decoded = self.subject(), load_decoded(self.path("decoded"))
@@ -493,7 +491,7 @@ class _Declaration:
                 "fingerprint"
             ][:12]
             versions["split into training and test images"] = provenance["split"]["sha256"][:12]
-            alpha_choices, bands = load_choices(self.path("decoder") / "decoder.safetensors")
+            alpha_choices, bands = load_choices(self.path("decoder"))
             content = ReportContent(
                 title=section.title,
                 subject=subject.name,

@@ -1,37 +1,40 @@
 """How well latents are predicted: correlation across images, per latent and per region."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from unibrain.errors import InputError
-from unibrain.latents.latents import LATENT_NAMES, Latents
-from unibrain.latents.stored import StoredLatents
-from unibrain.regression.backend import NumpyBackend
-from unibrain.regression.kernels import centred_kernel, column_blocks, cross_kernel
-from unibrain.regression.ridge import factorise_once
-from unibrain.regression.stream import Operators, products
-from unibrain.regression.targets import Targets, targets_of
+from unibrain.regression.backend import Backend, choose_backend
+from unibrain.regression.ridge import centred_kernel, cross_kernel, factorise, factorise_once
+from unibrain.regression.targets import Operators, block_width, training_targets
 from unibrain.workspace.progress import track
 
 if TYPE_CHECKING:
-    from unibrain.scans.subject import Subject
-
-__all__ = ["SAMPLED_TARGETS", "latent_accuracy", "region_accuracy"]
+    from unibrain.regression.decoder import BrainDecoder
 
 SAMPLED_TARGETS = 4096
 """Dimensions of a latent that accuracy per region is measured on, if it has more."""
 
+CHEAPER = 20
+"""Cholesky factors that cost as much as one eigendecomposition."""
 
-def latent_accuracy(predicted: Latents, true: Latents) -> dict[str, float]:
+MEMORY = 1e9
+"""Bytes for blocks of latents that are compared."""
+
+
+def latent_accuracy(predicted: Any, true: Any) -> dict[str, float]:
     """Mean over a latent's dimensions of Pearson's r across images.
 
     Parameters
     ----------
-    predicted, true : Latents
-        Of the same images in the same order, at least two.
+    predicted : Latents, StoredLatents, or mapping of str to ndarray of shape (n, ...)
+        What a decoder predicted for at least two images (a run's folder ``predicted``, opened with
+        `unibrain.latents.open_latents`).
+    true : Latents, StoredLatents, or mapping of str to ndarray of shape (n, ...)
+        The true latents of the same images in the same order; it may have further latents.
 
     Returns
     -------
@@ -44,53 +47,55 @@ def latent_accuracy(predicted: Latents, true: Latents) -> dict[str, float]:
     InputError
         If the images or shapes differ, or there are fewer than two images.
     """
-    if not np.array_equal(predicted.stimulus_ids, true.stimulus_ids):
+    found, truth = training_targets(predicted), training_targets(true)
+    if not np.array_equal(found.ids, truth.ids):
         raise InputError(
-            f"{len(predicted)} predicted and {len(true)} true latents are not of the same images in the same order: "
-            "select the true latents by the predicted ones' stimulus ids"
+            "The predicted and the true latents are not of the same images in the same order. Select the true latents "
+            "by the predicted ones' stimulus ids."
         )
-    if len(true) < 2:
-        raise InputError(
-            f"{len(true)} test images, expected at least two to correlate across images: decode more scans"
-        )
+    if len(truth.ids) < 2:
+        raise InputError(f"Correlation across images needs two, and there are {len(truth.ids)}. Decode more scans.")
     accuracy = {}
-    for name, truth in true.items():
-        if predicted[name].shape != truth.shape:
+    for name in found:
+        if found.shapes[name] != truth.shapes.get(name):
             raise InputError(
-                f"latent {name} is predicted in shape {predicted[name].shape}, expected {truth.shape}: "
-                "use latents of one backbone"
+                f"Latent {name} has shape {found.shapes[name]} where it is predicted and {truth.shapes.get(name)} where "
+                "it is true. Use latents of one backbone."
             )
-        flat_predicted, flat_true = predicted[name].reshape(len(true), -1), truth.reshape(len(true), -1)
         total, count = 0.0, 0
-        for block in column_blocks(*flat_true.shape):
-            p, t = (np.asarray(flat[:, block], dtype=np.float64) for flat in (flat_predicted, flat_true))
-            summed, varying = _summed_correlation(p, t)
+        width = min(block_width(targets[name], 1, MEMORY) for targets in (found, truth))
+        for (_, p), (_, t) in zip(found[name].blocks(width), truth[name].blocks(width), strict=True):
+            summed, varying = _summed_correlation(p.astype(np.float64), t.astype(np.float64))
             total, count = total + summed, count + varying
         accuracy[name] = total / count if count else 0.0
     return accuracy
 
 
 def region_accuracy(
-    subject: "Subject",
-    latents: Latents | StoredLatents,
-    alphas: Mapping[str, float],
-    memory: float = 2.0,
+    decoder: "BrainDecoder",
+    regions: Mapping[str, NDArray[np.bool_]],
+    X: ArrayLike,
+    true: Any,
     sampled_targets: int = SAMPLED_TARGETS,
     seed: int = 0,
 ) -> tuple[tuple[str, str, float], ...]:
-    """Prediction accuracy of each latent from the voxels of each region alone.
+    """Prediction accuracy of each latent from the voxels of each region alone, with the decoder's penalties.
+
+    For each region the decoder is fitted again to its training scans, to the region's voxels only. Each target keeps
+    the penalty that the decoder has for it, and each voxel the weight of its band. Because the scale of a kernel grows
+    with its voxels, alpha is multiplied by the region's share of all voxels (of all voxels' weights, in banded ridge);
+    so a region of all voxels is the decoder itself. A region whose bands have weight 0 predicts nothing: its accuracy
+    is 0.
 
     Parameters
     ----------
-    subject : Subject
-        With training images and at least two test images.
-    latents : Latents or StoredLatents
-        Of all its images (and perhaps more). Read once for all regions, in blocks.
-    alphas : mapping of str to float
-        Penalty of each latent for all voxels. A region gets its share of it by number of voxels, because the scale of
-        the kernel of z-scored voxels grows with their number.
-    memory : float
-        Gigabytes (10**9 bytes) for blocks of latents, and for operators, each.
+    decoder : BrainDecoder
+        Fitted.
+    regions : mapping of str to ndarray of shape (voxels,), bool
+    X : array-like of shape (m, voxels)
+        Scans of at least two test images.
+    true : Latents, StoredLatents, or mapping of str to ndarray of shape (m, ...)
+        Latents of the same images in the same order.
     sampled_targets : int
         Of a latent with more dimensions, so many are looked at, drawn by `seed`. All 273,664 of the official backbone
         would take one full prediction for each region; the mean of a few thousand correlations is known to 0.01.
@@ -99,75 +104,62 @@ def region_accuracy(
     Returns
     -------
     tuple of (latent, region, correlation)
-        Region ``"all"`` (all voxels) first, then the subject's regions in their order; see `latent_accuracy`. Regions
-        without a voxel are left out.
+        The regions in their order; see `latent_accuracy`. Regions without a voxel are left out.
 
     Raises
     ------
     InputError
-        If latents of an image are missing, or there are too few images.
+        If scans and latents do not belong together, or there are fewer than two.
     """
-    train, test = subject.train, subject.test
-    if len(test.stimulus_ids) < 2:
+    scans, truth = np.asarray(X), training_targets(true)
+    if len(scans) != len(truth.ids) or len(scans) < 2:
         raise InputError(
-            f"{len(test.stimulus_ids)} test images, expected at least two to correlate across images: decode more scans"
+            f"There are {len(scans)} scans and latents of {len(truth.ids)} images. Give at least two of each."
         )
-    ids, n = np.concatenate([train.stimulus_ids, test.stimulus_ids]), len(train.stimulus_ids)
-    known, truth = {}, {}
-    for name, targets in targets_of(latents.select(ids)).items():
+    backend, memory = choose_backend(decoder.device), decoder.memory * 1e9
+    columns, known, wanted = {}, {}, {}
+    for name, targets in decoder.targets_.items():
         t = targets.shape[1]
         rng = np.random.default_rng(seed)
-        columns = np.arange(t) if t <= sampled_targets else np.sort(rng.choice(t, sampled_targets, replace=False))
-        values = targets.take(columns, memory * 1e9)
-        known[name], truth[name] = Targets(values[:n], name, train.stimulus_ids), values[n:]
-    masks = {"all": np.ones(subject.betas.shape[1], dtype=bool)}
-    masks.update({region: mask for region, mask in subject.regions.items() if mask.any()})
-    # Operators of several regions are one matrix, so that one product of the targets serves them all.
-    each = 8 * n * len(test.stimulus_ids) * len(LATENT_NAMES)
-    most = max(1, int(memory * 1e9 / 2 / each))
-    names = list(masks)
-    accuracy: dict[tuple[str, str], float] = {}
-    for first in track(range(0, len(names), most), "accuracy per region", unit="group of regions"):
-        group = names[first : first + most]
-        by_latent = _operators(subject, [masks[name] for name in group], alphas)
-        for latent in LATENT_NAMES:
-            found = _correlations(by_latent.pop(latent), known[latent], truth[latent], len(group), memory)
-            accuracy.update({(latent, name): r for name, r in zip(group, found, strict=True)})
-    return tuple((latent, name, accuracy[latent, name]) for name in names for latent in LATENT_NAMES)
+        columns[name] = np.arange(t) if t <= sampled_targets else np.sort(rng.choice(t, sampled_targets, replace=False))
+        known[name] = targets.take(columns[name], memory)
+        wanted[name] = truth[name].take(columns[name], memory).astype(np.float64)
+    found = {}
+    present = {region: mask for region, mask in regions.items() if mask.any()}
+    for region, mask in track(list(present.items()), "accuracy per region", unit="region"):
+        for system in decoder.systems_:
+            weights = None if system.weights is None else system.weights[mask]
+            share = float(mask.mean()) if weights is None else float(weights.sum() / np.sum(system.weights))
+            alphas = {}
+            for name in system.names:
+                alpha = decoder.alphas_[name]
+                alphas[name] = share * (alpha if len(alpha) == 1 else alpha[columns[name]])
+            needed = np.unique(np.concatenate(list(alphas.values())))
+            by_alpha = _fit(decoder.betas_[:, mask], scans[:, mask], weights, needed, backend) if share else {}
+            for name in system.names:
+                found[name, region] = 0.0
+                if share:
+                    operators = Operators(by_alpha, alphas[name], known[name].dtype, backend)
+                    predicted = operators.multiply(slice(0, len(columns[name])), known[name])[:-1]
+                    total, count = _summed_correlation(predicted.astype(np.float64), wanted[name])
+                    found[name, region] = total / count if count else 0.0
+    return tuple((name, region, found[name, region]) for region in present for name in known)
 
 
-def _operators(
-    subject: "Subject", masks: Sequence[NDArray[np.bool_]], alphas: Mapping[str, float]
-) -> dict[str, NDArray[np.float64]]:
-    """Operators of some regions below each other, for each latent."""
-    train, test = ~subject.is_test, subject.is_test
-    parts: dict[str, list[NDArray[np.float64]]] = {name: [] for name in LATENT_NAMES}
-    for mask in masks:
-        scans = subject.betas[:, mask]
-        kernel, mean = centred_kernel(scans[train])
-        cross = cross_kernel(scans[test], scans[train], mean)
-        # Latents often share an alpha, and then what precedes the targets is the same.
-        found: dict[float, NDArray[np.float64]] = {}
-        for name in LATENT_NAMES:
-            alpha = float(alphas[name]) * float(mask.mean())
-            if alpha not in found:
-                found |= factorise_once(kernel.copy(), alpha).operators(cross, [alpha])
-            parts[name].append(found[alpha])
-    return {name: np.concatenate(operators) for name, operators in parts.items()}
-
-
-def _correlations(
-    operator: NDArray[np.float64], known: Targets, truth: NDArray[Any], regions: int, memory: float
-) -> list[float]:
-    operators = Operators({1.0: operator}, np.ones(1), known.compute, NumpyBackend())
-    totals, count = np.zeros(regions), 0
-    for block, centred, _, _ in products(operators, known, memory * 1e9):
-        true = np.asarray(truth[:, block], dtype=np.float64)
-        for region, predicted in enumerate(np.split(centred, regions)):
-            total, varying = _summed_correlation(predicted.astype(np.float64), true)
-            totals[region] += total
-        count += varying
-    return [float(total / count) if count else 0.0 for total in totals]
+def _fit(
+    betas: NDArray[Any],
+    scans: NDArray[Any],
+    weights: NDArray[np.float64] | None,
+    alphas: NDArray[np.float64],
+    backend: Backend,
+) -> dict[float, NDArray[np.float64]]:
+    """Operators of ridges fitted to some voxels, by alpha."""
+    kernel, mean = centred_kernel(betas, weights, backend)
+    cross = cross_kernel(scans, betas, mean, weights, backend)
+    needed = [float(alpha) for alpha in alphas]
+    if len(needed) > CHEAPER:
+        return factorise(kernel, backend).operators(cross, needed)
+    return {alpha: factorise_once(kernel.copy(), alpha, backend).operators(cross, [alpha])[alpha] for alpha in needed}
 
 
 def _summed_correlation(predicted: NDArray[np.float64], true: NDArray[np.float64]) -> tuple[float, int]:

@@ -7,10 +7,8 @@ from typing import Any
 import numpy as np
 
 from unibrain.errors import InputError
-from unibrain.latents.latents import LATENT_TITLES
-from unibrain.regression.alpha_choice import AlphaChoice
-
-__all__ = ["alpha_figure", "edge_warning"]
+from unibrain.latents import LATENTS
+from unibrain.regression.penalties import AlphaChoice
 
 _LINE, _BEST, _EDGE, _QUIET = "#3a4fc4", "#d0622b", "#a8442a", "#5d626d"
 _STYLE: dict[Any, Any] = {
@@ -43,7 +41,7 @@ def edge_warning(choice: AlphaChoice) -> str:
     --------
     >>> r2 = np.array([[0.1, 0.2, 0.3]])
     >>> grid = np.array([1.0, 10.0, 100.0])
-    >>> edge_warning(AlphaChoice(grid, r2, r2, "latent", 4, 4, "all", 5, 9, 9, 0))
+    >>> edge_warning(AlphaChoice(grid, r2, r2, "latent", 4, 4, 5, 9, 9, 0))
     'best at the edge of the grid: try alphas beyond 1 to 100'
     """
     count = int(choice.at_edge.sum())
@@ -76,9 +74,7 @@ def alpha_figure(choices: Mapping[str, AlphaChoice]) -> bytes:
         If there is no choice to draw.
     """
     if not choices:
-        raise InputError(
-            "there are 0 curves of alphas to draw, expected at least one: choose alpha by cross-validation"
-        )
+        raise InputError("There are no curves of alphas to draw. Choose alpha by cross-validation.")
     # The figure is made without pyplot: nothing of the process's state is touched, and no display is needed.
     import matplotlib as mpl
     from matplotlib.backends.backend_svg import FigureCanvasSVG
@@ -92,7 +88,7 @@ def alpha_figure(choices: Mapping[str, AlphaChoice]) -> bytes:
             _draw(axes[0, column], choice, choice.r2)
             _draw(axes[1, column], choice, choice.correlation)
             warning = edge_warning(choice)
-            title = f"{LATENT_TITLES.get(name, name)}\n{_best(choice)}"
+            title = f"{LATENTS[name].title if name in LATENTS else name}\n{_best(choice)}"
             axes[0, column].set_title(title, fontsize=9, loc="left", color=_EDGE if warning else "black")
             axes[1, column].set_xlabel("alpha" + (f"\n{_wrapped(warning)}" if warning else ""))
             axes[1, column].xaxis.label.set_color(_EDGE if warning else "black")

@@ -1,5 +1,6 @@
 """Where the large products are computed: NumPy's BLAS, or PyTorch on a graphics card; the code around is the same."""
 
+import warnings
 from collections.abc import Iterable
 from typing import Any, Protocol
 
@@ -8,11 +9,9 @@ from numpy.typing import NDArray
 
 from unibrain.errors import InputError
 
-__all__ = ["Backend", "NumpyBackend", "TorchBackend", "choose_backend"]
-
 
 class Backend(Protocol):
-    """Four products and two factorisations; arrays go in and come out as NumPy's."""
+    """Two products and two factorisations; arrays go in and come out as NumPy's."""
 
     def place(self, matrix: NDArray[Any]) -> Any:
         """Keep a matrix where products are computed, to multiply it many times."""
@@ -34,16 +33,15 @@ class NumpyBackend:
     """The processor, with the BLAS and LAPACK of NumPy and SciPy."""
 
     def place(self, matrix: NDArray[Any]) -> NDArray[Any]:
-        """The matrix itself, its rows one after the other."""
         return np.ascontiguousarray(matrix)
 
-    def multiply(self, placed: NDArray[Any], block: NDArray[Any]) -> NDArray[Any]:
-        """``placed @ block``; a block of columns of a larger matrix is multiplied as it lies, without a copy."""
+    def multiply(self, placed: Any, block: NDArray[Any]) -> NDArray[Any]:
+        # A block of columns of a larger matrix is multiplied as it lies, without a copy.
         product: NDArray[Any] = placed @ block
         return product
 
     def gram(self, blocks: Iterable[NDArray[np.float64]], n: int) -> NDArray[np.float64]:
-        """Sum of ``block @ block.T``: one triangle, added up in place, half the work of a product."""
+        """One triangle, added up in place: half the work of a product."""
         from scipy.linalg.blas import dsyrk
 
         kernel: NDArray[np.float64] = np.zeros((n, n), order="F")
@@ -59,14 +57,12 @@ class NumpyBackend:
         return kernel
 
     def eigh(self, kernel: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """By divide and conquer."""
         from scipy.linalg import eigh
 
         values, vectors = eigh(kernel, check_finite=False, driver="evd")
         return values, vectors
 
     def cholesky(self, matrix: NDArray[np.float64]) -> NDArray[np.float64]:
-        """LAPACK's; overwrites `matrix`."""
         from scipy.linalg import cholesky
 
         # LAPACK wants columns: those of the transpose are the rows here, so it works in place, and its upper factor
@@ -76,13 +72,7 @@ class NumpyBackend:
 
 
 class TorchBackend:
-    """A device of PyTorch, in full precision (float32 stays float32, float64 stays float64).
-
-    Parameters
-    ----------
-    device : str
-        ``"cuda"``, ``"cuda:1"``, or ``"cpu"``.
-    """
+    """A device of PyTorch, in full precision (float32 stays float32, float64 stays float64)."""
 
     def __init__(self, device: str) -> None:
         import torch
@@ -90,40 +80,30 @@ class TorchBackend:
         self._torch = torch
         self.device = torch.device(device)
 
-    def _tensor(self, array: NDArray[Any]) -> Any:
-        import warnings
-
+    def place(self, matrix: NDArray[Any]) -> Any:
         with warnings.catch_warnings():
             # Read-only memory is only read.
             warnings.simplefilter("ignore", UserWarning)
-            return self._torch.from_numpy(np.ascontiguousarray(array)).to(self.device)
-
-    def place(self, matrix: NDArray[Any]) -> Any:
-        """A copy on the device."""
-        return self._tensor(matrix)
+            return self._torch.from_numpy(np.ascontiguousarray(matrix)).to(self.device)
 
     def multiply(self, placed: Any, block: NDArray[Any]) -> NDArray[Any]:
-        """Send the block, multiply, fetch the product."""
-        product: NDArray[Any] = (placed @ self._tensor(block)).cpu().numpy()
+        product: NDArray[Any] = (placed @ self.place(block)).cpu().numpy()
         return product
 
     def gram(self, blocks: Iterable[NDArray[np.float64]], n: int) -> NDArray[np.float64]:
-        """Add up on the device, block by block."""
         kernel = self._torch.zeros((n, n), dtype=self._torch.float64, device=self.device)
         for block in blocks:
-            columns = self._tensor(block)
+            columns = self.place(block)
             kernel.addmm_(columns, columns.T)
         found: NDArray[np.float64] = kernel.cpu().numpy()
         return found
 
     def eigh(self, kernel: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """On the device."""
-        values, vectors = self._torch.linalg.eigh(self._tensor(kernel))
+        values, vectors = self._torch.linalg.eigh(self.place(kernel))
         return values.cpu().numpy(), vectors.cpu().numpy()
 
     def cholesky(self, matrix: NDArray[np.float64]) -> NDArray[np.float64]:
-        """On the device."""
-        factor, wrong = self._torch.linalg.cholesky_ex(self._tensor(matrix))
+        factor, wrong = self._torch.linalg.cholesky_ex(self.place(matrix))
         if int(wrong):
             raise np.linalg.LinAlgError(f"the leading minor of order {int(wrong)} is not positive definite")
         found: NDArray[np.float64] = factor.cpu().numpy()
@@ -131,33 +111,17 @@ class TorchBackend:
 
 
 def choose_backend(device: str) -> Backend:
-    """Backend for a device.
-
-    Parameters
-    ----------
-    device : str
-        ``"cpu"``: NumPy. ``"cuda"`` or ``"cuda:N"``: PyTorch on that card. ``"torch"``: PyTorch on the processor, for
-        comparison.
-
-    Returns
-    -------
-    Backend
-
-    Raises
-    ------
-    InputError
-        If there is no such device.
-    """
+    """NumPy for ``"cpu"``, PyTorch for ``"cuda"`` and ``"cuda:N"``; ``"torch"`` is PyTorch on the processor."""
     if device == "cpu":
         return NumpyBackend()
     if device == "torch":
         return TorchBackend("cpu")
     kind, _, number = device.partition(":")
-    if kind != "cuda" or (number and not number.isdigit()):
-        raise InputError(f"device is {device!r}, expected cpu, cuda or cuda:N: choose one of them")
+    if kind != "cuda" or (number and not (number.isdecimal() and len(number) < 4)):
+        raise InputError(f"device is {device!r}. Choose cpu, cuda or cuda:N.")
     import torch
 
     cards = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if int(number or 0) >= cards:
-        raise InputError(f"device is {device!r} and PyTorch finds {cards} CUDA devices, expected it: choose cpu")
+        raise InputError(f"device is {device!r}, but PyTorch finds {cards} CUDA devices. Choose cpu.")
     return TorchBackend(device)

@@ -1,49 +1,51 @@
-"""`BrainDecoder`: four ridge regressions from voxels to latents, scikit-learn style."""
+"""`BrainDecoder`: ridge regressions from voxels to latents, a scikit-learn estimator."""
 
 import os
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from numbers import Integral
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator
-from sklearn.utils.validation import check_is_fitted
+from sklearn.base import BaseEstimator, RegressorMixin
+from sklearn.utils.validation import check_is_fitted, validate_data
 
-from unibrain.latents.latents import LATENT_NAMES, Latents
-from unibrain.latents.stored import StoredLatents
-from unibrain.latents.writer import Storage
-from unibrain.regression.alpha_choice import AlphaChoice
+from unibrain.errors import InputError
+from unibrain.latents import LatentWriter, Storage
 from unibrain.regression.backend import choose_backend
-from unibrain.regression.banded import BandChoice
-from unibrain.regression.checks import as_scans, check_new_scans, check_pairs, check_parameters
-from unibrain.regression.fitting import fit_systems
-from unibrain.regression.gain_fit import fit_gains
-from unibrain.regression.predict import predict_blocks, predict_to
-from unibrain.regression.rescale import Rescaling
-from unibrain.regression.sketches import Per, Projection
-from unibrain.regression.splits import Scheme
-from unibrain.regression.store import load_decoder, save_decoder
-from unibrain.regression.systems import System
-from unibrain.regression.targets import shapes_of
-
-__all__ = ["DEFAULT_ALPHAS", "BrainDecoder"]
+from unibrain.regression.bands import BandChoice, fit_bands, make_bands
+from unibrain.regression.decoder_file import load_decoder, save_decoder
+from unibrain.regression.leave_out import Scheme, split_images
+from unibrain.regression.penalties import PERS, AlphaChoice, Per, alpha_grid, check_alphas, choose_alphas
+from unibrain.regression.rescale import RESCALINGS, Rescaling, fit_gains, rescaled
+from unibrain.regression.ridge import Solver, System, centred_kernel, column_blocks, factorise, factorise_once
+from unibrain.regression.targets import (
+    LARGEST,
+    InvalidArrayError,
+    Operators,
+    TrainingTargets,
+    products,
+    training_targets,
+)
+from unibrain.workspace.progress import track
 
 DEFAULT_ALPHAS = tuple(float(alpha) for alpha in np.logspace(1, 7, 13))
 """From 10 to 10 million, two per decade: voxels are z-scored, so the kernel's diagonal is near the number of voxels."""
 
 
-class BrainDecoder(BaseEstimator):  # type: ignore[misc]
-    """Ridge regression from voxels to the four latents, in the dual form.
+class BrainDecoder(RegressorMixin, BaseEstimator):  # type: ignore[misc]
+    """Ridge regression from voxels to latents, or to any other targets, in the dual form.
 
-    All latents share one kernel and one factorisation (with `bands`, each has its own). Targets may stay on disk: they
-    are read in blocks, once per fit and once per prediction. Nothing but training statistics enters a prediction
+    All targets share one kernel and one factorisation (with `bands`, each latent has its own). They may stay on disk:
+    they are read in blocks, once per fit and once per prediction. Nothing but training statistics enters a prediction
     (unless `rescale` is ``"test"``), so one scan alone can be decoded, and gives the same result as in company.
 
     Parameters
     ----------
-    alpha : "cv", float or mapping of str to float or array
-        Penalty on the squared weights: chosen by cross-validation inside the training set, one number for all latents,
-        or one number, or one per target, for each latent name.
+    alpha : "cv", float, array or mapping of str to float or array
+        Penalty on the squared weights: chosen by cross-validation inside the training set, one number for all targets,
+        one per target, or either of these for each latent name.
     alphas : sequence of float
         The grid that ``"cv"`` chooses from.
     folds : int or "loo"
@@ -60,8 +62,6 @@ class BrainDecoder(BaseEstimator):  # type: ignore[misc]
         Show progress bars.
     alpha_per : {"latent", "token", "target"}
         What gets an alpha of its own where ``"cv"`` chooses.
-    projection : {"sample", "random"}
-        Whether the choice of alpha looks at drawn dimensions, or at random projections of all.
     bands : mapping of str to sequence of str, optional
         Banded ridge: name of a band to the regions that it is made of; each band gets its own penalty, for each latent.
         A voxel in two of them belongs to the first; voxels in none are a band ``"other"``.
@@ -73,13 +73,15 @@ class BrainDecoder(BaseEstimator):  # type: ignore[misc]
     Attributes
     ----------
     alphas_ : dict of str to ndarray of shape (1,) or (targets,), float64
-        Penalties of each latent.
+        Penalties of each latent. Here and below, the name of targets that are one array is ``"y"``.
     alpha_choice_ : dict of str to AlphaChoice
         What each latent's choice was made from; empty if `alpha` was given.
     band_choice_ : BandChoice or None
         With `bands`: the penalties of each latent's bands, what they were chosen from, and what each band carries.
     gain_ : dict of str to ndarray of shape (targets,), float32
         Factor on each dimension's centred prediction (for ``rescale="test"``, the deviation of the targets).
+    groups_ : ndarray of shape (n,), int64
+        Image of each training scan.
     n_features_in_ : int
         Number of voxels.
     betas_ : ndarray of shape (n, voxels)
@@ -88,33 +90,23 @@ class BrainDecoder(BaseEstimator):  # type: ignore[misc]
         Their mean.
     systems_ : tuple of System
         Factorised kernels.
-    latents_ : Latents or StoredLatents
+    targets_ : TrainingTargets
         The training targets.
 
     Examples
     --------
     >>> rng = np.random.default_rng(0)
-    >>> betas = rng.standard_normal((20, 30))
-    >>> shapes = (2, 4, 4), (8,), (3, 8), (5, 8)
-    >>> latents = Latents(np.arange(20), *(rng.standard_normal((20, *shape)) for shape in shapes))
-    >>> decoder = BrainDecoder(alpha=10.0).fit(betas, latents)
-    >>> decoder.predict(betas[0]).c_image.shape
+    >>> betas, vectors = rng.standard_normal((20, 30)), rng.standard_normal((20, 3, 8))
+    >>> decoder = BrainDecoder(alpha=10.0).fit(betas, vectors)
+    >>> decoder.predict(betas[0]).shape
     (1, 3, 8)
+    >>> BrainDecoder(alpha=10.0).fit(betas, {"mine": vectors}).predict(betas)["mine"].shape
+    (20, 3, 8)
     """
-
-    alphas_: dict[str, NDArray[np.float64]]
-    alpha_choice_: dict[str, AlphaChoice]
-    band_choice_: BandChoice | None
-    gain_: dict[str, NDArray[np.float32]]
-    n_features_in_: int
-    betas_: NDArray[Any]
-    betas_mean_: NDArray[np.float64]
-    systems_: tuple[System, ...]
-    latents_: Latents | StoredLatents
 
     def __init__(
         self,
-        alpha: Literal["cv"] | float | Mapping[str, Any] = "cv",
+        alpha: Literal["cv"] | float | Mapping[str, Any] | NDArray[np.float64] = "cv",
         alphas: Sequence[float] = DEFAULT_ALPHAS,
         folds: Scheme = 5,
         rescale: Rescaling = "train",
@@ -122,7 +114,6 @@ class BrainDecoder(BaseEstimator):  # type: ignore[misc]
         seed: int = 0,
         verbose: bool = False,
         alpha_per: Per = "latent",
-        projection: Projection = "sample",
         bands: Mapping[str, Sequence[str]] | None = None,
         memory: float = 2.0,
         device: str = "cpu",
@@ -135,7 +126,6 @@ class BrainDecoder(BaseEstimator):  # type: ignore[misc]
         self.seed = seed
         self.verbose = verbose
         self.alpha_per = alpha_per
-        self.projection = projection
         self.bands = bands
         self.memory = memory
         self.device = device
@@ -143,28 +133,36 @@ class BrainDecoder(BaseEstimator):  # type: ignore[misc]
     @property
     def alpha_(self) -> dict[str, float]:
         """Penalty of each latent; where its targets have different ones, their geometric mean."""
+        check_is_fitted(self, "systems_")
         return {
             name: float(values[0]) if len(np.unique(values)) == 1 else float(np.exp(np.log(values).mean()))
             for name, values in self.alphas_.items()
         }
 
+    @property
+    def groups_(self) -> NDArray[np.int64]:
+        """See the class."""
+        check_is_fitted(self, "systems_")
+        return self.targets_.ids
+
     def fit(
         self,
         X: ArrayLike,
-        latents: Latents | StoredLatents,
-        stimulus_ids: ArrayLike | None = None,
+        Y: Any,
+        groups: ArrayLike | None = None,
         regions: Mapping[str, NDArray[np.bool_]] | None = None,
     ) -> "BrainDecoder":
-        """Fit all four regressions.
+        """Fit all regressions.
 
         Parameters
         ----------
         X : array-like of shape (n, voxels)
             Training scans, one row per image or trial. Kept, not copied.
-        latents : Latents or StoredLatents
-            Latents of the same n images, in the same order. Kept, not copied; stored ones stay on disk.
-        stimulus_ids : array-like of shape (n,), optional
-            Image of each scan; if given, it must equal ``latents.stimulus_ids``.
+        Y : array-like of shape (n,) or (n, ...), mapping of str to such arrays, Latents, or StoredLatents
+            Targets of the same n scans, in the same order. Kept, not copied; stored ones stay on disk.
+        groups : array-like of shape (n,), optional
+            Image of each scan: scans of one image are left out together. By default the ``stimulus_ids`` of latents,
+            which given ones must equal; otherwise each scan is an image of its own.
         regions : mapping of str to ndarray of shape (voxels,), bool, optional
             Region name to its voxels; needed for `bands`.
 
@@ -176,35 +174,69 @@ class BrainDecoder(BaseEstimator):  # type: ignore[misc]
         Raises
         ------
         InputError
-            If scans and latents do not belong together, hold NaN or infinite values, or are fewer than two; if a
-            parameter is out of range; if there are more folds than images.
+            If scans and targets do not belong together, or hold NaN, infinite or complex values, or such as are beyond
+            float32; if they are of fewer than two images; if a parameter is out of range; if there are more folds than
+            images.
+
+        Warns
+        -----
+        UserWarning
+            If scans are the same in all voxels, or repeat each other.
         """
-        given = check_parameters(self.alpha, self.alphas, self.rescale, self.alpha_per, self.memory)
         backend = choose_backend(self.device)
-        betas = as_scans(X, "training scans")
-        check_pairs(betas, latents, stimulus_ids)
-        fitted = fit_systems(self, betas, latents, given, regions, backend)
-        gain = fit_gains(self, fitted.systems, fitted.alphas, latents, backend)
-        self.alphas_, self.alpha_choice_, self.band_choice_ = fitted.alphas, fitted.choices, fitted.bands
-        self.systems_, self.gain_ = fitted.systems, gain
-        self.n_features_in_ = betas.shape[1]
-        self.betas_, self.betas_mean_, self.latents_ = betas, fitted.mean, latents
+        self._check_parameters()
+        betas, targets = self._scans(X, fitting=True), training_targets(Y, groups)
+        if len(betas) != len(targets.ids):
+            raise InvalidArrayError(
+                f"There are {len(betas)} training scans and {len(targets.ids)} rows of targets. Select the targets by "
+                "the scans' stimulus ids."
+            )
+        given = self._given_alphas(targets)
+        # Refused before the kernel is computed, which takes a while.
+        split_images(targets.ids, "loo" if given else self.folds, self.seed)
+        common: dict[str, Any] = {"seed": self.seed, "verbose": self.verbose, "memory": self.memory * 1e9}
+        choosing = {"scheme": self.folds, "sampled_targets": self.sampled_targets, **common}
+        choices: dict[str, AlphaChoice] = {}
+        band_choice: BandChoice | None = None
+        systems: tuple[System, ...]
+        if self.bands is not None:
+            masks = make_bands(regions or {}, self.bands, betas.shape[1])
+            systems, alphas, band_choice = fit_bands(betas, targets, masks, self.alphas, backend, **choosing)
+            mean = betas.mean(axis=0, dtype=np.float64)
+        else:
+            kernel, mean = centred_kernel(betas, backend=backend)
+            solver: Solver
+            if given is None:
+                solver = factorise(kernel, backend)
+                del kernel
+                choices = choose_alphas(solver, targets, self.alphas, per=self.alpha_per, **choosing)
+                alphas = {name: choice.per_target for name, choice in choices.items()}
+            else:
+                distinct, alphas = np.unique(np.concatenate(list(given.values()))), given
+                # Decomposing costs several times a Cholesky factor, and then serves any penalty.
+                once = len(distinct) == 1
+                solver = factorise_once(kernel, float(distinct[0]), backend) if once else factorise(kernel, backend)
+            systems = (System(tuple(targets), None, solver),)
+        self.gain_ = fit_gains(systems, alphas, targets, self.rescale, backend, **common)
+        self.alphas_, self.alpha_choice_, self.band_choice_ = alphas, choices, band_choice
+        self.betas_, self.betas_mean_, self.systems_, self.targets_ = betas, mean, systems, targets
         return self
 
-    def predict(self, X: ArrayLike, stimulus_ids: ArrayLike | None = None) -> Latents:
-        """Predict the four latents of one or many scans.
+    def predict(self, X: ArrayLike, stimulus_ids: ArrayLike | None = None) -> Any:
+        """Predict the targets of one or many scans.
 
         Parameters
         ----------
-        X : array-like of shape (m, voxels) or (voxels,)
+        X : array-like of shape (m, voxels), or ndarray of shape (voxels,)
             Scans, prepared like the training scans.
         stimulus_ids : array-like of shape (m,), optional
-            Image of each scan, carried into the result; row numbers if it is not given.
+            Image of each scan, carried into `Latents`; row numbers if it is not given. Reconstruction seeds its noise
+            by them: one scan that is predicted without an id is decoded with the noise of image id 0.
 
         Returns
         -------
-        Latents
-            Of m rows.
+        ndarray, dict of str to ndarray, or Latents
+            Of m rows, and of the kind that the decoder was fitted to. float64 if the targets were, else float32.
 
         Raises
         ------
@@ -214,15 +246,26 @@ class BrainDecoder(BaseEstimator):  # type: ignore[misc]
         sklearn.exceptions.NotFittedError
             Before `fit`.
         """
-        check_is_fitted(self, "systems_")
-        scans, ids = check_new_scans(X, self.n_features_in_, stimulus_ids)
-        shapes, found = shapes_of(self.latents_), {}
-        for name, block, values in predict_blocks(self, scans):
-            if name not in found:
-                width = int(np.prod(shapes[name]))
-                found[name] = np.empty((len(scans), width), dtype=values.dtype)
+        scans, ids = self._new_scans(X, stimulus_ids)
+        targets = self.targets_
+        found = {name: np.empty((len(scans), targets[name].shape[1]), targets[name].compute) for name in targets}
+        for name, block, values in self.predict_blocks(scans):
             found[name][:, block] = values
-        return Latents(ids, *(found[name].reshape(len(scans), *shapes[name]) for name in LATENT_NAMES))
+        return targets.give(found, ids)
+
+    def predict_blocks(self, scans: NDArray[Any]) -> Iterator[tuple[str, slice, NDArray[Any]]]:
+        """Name, columns and predictions of shape (m, columns), block by block, reading the training targets once."""
+        backend, targets = choose_backend(self.device), self.targets_
+        for system in self.systems_:
+            needed = {float(value) for name in system.names for value in np.unique(self.alphas_[name])}
+            by_alpha = system.operators(scans, self.betas_, self.betas_mean_, sorted(needed), backend)
+            operators: Operators | None = None
+            for name in track(system.names, "predict latents", unit="latent") if self.verbose else system.names:
+                alpha, latent = self.alphas_[name], targets[name]
+                if operators is None or not operators.serve(alpha, latent.compute):
+                    operators = Operators(by_alpha, alpha, latent.compute, backend)
+                for block, centred, mean, _ in products(operators, latent, self.memory * 1e9):
+                    yield name, block, rescaled(centred, mean, self.gain_[name][block], self.rescale)
 
     def predict_to(
         self,
@@ -236,8 +279,6 @@ class BrainDecoder(BaseEstimator):  # type: ignore[misc]
     ) -> None:
         """Predict as `predict` does, straight into a folder of latents, block by block.
 
-        Run again after a stop, it continues at the block.
-
         Parameters
         ----------
         folder : path-like
@@ -247,39 +288,173 @@ class BrainDecoder(BaseEstimator):  # type: ignore[misc]
         backbone, fingerprint : str
             Of the training targets, for the record.
         storage, unfinished
-            See `unibrain.latents.writer.LatentWriter`.
+            See `unibrain.latents.LatentWriter`.
 
         Raises
         ------
         InputError
-            As `predict` does, and if the disk is full (what was predicted is kept).
+            As `predict` does, and if the disk is full.
+        """
+        scans, ids = self._new_scans(X, stimulus_ids)
+        writer = LatentWriter(folder, ids, backbone, fingerprint, storage=storage, unfinished=unfinished, resume=False)
+        writer.begin(self.targets_.shapes)
+        for part in self.predict_blocks(scans):
+            writer.write_columns(*part)
+        writer.finish()
+
+    def score(self, X: ArrayLike, y: Any) -> float:
+        """R squared (`sklearn.metrics.r2_score`), mean over a latent's dimensions, then over the latents.
+
+        Parameters
+        ----------
+        X : array-like of shape (m, voxels)
+        y : as `Y` of `fit`
+            True targets of the same scans. Named as scikit-learn calls it.
+
+        Returns
+        -------
+        float
+            1 at best; 0 for predicting each dimension's mean. As in all of scikit-learn, and unlike the variance
+            explained in `AlphaChoice`, every dimension counts the same.
+        """
+        from sklearn.metrics import r2_score
+
+        true, predicted = training_targets(y), training_targets(self.predict(X))
+        wrong = [name for name in predicted if true.shapes.get(name) != predicted.shapes[name]]
+        if wrong or len(true.ids) != len(predicted.ids):
+            raise InvalidArrayError(f"{(wrong or ['y'])[0]} is not of the shape that is predicted for these scans.")
+        return float(np.mean([r2_score(true[name][:, :], predicted[name][:, :]) for name in predicted]))
+
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """Write the fitted decoder into a folder, as ``decoder.safetensors``.
+
+        Parameters
+        ----------
+        folder : path-like
+            Made if it is not there. Training targets that are stored as latents are referred to, from the folder's
+            place; those that are in memory are put into the file.
+
+        Raises
+        ------
+        InputError
+            If the disk is full.
+        sklearn.exceptions.NotFittedError
+            Before `fit`.
         """
         check_is_fitted(self, "systems_")
-        scans, ids = check_new_scans(X, self.n_features_in_, stimulus_ids)
-        predict_to(self, folder, scans, ids, backbone, fingerprint, storage, unfinished)
-
-    def save(self, path: str | os.PathLike[str], embed_targets: bool | None = None) -> None:
-        """Write the fitted decoder to one file (see `unibrain.regression.store.save_decoder`)."""
-        check_is_fitted(self, "systems_")
-        save_decoder(path, self.get_params(), vars(self), embed_targets)
+        save_decoder(folder, self.get_params(), vars(self))
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str], targets: str | os.PathLike[str] | None = None) -> "BrainDecoder":
+    def load(cls, folder: str | os.PathLike[str], targets: str | os.PathLike[str] | None = None) -> "BrainDecoder":
         """Read a decoder that `save` wrote; it predicts the very same numbers.
 
         Parameters
         ----------
-        path : path-like
+        folder : path-like
+            The folder that it was saved to, such as ``run/decoder``.
         targets : path-like, optional
             Folder of the latents that it was fitted to, if they were moved.
 
         Raises
         ------
         InputError
-            If the file is missing, truncated, changed, or no decoder; if the training targets that it refers to are
-            missing or changed.
+            If there is no decoder; if the training targets that it refers to are gone or others.
+        DamagedFile
+            If the file or the training targets are truncated or changed, or of another version.
         """
-        parameters, fitted = load_decoder(path, targets)
+        parameters, fitted = load_decoder(folder, targets)
         decoder = cls(**parameters)
         decoder.__dict__.update(fitted)
         return decoder
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.multi_output = True
+        return tags
+
+    def _check_parameters(self) -> None:
+        for name, allowed in (("rescale", RESCALINGS), ("alpha_per", PERS)):
+            if getattr(self, name) not in allowed:
+                raise InputError(f"{name} is {getattr(self, name)!r}. Choose one of {', '.join(allowed)}.")
+        if not (np.isfinite(self.memory) and self.memory > 0):
+            raise InputError(f"memory is {self.memory:g} GB. Give more than 0.")
+        for name, least in (("sampled_targets", 1), ("seed", 0)):
+            if not (isinstance(getattr(self, name), Integral) and getattr(self, name) >= least):
+                raise InputError(f"{name} is {getattr(self, name)!r}. Give a whole number of at least {least}.")
+        chosen = isinstance(self.alpha, str)
+        if chosen and self.alpha != "cv":
+            raise InputError(f"alpha is {self.alpha!r}. Choose 'cv', a number, or a number per latent.")
+        if self.bands is not None and not (chosen and self.alpha_per == "latent"):
+            raise InputError("bands need alpha = 'cv' per latent: their penalties are chosen by cross-validation.")
+
+    def _given_alphas(self, targets: TrainingTargets) -> dict[str, NDArray[np.float64]] | None:
+        """Penalties of each latent, one or one per target; None if cross-validation is to choose."""
+        if isinstance(self.alpha, str):
+            alpha_grid(self.alphas)
+            return None
+        given = self.alpha if isinstance(self.alpha, Mapping) else dict.fromkeys(targets, self.alpha)
+        if set(given) != set(targets):
+            raise InputError(f"alpha names {', '.join(sorted(given)) or 'nothing'}. Name {', '.join(sorted(targets))}.")
+        found = {name: np.atleast_1d(np.asarray(given[name], dtype=np.float64)) for name in targets}
+        for name, values in found.items():
+            check_alphas(values, f"alpha of {name}")
+            if values.shape not in ((1,), (targets[name].shape[1],)):
+                raise InputError(
+                    f"alpha of {name} has shape {values.shape}. Give one number or {targets[name].shape[1]}, one per "
+                    "target."
+                )
+        return found
+
+    def _scans(self, X: ArrayLike, fitting: bool) -> NDArray[Any]:
+        """Scans as a matrix of floats, one row per scan; the same memory where `X` is one."""
+        try:
+            scans: NDArray[Any] = validate_data(
+                self,
+                X,
+                reset=fitting,
+                dtype=[np.float64, np.float32, np.float16],
+                ensure_all_finite=False,
+                ensure_min_samples=2 if fitting else 1,
+            )
+        except ValueError as error:
+            raise InvalidArrayError(f"Scans: {' '.join(str(error).split())[:300]}") from error
+        for block in column_blocks(*scans.shape):
+            values = scans[:, block]
+            if not np.abs(values).max() <= LARGEST:
+                row, voxel = np.argwhere(~(np.abs(values) <= LARGEST))[0]
+                raise InvalidArrayError(
+                    f"Scans: the value in row {row}, voxel {voxel + block.start} is NaN, infinite or beyond float32. "
+                    "Leave that voxel out when preparing the scans."
+                )
+        warn_of_odd_scans(scans, fitting)
+        return scans
+
+    def _new_scans(self, X: ArrayLike, stimulus_ids: ArrayLike | None) -> tuple[NDArray[Any], NDArray[np.int64]]:
+        """Scans to predict from, one per row, and their ids."""
+        check_is_fitted(self, "systems_")
+        scans = self._scans(X[None] if isinstance(X, np.ndarray) and X.ndim == 1 else X, fitting=False)
+        ids = np.arange(len(scans)) if stimulus_ids is None else np.asarray(stimulus_ids, dtype=np.int64).reshape(-1)
+        if len(ids) != len(scans):
+            raise InvalidArrayError(f"There are {len(ids)} stimulus ids for {len(scans)} scans. Give one per scan.")
+        return scans, ids
+
+
+def warn_of_odd_scans(scans: NDArray[Any], repeats: bool) -> None:
+    """Warn of scans that are the same in all voxels, such as zeros, and, on request, of scans that repeat each other."""
+    if scans.shape[1] == 1:
+        return
+    constant = np.flatnonzero(np.ptp(scans, axis=1) == 0)
+    if len(constant):
+        message = (
+            f"{len(constant)} scans have the same value in all voxels, the first in row {constant[0]}. Check them."
+        )
+        warnings.warn(message, UserWarning, stacklevel=4)
+    if repeats:
+        sums = scans.sum(axis=1)
+        order = np.argsort(sums, kind="stable")
+        pairs = [(order[i], order[i + 1]) for i in np.flatnonzero(np.diff(sums[order]) == 0)]
+        same = [pair for pair in pairs if np.array_equal(scans[pair[0]], scans[pair[1]])]
+        if same:
+            one, other = same[0]
+            message = f"{len(same)} training scans repeat another one; rows {one} and {other} are the same. Check them."
+            warnings.warn(message, UserWarning, stacklevel=4)

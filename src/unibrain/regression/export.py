@@ -9,17 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unibrain.errors import InputError
-from unibrain.latents.latents import LATENT_NAMES
 from unibrain.regression.backend import choose_backend
-from unibrain.regression.kernels import column_blocks
-from unibrain.regression.stream import Operators
-from unibrain.regression.targets import block_width, targets_of
+from unibrain.regression.ridge import column_blocks
+from unibrain.regression.targets import Operators, Targets, block_width
 from unibrain.workspace.files import atomic_path
 
 if TYPE_CHECKING:
     from unibrain.regression.decoder import BrainDecoder
-
-__all__ = ["export_weights"]
 
 
 def export_weights(
@@ -40,7 +36,7 @@ def export_weights(
     decoder : BrainDecoder
         Fitted.
     latent : str
-        One of `LATENT_NAMES`.
+        Name of the targets.
     targets : slice or sequence of int, optional
         Dimensions of the flattened latent; all by default.
     voxels : ndarray of bool or of int64, optional
@@ -60,53 +56,42 @@ def export_weights(
     InputError
         If latent, targets or voxels are not there, both `voxels` and `regions` are given, or the disk is full.
     """
-    if latent not in LATENT_NAMES:
-        raise InputError(f"latent is {latent!r}, expected one of {', '.join(LATENT_NAMES)}: choose one of them")
-    reader = targets_of(decoder.latents_)[latent]
-    columns = _numbers(targets, reader.shape[1], "targets")
+    if latent not in decoder.targets_:
+        raise InputError(f"latent is {latent!r}. Choose one of {', '.join(decoder.targets_)}.")
     if regions is not None:
-        if voxels is not None:
-            raise InputError("both voxels and regions are given, expected one of them: leave one out")
-        if not regions:
-            raise InputError("regions is empty, expected at least one: leave it out for all voxels")
+        if voxels is not None or not regions:
+            raise InputError("Give voxels, or one or more regions, not both.")
         voxels = np.logical_or.reduce(list(regions.values()))
+    reader = decoder.targets_[latent]
+    columns = _numbers(targets, reader.shape[1], "targets")
     rows = _numbers(voxels, decoder.n_features_in_, "voxels")
-    shape, dtype = (len(rows), len(columns)), reader.compute
+    shape = (len(rows), len(columns))
     if path is None:
-        weights: NDArray[Any] = np.empty(shape, dtype=dtype)
-        _fill(weights, decoder, latent, rows, columns)
+        weights: NDArray[Any] = np.empty(shape, dtype=reader.compute)
+        _fill(weights, decoder, reader, rows, columns)
         return weights
-    with atomic_path(path) as temporary, temporary.open("wb") as file:
-        np.lib.format.write_array_header_1_0(
-            file, {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
-        )
-        start, size = file.tell(), int(np.prod(shape)) * dtype.itemsize
-        if hasattr(os, "posix_fallocate") and size:
+    with atomic_path(path) as temporary:
+        mapped = np.lib.format.open_memmap(temporary, mode="w+", dtype=reader.compute, shape=shape)
+        if hasattr(os, "posix_fallocate"):
             # Room first: writing to a memory map of a file on a full disk would end in a signal.
-            os.posix_fallocate(file.fileno(), start, size)
-        else:
-            file.truncate(start + size)
-        file.flush()
-        if size:
-            mapped = np.memmap(temporary, dtype=dtype, mode="r+", offset=start, shape=shape)
-            _fill(mapped, decoder, latent, rows, columns)
-            mapped.flush()
+            with temporary.open("r+b") as file:
+                os.posix_fallocate(file.fileno(), 0, temporary.stat().st_size)
+        _fill(mapped, decoder, reader, rows, columns)
+        mapped.flush()
     return np.asanyarray(np.load(Path(path), mmap_mode="r", allow_pickle=False))
 
 
 def _fill(
     weights: NDArray[Any],
     decoder: "BrainDecoder",
-    latent: str,
+    reader: Targets,
     rows: NDArray[np.int64],
     columns: NDArray[np.int64],
 ) -> None:
-    backend, reader = choose_backend(decoder.device), targets_of(decoder.latents_)[latent]
-    system = next(system for system in decoder.systems_ if latent in system.latents)
-    n, alpha = reader.shape[0], decoder.alphas_[latent]
-    memory = decoder.memory * 1e9
+    system = next(system for system in decoder.systems_ if reader.name in system.names)
+    backend, n, alpha = choose_backend(decoder.device), reader.shape[0], decoder.alphas_[reader.name]
+    memory, needed = decoder.memory * 1e9, [float(value) for value in np.unique(alpha)]
     # Some voxels at a time, so that their operators take no more than a quarter of the memory.
-    needed = np.unique(alpha)
     step = max(1, int(memory / 4 / (8 * n * (len(needed) + 1))))
     for first in range(0, len(rows), step):
         part = rows[first : first + step]
@@ -116,43 +101,38 @@ def _fill(
         scans -= decoder.betas_mean_[part, None]
         if system.weights is not None:
             scans *= system.weights[part, None]
-        by_alpha = system.solver.operators(scans, [float(value) for value in needed])
-        operators = Operators(by_alpha, alpha, reader.compute, backend)
+        operators = Operators(system.solver.operators(scans, needed), alpha, reader.compute, backend)
         width = block_width(reader, operators.rows, memory, operators.bytes)
         for start in range(0, len(columns), width):
             chosen = columns[start : start + width]
             block, values = _read(reader, chosen)
             if not np.isfinite(values).all():
                 reader.refuse(block, values)
-            product = operators.multiply_columns(chosen, values)
+            product = operators.multiply(chosen, values)
             weights[first : first + len(part), start : start + len(chosen)] = product[:-1]
 
 
-def _read(reader: Any, chosen: NDArray[np.int64]) -> tuple[slice, NDArray[Any]]:
+def _read(reader: Targets, chosen: NDArray[np.int64]) -> tuple[slice, NDArray[Any]]:
     """Some columns: neighbours at once, others one by one."""
-    block = slice(int(chosen[0]), int(chosen[-1]) + 1)
+    block = slice(int(chosen.min()), int(chosen.max()) + 1)
     if np.array_equal(chosen, np.arange(block.start, block.stop)):
         return block, np.ascontiguousarray(reader[:, block], dtype=reader.compute)
     values = np.empty((reader.shape[0], len(chosen)), dtype=reader.compute)
     for place, column in enumerate(chosen):
         values[:, place] = reader[:, int(column) : int(column) + 1][:, 0]
-    return slice(int(chosen.min()), int(chosen.max()) + 1), values
+    return block, values
 
 
 def _numbers(chosen: Any, count: int, what: str) -> NDArray[np.int64]:
-    if chosen is None:
-        return np.arange(count)
-    if isinstance(chosen, slice):
-        return np.arange(count)[chosen]
+    if chosen is None or isinstance(chosen, slice):
+        return np.arange(count)[chosen or slice(None)]
     array = np.asarray(chosen)
     if array.dtype == np.bool_:
         if array.shape != (count,):
-            raise InputError(
-                f"the mask of {what} has shape {array.shape}, expected ({count},): use that of this decoder"
-            )
+            raise InputError(f"The mask of {what} has shape {array.shape}. Give one entry for each of {count}.")
         return np.flatnonzero(array)
     numbers = array.astype(np.int64).reshape(-1)
     wrong = numbers[(numbers < 0) | (numbers >= count)]
     if len(wrong):
-        raise InputError(f"{what} names {wrong[0]}, expected 0 to {count - 1}: correct it")
+        raise InputError(f"{what} names {wrong[0]}. There are 0 to {count - 1}.")
     return numbers

@@ -1,76 +1,57 @@
-"""`Targets`: one latent as a matrix of which blocks of columns are read ahead while others are multiplied."""
+"""What a decoder is fitted to, in memory or on disk, and its products with operators, block by block of columns.
 
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+Nearly all the work of fitting and predicting is here. A ridge prediction is linear in the targets,
+``mean + W (Y - mean)``. Centring W instead of Y (each row less its mean) gives the same, and with one more row of
+``1 / n`` below it the same product yields the mean: the targets are multiplied as they are read, once.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from itertools import zip_longest
-from typing import Any, Never, Protocol
+from typing import Any, Literal, Never, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from unibrain.errors import InputError
-from unibrain.latents.columns import LatentColumns
-from unibrain.latents.latents import Latents
-from unibrain.latents.stored import StoredLatents
-
-__all__ = [
-    "MAX_BLOCK_BYTES",
-    "TargetReader",
-    "Targets",
-    "as_targets",
-    "block_width",
-    "flat",
-    "shapes_of",
-    "targets_of",
-    "varying",
-]
-
-READERS = 4
-"""Threads that copy a block from the system's memory: more do not copy faster."""
+from unibrain.latents import LatentColumns, Latents, StoredLatents
+from unibrain.regression.backend import Backend
+from unibrain.regression.ridge import column_blocks
 
 MAX_BLOCK_BYTES = 2**28
 """Largest block of targets that is read at once: 256 MiB. Larger ones multiply no faster, and start later."""
 
+LARGEST = float(np.finfo(np.float32).max)
+"""Numbers beyond it are no measurements: gains and stored latents are float32."""
+
+ARRAY = "y"
+"""Name of the targets of a decoder that is fitted to one array."""
+
+
+class InvalidArrayError(InputError, ValueError):
+    """An array that cannot be used; scikit-learn's tools expect a `ValueError` for it."""
+
 
 class TargetReader(Protocol):
-    """Targets of shape (n, t), in memory or on disk; blocks of columns are read by slicing."""
+    """Targets of shape (n, t), in memory or on disk; ``reader[:, start:stop]`` is an array."""
 
     @property
-    def shape(self) -> tuple[int, ...]:
-        """Rows and columns."""
+    def shape(self) -> tuple[int, ...]: ...
 
     @property
-    def dtype(self) -> Any:
-        """Type of the elements: float16, float32 or float64."""
+    def dtype(self) -> Any: ...
 
-    def __getitem__(self, index: Any, /) -> Any:
-        """``reader[:, start:stop]`` is an ndarray of shape (n, stop - start)."""
+    def __getitem__(self, index: Any, /) -> Any: ...
 
 
 class Targets:
-    """Targets of n images in memory or on disk.
+    """Targets of n images under one name, with `ids`, the image of each row; read in blocks of columns.
 
-    Parameters
-    ----------
-    reader : TargetReader
-        Array, memory map or `unibrain.latents.columns.LatentColumns` of shape (n, t).
-    name : str
-        What a message calls them.
-    stimulus_ids : ndarray of shape (n,), int64
-        Image of each row.
-
-    Attributes
-    ----------
-    shape : tuple of int
-        (n, t).
-    dtype : numpy.dtype
-        As stored.
-    compute : numpy.dtype
-        In which products are computed: float64 for float64 targets, float32 for all others.
+    Products are computed in `compute`: float64 for float64 targets, float32 for all others.
     """
 
-    def __init__(self, reader: TargetReader, name: str, stimulus_ids: NDArray[np.int64]) -> None:
-        self._reader, self.name, self._ids = reader, name, stimulus_ids
+    def __init__(self, reader: TargetReader, name: str, ids: NDArray[np.int64]) -> None:
+        self._reader, self.name, self.ids = reader, name, ids
         self.shape = (int(reader.shape[0]), int(reader.shape[1]))
         self.dtype: np.dtype[Any] = np.dtype(reader.dtype)
         self.compute: np.dtype[Any] = np.result_type(self.dtype, np.float32)
@@ -86,99 +67,31 @@ class Targets:
         return int(getattr(self._reader, "chunk_columns", 1))
 
     def __getitem__(self, key: Any) -> NDArray[Any]:
-        """``[:, start:stop]``, as stored."""
         return np.asarray(self._reader[key])
 
-    @property
-    def foretold(self) -> bool:
-        """True if the system itself reads ahead when it is told what comes next."""
-        return isinstance(self._reader, LatentColumns) and self._reader.foretold
+    def blocks(self, width: int) -> Iterator[tuple[slice, NDArray[Any]]]:
+        """Blocks of up to `width` columns in the precision of products; one is valid until the next is asked for.
 
-    def blocks(self, width: int, begin: int = 0) -> Iterator[tuple[slice, NDArray[Any]]]:
-        """Blocks of columns; while one is worked on, the next is fetched from where it is stored.
-
-        Parameters
-        ----------
-        width : int
-            Columns of a block, at least 1.
-        begin : int
-            First column.
-
-        Yields
-        ------
-        slice, ndarray of shape (n, width or less)
-            In `compute`'s precision. Blocks share memory: one is valid until the next is asked for.
+        While one block is worked on, the system fetches the next from the disk.
         """
-        slices = [slice(start, min(start + width, self.shape[1])) for start in range(begin, self.shape[1], width)]
+        n, t = self.shape
+        slices = [slice(start, min(start + width, t)) for start in range(0, t, width)]
         if self.in_memory:
             yield from ((block, self[:, block]) for block in slices)
-        elif isinstance(self._reader, LatentColumns) and self._reader.foretold:
-            yield from self._foretold_blocks(self._reader, slices)
-        else:
-            yield from self._blocks_ahead(slices)
-
-    def _foretold_blocks(self, reader: LatentColumns, slices: Sequence[slice]) -> Iterator[tuple[slice, NDArray[Any]]]:
-        """The system fetches the next block from the disk; several threads then copy it from the system's memory.
-
-        Threads that copy while BLAS multiplies would take turns with its threads, which wait for each other.
-        """
-        buffer = self._buffer(slices)
-        with ThreadPoolExecutor(READERS, "read") as pool:
-            for block, following in zip_longest(slices, slices[1:]):
-                values = self._view(buffer, block)
-                for done in [pool.submit(part) for part in reader.parts(values, block)]:
-                    done.result()
+            return
+        buffer = np.empty(n * min(width, t), dtype=self.compute)
+        for block, following in zip_longest(slices, slices[1:]):
+            values = buffer[: n * (block.stop - block.start)].reshape(n, -1)
+            if isinstance(self._reader, LatentColumns):
+                self._reader.read_into(values, block)
                 if following is not None:
-                    reader.foretell(following)
-                yield block, values
-
-    def _blocks_ahead(self, slices: Sequence[slice]) -> Iterator[tuple[slice, NDArray[Any]]]:
-        """A thread reads and converts the next block: for object stores and memory maps."""
-        buffers = [self._buffer(slices) for _ in slices[:2]]
-        with ThreadPoolExecutor(1, "read-ahead") as pool:
-            ahead = [pool.submit(self._read, block, buffers[0]) for block in slices[:1]]
-            for number, block in enumerate(slices):
-                values = ahead.pop().result()
-                if number + 1 < len(slices):
-                    ahead.append(pool.submit(self._read, slices[number + 1], buffers[(number + 1) % 2]))
-                yield block, values
-
-    def _buffer(self, slices: Sequence[slice]) -> NDArray[Any]:
-        widest = max((block.stop - block.start for block in slices), default=0)
-        return np.empty(self.shape[0] * widest, dtype=self.compute)
-
-    def _view(self, buffer: NDArray[Any], block: slice) -> NDArray[Any]:
-        n, width = self.shape[0], block.stop - block.start
-        return buffer[: n * width].reshape(n, width)
-
-    def _read(self, block: slice, buffer: NDArray[Any]) -> NDArray[Any]:
-        values = self._view(buffer, block)
-        if isinstance(self._reader, LatentColumns):
-            self._reader.read_into(values, block)
-        else:
-            values[...] = self._reader[:, block]
-        return values
-
-    def own_blocks(self, width: int) -> Iterator[tuple[slice, NDArray[Any]]]:
-        """What `blocks` yields, yours to change: of targets in memory, copies."""
-        for block, values in self.blocks(width):
-            yield block, values.copy() if self.in_memory else values
+                    self._reader.foretell(following)
+            else:
+                values[...] = self._reader[:, block]
+            yield block, values
 
     def take(self, columns: NDArray[np.int64], memory: float) -> NDArray[Any]:
-        """Some columns, reading all blocks once.
-
-        Parameters
-        ----------
-        columns : ndarray of int64
-            Ascending.
-        memory : float
-            Bytes for the blocks.
-
-        Returns
-        -------
-        ndarray of shape (n, len(columns))
-            In `compute`'s precision.
-        """
+        """Some columns (ascending numbers), reading all blocks once."""
         taken = np.empty((self.shape[0], len(columns)), dtype=self.compute)
         for block, values in self.blocks(block_width(self, 1, memory)):
             first, last = np.searchsorted(columns, [block.start, block.stop])
@@ -186,37 +99,114 @@ class Targets:
         return taken
 
     def refuse(self, block: slice, values: NDArray[Any]) -> Never:
-        """Raise `InputError` that names the first value that is not finite in a block of targets."""
-        wrong = np.argwhere(~np.isfinite(values))
-        row, column = (int(wrong[0][0]), int(wrong[0][1]) + block.start) if len(wrong) else (0, block.start)
-        found = "holds a NaN or infinite value" if len(wrong) else "sums up to more than its precision can hold"
-        raise InputError(
-            f"latent {self.name} of image id {self._ids[row]} {found} (row {row}, target {column}, in the block of "
-            f"targets {block.start} to {block.stop - 1}), expected finite ones: extract the latents again"
+        """Raise `InvalidArrayError` that names the first value of a block that no product can use."""
+        wrong = np.argwhere(~(np.abs(values) <= LARGEST))
+        row, column = (int(wrong[0][0]), int(wrong[0][1])) if len(wrong) else (0, 0)
+        found = "is NaN, infinite or beyond float32" if len(wrong) else "is in a column whose sum is beyond float32"
+        raise InvalidArrayError(
+            f"{self.name}: the value of image id {self.ids[row]} (row {row}, target {column + block.start}) {found}. "
+            "Extract the latents again, or correct the targets."
         )
 
 
-def flat(latent: NDArray[Any]) -> NDArray[Any]:
-    """One row per image: (n, ...) to (n, dimensions), without a copy where the array is contiguous."""
-    return latent.reshape(len(latent), int(np.prod(latent.shape[1:])))
+@dataclass(frozen=True, eq=False)
+class TrainingTargets(Mapping[str, Targets]):
+    """Named targets of the same images, and the kind of thing that they came from and predictions are given as."""
+
+    kind: Literal["array", "mapping", "latents"]
+    ids: NDArray[np.int64]
+    shapes: Mapping[str, tuple[int, ...]]
+    readers: Mapping[str, TargetReader]
+    stored: StoredLatents | None = None
+
+    def __getitem__(self, name: str) -> Targets:
+        return Targets(self.readers[name], name, self.ids)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.readers)
+
+    def __len__(self) -> int:
+        return len(self.readers)
+
+    def give(self, flat: Mapping[str, NDArray[Any]], ids: NDArray[np.int64]) -> Any:
+        """Predictions of shape (m, t) by name, as what the decoder was fitted to: an array, a dict, or `Latents`."""
+        shaped = {name: flat[name].reshape(len(ids), *self.shapes[name]) for name in self}
+        if self.kind == "array":
+            return shaped[ARRAY]
+        return shaped if self.kind == "mapping" else Latents(ids, shaped)
 
 
-def as_targets(reader: TargetReader, name: str = "of the regression") -> Targets:
-    """A reader as targets; row numbers stand for image ids."""
-    return reader if isinstance(reader, Targets) else Targets(reader, name, np.arange(reader.shape[0]))
+def training_targets(Y: Any, groups: ArrayLike | None = None) -> TrainingTargets:
+    """Take an array, a mapping of name to array, `Latents` or `StoredLatents` as named targets.
+
+    `groups` are the images of the rows; by default those of the latents, or each row on its own.
+    """
+    if isinstance(Y, StoredLatents):
+        stored = {name: Y.columns(name) for name in Y.names}
+        return TrainingTargets("latents", _image_ids(groups, Y), dict(Y.shapes), stored, Y)
+    if Y is None:
+        raise InvalidArrayError("A decoder requires y to be passed, but the target y is None.")
+    kind: Literal["array", "mapping", "latents"] = "latents" if isinstance(Y, Latents) else "mapping"
+    if not isinstance(Y, Mapping):
+        kind, Y = "array", {ARRAY: Y}
+    if not Y:
+        raise InvalidArrayError("There are no targets. Give at least one array.")
+    arrays = {str(name): _as_array(array, str(name)) for name, array in Y.items()}
+    n = len(next(iter(arrays.values())))
+    ids = _image_ids(groups, Y) if kind == "latents" else _own_ids(groups, n)
+    for name, array in arrays.items():
+        if len(array) != len(ids):
+            raise InvalidArrayError(
+                f"{name} has {len(array)} rows, but there are {len(ids)} images. Give one row each."
+            )
+    flat = {name: array.reshape(len(array), int(np.prod(array.shape[1:]))) for name, array in arrays.items()}
+    made = TrainingTargets(kind, ids, {name: array.shape[1:] for name, array in arrays.items()}, flat)
+    for targets in made.values():
+        for block in column_blocks(*targets.shape):
+            values = targets[:, block]
+            if not (np.abs(values).max(initial=0) <= LARGEST):
+                targets.refuse(block, values)
+    return made
+
+
+def _as_array(array: Any, name: str) -> NDArray[Any]:
+    from sklearn.utils import check_array
+
+    try:
+        checked: NDArray[Any] = check_array(
+            array, ensure_2d=False, allow_nd=True, ensure_all_finite=False, dtype=[np.float64, np.float32, np.float16]
+        )
+    except ValueError as error:
+        raise InvalidArrayError(f"{name}: {str(error).splitlines()[0]}") from error
+    if 0 in checked.shape:
+        raise InvalidArrayError(f"{name} has shape {checked.shape}, which holds no value. Give one row per image.")
+    return checked
+
+
+def _own_ids(groups: ArrayLike | None, n: int) -> NDArray[np.int64]:
+    """Any labels as numbers; each row on its own without them."""
+    labels = np.arange(n) if groups is None else np.asarray(groups).reshape(-1)
+    if len(labels) != n:
+        raise InvalidArrayError(f"There are {len(labels)} groups for {n} rows of targets. Give one per scan.")
+    return labels.astype(np.int64) if labels.dtype.kind in "iu" else np.unique(labels, return_inverse=True)[1]
+
+
+def _image_ids(groups: ArrayLike | None, latents: Latents | StoredLatents) -> NDArray[np.int64]:
+    """Ids of the latents, which say to which image each row belongs; given ones must agree."""
+    known = np.asarray(latents.stimulus_ids, dtype=np.int64)
+    if groups is not None:
+        given = _own_ids(groups, len(known))
+        rows = np.flatnonzero(given != known)
+        if len(rows):
+            raise InvalidArrayError(
+                f"Row {rows[0]} is image id {given[rows[0]]} in the scans and {known[rows[0]]} in the latents. Select "
+                "the latents by the scans' stimulus ids."
+            )
+    return known
 
 
 def varying(values: NDArray[Any]) -> NDArray[np.bool_]:
-    """Which columns are not the same in all rows: told by the range, since a mean is rounded.
-
-    Parameters
-    ----------
-    values : ndarray of shape (n, t)
-
-    Returns
-    -------
-    ndarray of shape (t,), bool
-    """
+    """Which columns are not the same in all rows: told by the range, since a mean is rounded."""
     varies: NDArray[np.bool_] = np.ptp(values[:64], axis=0) > 0
     # A few rows tell it of nearly all columns; the others are looked at as a whole.
     doubtful = np.flatnonzero(~varies)
@@ -224,56 +214,103 @@ def varying(values: NDArray[Any]) -> NDArray[np.bool_]:
     return varies
 
 
-def targets_of(latents: Latents | StoredLatents) -> dict[str, Targets]:
-    """The four latents as targets."""
-    names = shapes_of(latents)
-    if isinstance(latents, StoredLatents):
-        return {name: Targets(latents.columns(name), name, latents.stimulus_ids) for name in names}
-    return {name: Targets(flat(latents[name]), name, latents.stimulus_ids) for name in names}
-
-
-def shapes_of(latents: Latents | StoredLatents) -> Mapping[str, tuple[int, ...]]:
-    """Shape of one image's latent, by name."""
-    if isinstance(latents, StoredLatents):
-        return latents.shapes
-    return {name: array.shape[1:] for name, array in latents.items()}
-
-
 def block_width(targets: Targets, rows: int, memory: float, taken: float = 0.0) -> int:
-    """Columns of a block, so that all that streaming holds fits into `memory`.
+    """Columns of a block, so that all that streaming holds fits into `memory` bytes, of which some are `taken`.
 
-    Parameters
-    ----------
-    targets : Targets
-        Of shape (n, t).
-    rows : int
-        Rows of the operator that multiplies them.
-    memory : float
-        Bytes.
-    taken : float
-        Bytes of it that are taken already (operators).
-
-    Returns
-    -------
-    int
-        At least 1 and at most t; a multiple of `Targets.chunk_columns` where at least one chunk fits.
-
-    Raises
-    ------
-    InputError
-        If not even one column fits.
+    `rows` are those of the operator. A multiple of `Targets.chunk_columns` where at least one chunk fits.
     """
     n, t = targets.shape
     item = targets.compute.itemsize
-    # The block that is multiplied, perhaps one that is read and what it is gathered from, and the products.
-    ahead = n * (2 * item + 2 * targets.dtype.itemsize)
-    read = 0 if targets.in_memory else n * item if targets.foretold else ahead
-    column = read + 3 * rows * item
-    width = int(min((memory - taken) / column, MAX_BLOCK_BYTES / (n * item), t))
+    # The block that is multiplied, what it is gathered from, and the products.
+    column = (0 if targets.in_memory else n * item) + 3 * rows * item
     if memory - taken < column:
         raise InputError(
-            f"memory is {memory / 1e9:g} GB, expected at least {(taken + column) / 1e9:.2g} GB for {n} training images "
-            f"and {rows} rows: raise memory, or predict fewer scans at a time"
+            f"memory is {memory / 1e9:g} GB, but {n} training images and {rows} rows take {(taken + column) / 1e9:.2g} "
+            "GB. Raise memory, or predict fewer scans at a time."
         )
-    width, chunk = max(1, width), targets.chunk_columns
+    width = max(1, int(min((memory - taken) / column, MAX_BLOCK_BYTES / (n * item), t)))
+    chunk = targets.chunk_columns
     return width // chunk * chunk if width >= chunk else width
+
+
+class Operators:
+    """Centred operators of shape (m + 1, n), one per penalty, ready to be multiplied with targets.
+
+    The last row of every product is the mean of the targets. `alpha` is the penalty of each target, or that of all.
+    """
+
+    def __init__(
+        self,
+        by_alpha: Mapping[float, NDArray[np.float64]],
+        alpha: NDArray[np.float64],
+        compute: np.dtype[Any],
+        backend: Backend,
+    ) -> None:
+        self._needed, self._choice = np.unique(alpha, return_inverse=True)
+        self._compute, self._backend = compute, backend
+        self._placed = []
+        self.rows, self.bytes = 0, 0
+        for value in self._needed:
+            operator = by_alpha[float(value)]
+            m, n = operator.shape
+            weights = np.empty((m + 1, n), dtype=compute)
+            weights[:m] = operator - operator.mean(axis=1, keepdims=True)
+            weights[m] = 1 / n
+            self.rows, self.bytes = m + 1, self.bytes + weights.nbytes
+            self._placed.append(backend.place(weights))
+
+    def serve(self, alpha: NDArray[np.float64], compute: np.dtype[Any]) -> bool:
+        """Whether they hold for other targets, too: all of one penalty, the same, and of the same precision."""
+        return len(self._placed) == 1 and np.array_equal(np.unique(alpha), self._needed) and compute == self._compute
+
+    def multiply(self, columns: slice | NDArray[np.int64], values: NDArray[Any]) -> NDArray[Any]:
+        """Product of shape (rows, columns), each target with the operator of its own penalty."""
+        if len(self._placed) == 1:
+            return self._backend.multiply(self._placed[0], values)
+        choice = self._choice[columns]
+        found = np.unique(choice)
+        if len(found) == 1:
+            return self._backend.multiply(self._placed[int(found[0])], values)
+        product = np.empty((self.rows, values.shape[1]), dtype=values.dtype)
+        for number in found:
+            own = np.flatnonzero(choice == number)
+            neighbours = own[-1] - own[0] + 1 == len(own)
+            # Tokens are runs of columns, which are multiplied as they lie; scattered targets are gathered.
+            where: Any = slice(int(own[0]), int(own[-1]) + 1) if neighbours else own
+            product[:, where] = self._backend.multiply(self._placed[int(number)], values[:, where])
+        return product
+
+
+def products(
+    operators: Operators, targets: Targets, memory: float
+) -> Iterator[tuple[slice, NDArray[Any], NDArray[Any], NDArray[Any]]]:
+    """Multiply block after block of targets, reading each once.
+
+    Yields the columns, operators times centred targets of shape (m, columns), the mean of the targets, and the targets.
+    A target that is not finite is refused.
+    """
+    for block, values in targets.blocks(block_width(targets, operators.rows, memory, operators.bytes)):
+        product = operators.multiply(block, values)
+        # One value that is not finite makes the mean of its column so: no other look at the targets is needed.
+        if not np.isfinite(product[-1]).all():
+            targets.refuse(block, values)
+        yield block, product[:-1], product[-1], values
+
+
+def mean_square(values: NDArray[Any], mean: NDArray[Any] | None = None) -> NDArray[np.float64]:
+    """Mean squared deviation of each column from `mean` (zero by default), added up in float64, some rows at a time."""
+    total = np.zeros(values.shape[1])
+    for start in range(0, len(values), 256):
+        part = values[start : start + 256] if mean is None else values[start : start + 256] - mean
+        total += np.einsum("ij,ij->j", part, part)
+    found: NDArray[np.float64] = total / len(values)
+    return found
+
+
+def variance(values: NDArray[Any], mean: NDArray[Any]) -> NDArray[np.float64]:
+    """Variance of each column about its mean; exactly 0 for constant ones."""
+    found = mean_square(values, mean)
+    # The mean of a constant column may be off by a rounding error; only where that could be, it is looked at again.
+    doubtful = np.flatnonzero(found <= 1e-8 * np.square(mean, dtype=np.float64))
+    found[doubtful[~varying(values[:, doubtful])]] = 0.0
+    return found

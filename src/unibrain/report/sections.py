@@ -72,7 +72,7 @@ def penalty_charts(choices: Mapping[str, "AlphaChoice"]) -> list[dict[str, str]]
     """For each latent whose alpha was chosen: its title, its chart, what the choice looked at, a warning or nothing."""
     if not choices:
         return []
-    from unibrain.regression.alpha_plot import alpha_figure, edge_warning
+    from unibrain.regression import alpha_figure, edge_warning
 
     return [
         {
