@@ -23,44 +23,41 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
-_HOMES = {
-    "BrainDecoder": "unibrain.regression",
-    "Decoded": "unibrain.reconstruction",
-    "InputError": "unibrain.errors",
-    "Latents": "unibrain.latents",
-    "ReportContent": "unibrain.report",
-    "Scores": "unibrain.evaluation",
-    "SimulationSettings": "unibrain.demo",
-    "Stimuli": "unibrain.stimuli",
-    "Subject": "unibrain.scans",
-    "evaluate": "unibrain.evaluation",
-    "extract": "unibrain.latents",
-    "format_table": "unibrain.evaluation",
-    "load_backbone": "unibrain.backbone",
-    "load_decoded": "unibrain.reconstruction",
-    "load_latents": "unibrain.latents",
-    "load_scores": "unibrain.evaluation",
-    "load_subject": "unibrain.scans",
-    "read_nsd": "unibrain.scans",
-    "read_nsd_stimuli": "unibrain.stimuli",
-    "reconstruct": "unibrain.reconstruction",
-    "save_decoded": "unibrain.reconstruction",
-    "save_latents": "unibrain.latents",
-    "save_scores": "unibrain.evaluation",
-    "save_subject": "unibrain.scans",
-    "simulate_nsd": "unibrain.demo",
-    "write_report": "unibrain.report",
+_EXPORTS = {
+    "unibrain.backbone": "BACKBONES Backbone SamplingSettings load_backbone",
+    "unibrain.demo": "SimulationSettings simulate_nsd",
+    "unibrain.errors": "InputError",
+    "unibrain.evaluation": "METRICS Metric Score Scores evaluate format_table load_scores save_scores",
+    "unibrain.latents": "LATENTS Latents StoredLatents extract load_latents open_latents save_latents",
+    "unibrain.pipeline": "RunFolder Settings read_settings run_all run_one write_settings",
+    "unibrain.reconstruction": "Decoded load_decoded reconstruct save_decoded",
+    "unibrain.regression": "BrainDecoder",
+    "unibrain.report": "ReportContent write_report",
+    "unibrain.scans": "PrepareSettings Subject load_subject read_nsd save_subject",
+    "unibrain.stimuli": "Stimuli read_custom_stimuli read_nsd_stimuli",
 }
+_HOMES = {name: module for module, names in _EXPORTS.items() for name in names.split()}
 
 __all__ = [
+    "BACKBONES",
+    "LATENTS",
+    "METRICS",
+    "Backbone",
     "BrainDecoder",
     "Decoded",
     "InputError",
     "Latents",
+    "Metric",
+    "PrepareSettings",
     "ReportContent",
+    "RunFolder",
+    "SamplingSettings",
+    "Score",
     "Scores",
+    "Settings",
     "SimulationSettings",
     "Stimuli",
+    "StoredLatents",
     "Subject",
     "__version__",
     "evaluate",
@@ -71,28 +68,79 @@ __all__ = [
     "load_latents",
     "load_scores",
     "load_subject",
+    "open_latents",
+    "read_custom_stimuli",
     "read_nsd",
     "read_nsd_stimuli",
+    "read_settings",
     "reconstruct",
+    "run_all",
+    "run_one",
     "save_decoded",
     "save_latents",
     "save_scores",
     "save_subject",
     "simulate_nsd",
     "write_report",
+    "write_settings",
 ]
 
 if TYPE_CHECKING:
-    from unibrain.backbone import load_backbone
+    from unibrain.backbone import (
+        BACKBONES,
+        Backbone,
+        SamplingSettings,
+        load_backbone,
+    )
+    from unibrain.demo import SimulationSettings, simulate_nsd
     from unibrain.errors import InputError
-    from unibrain.evaluation import Scores, evaluate, format_table, load_scores, save_scores
-    from unibrain.latents import Latents, extract, load_latents, save_latents
-    from unibrain.reconstruction import Decoded, load_decoded, reconstruct, save_decoded
+    from unibrain.evaluation import (
+        METRICS,
+        Metric,
+        Score,
+        Scores,
+        evaluate,
+        format_table,
+        load_scores,
+        save_scores,
+    )
+    from unibrain.latents import (
+        LATENTS,
+        Latents,
+        StoredLatents,
+        extract,
+        load_latents,
+        open_latents,
+        save_latents,
+    )
+    from unibrain.pipeline import (
+        RunFolder,
+        Settings,
+        read_settings,
+        run_all,
+        run_one,
+        write_settings,
+    )
+    from unibrain.reconstruction import (
+        Decoded,
+        load_decoded,
+        reconstruct,
+        save_decoded,
+    )
     from unibrain.regression import BrainDecoder
     from unibrain.report import ReportContent, write_report
-    from unibrain.scans import Subject, load_subject, read_nsd, save_subject
-    from unibrain.demo import SimulationSettings, simulate_nsd
-    from unibrain.stimuli import Stimuli, read_nsd_stimuli
+    from unibrain.scans import (
+        PrepareSettings,
+        Subject,
+        load_subject,
+        read_nsd,
+        save_subject,
+    )
+    from unibrain.stimuli import (
+        Stimuli,
+        read_custom_stimuli,
+        read_nsd_stimuli,
+    )
 
 
 def __getattr__(name: str) -> Any:
