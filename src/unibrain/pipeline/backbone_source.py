@@ -1,4 +1,4 @@
-"""The backbone of a run: loaded when a stage first needs it, part by part, then kept for the others."""
+"""The backbone of a run: opened when a stage first needs it, then kept for the others."""
 
 from typing import TYPE_CHECKING
 
@@ -27,6 +27,7 @@ class BackboneSource:
         self.device, self.dtype, self.offload = device, dtype, offload
         self._injected = loaded
         self._kept: dict[str, Backbone] = {}
+        self._fingerprints: dict[str, str] = {}
 
     def load(self, name: str) -> "Backbone":
         """Return the backbone called `name`; its networks are loaded when they are first used.
@@ -45,8 +46,22 @@ class BackboneSource:
         return self._kept[name]
 
     def fingerprint(self, name: str) -> str:
-        """Fingerprint of the backbone called `name`."""
-        return self.load(name).fingerprint
+        """Fingerprint of the backbone called `name`; one that lies in a folder is not opened for it.
+
+        Raises
+        ------
+        InputError
+            If it is not there, or incomplete.
+        """
+        if self._injected is not None:
+            return self._injected.fingerprint
+        if name not in self._fingerprints:
+            from unibrain.backbone.folder import backbone_folder, folder_fingerprint
+
+            folder = backbone_folder(name)
+            in_folder = name not in self._kept and (folder / "config.json").is_file()
+            self._fingerprints[name] = folder_fingerprint(folder) if in_folder else self.load(name).fingerprint
+        return self._fingerprints[name]
 
     def precision(self, name: str) -> str:
         """Precision that the backbone called `name` computes in here."""
