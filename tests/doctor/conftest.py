@@ -5,12 +5,10 @@ from dataclasses import replace
 
 import pytest
 
-from unibrain.backbone.storage import backbone_folder
-from unibrain.doctor import Finding
-from unibrain.doctor.catalogue import PROBES
-from unibrain.doctor.compare import compare
-from unibrain.doctor.probe import Bench
-from unibrain.doctor.recorded import Record, backbone_files
+from unibrain.audit import Finding
+from unibrain.backbone.folder import backbone_folder
+from unibrain.doctor.fingerprints import Bench, Record, compare, read_record
+from unibrain.doctor.probes import PROBES
 
 Check = Callable[..., dict[str, Finding]]
 
@@ -22,7 +20,7 @@ def bench() -> Bench:
 
 @pytest.fixture(scope="session")
 def record() -> Record:
-    return Record.read()
+    return read_record()
 
 
 @pytest.fixture(scope="session")
@@ -32,12 +30,6 @@ def check(bench: Bench, record: Record) -> Check:
     def checked(*names: str, **other: object) -> dict[str, Finding]:
         probes = [probe for probe in PROBES if probe.name in names]
         assert {probe.name for probe in probes} == set(names)
-        section = compare(probes, bench, replace(record, **other))  # type: ignore[arg-type]
-        return {finding.name: finding for finding in section.findings}
+        return {finding.title: finding for finding in compare(probes, bench, replace(record, **other))}  # type: ignore[arg-type]
 
     return checked
-
-
-@pytest.fixture(scope="session")
-def files(bench: Bench) -> dict[str, str]:
-    return backbone_files(bench.folder)

@@ -211,7 +211,7 @@ def check_captions(images: Images, captions: Mapping[int, tuple[str, ...]]) -> t
     return about, judge(
         "captions on both sides",
         f"{count(len(shared), 'test image')} of {len(images.test_ids):,} with a caption that a training image has too",
-        ((shared, "note", f"such as “{example}”", "read caption scores beside their shuffled control"),),
+        ((shared, "note", f"for example “{example}”", "read caption scores beside their shuffled control"),),
         "",
         "a caption that was trained on can be repeated word by word without being composed",
         {"test_images": sorted(shared)},

@@ -20,6 +20,8 @@ FACTOR = 3
 """Sessions whose responses vary more than so many times as much as those of another are in another unit."""
 SHIFT = 2
 """So many deviations the mean responses of two sessions may lie apart."""
+ENOUGH = 8
+"""Trials from which on the deviation of a session is known well enough to compare it."""
 LARGE = 10
 """A prepared scan of so many times the usual size is no response."""
 _COLUMNS_AT_ONCE = 512
@@ -140,7 +142,7 @@ def check_voxels(looked: Looked) -> Finding:
 
 def check_zscores(sessions: Sequence[SessionSummary]) -> Finding:
     """Look for sessions in other units than the rest, and for those with too few trials to be z-scored alone."""
-    alive = [entry for entry in sessions if entry.deviation > 0]
+    alive = [entry for entry in sessions if entry.deviation > 0 and entry.trials >= ENOUGH]
     few = [entry.session for entry in sessions if entry.training < 2]
     factor, shift, varying, apart = 1.0, 0.0, "", ""
     if alive:
@@ -148,8 +150,8 @@ def check_zscores(sessions: Sequence[SessionSummary]) -> Finding:
         factor = by_size[-1].deviation / by_size[0].deviation
         shift = (by_mean[-1].mean - by_mean[0].mean) / float(np.median([entry.deviation for entry in alive]))
         varying, apart = (
-            f"session {one.session} (mean {one.mean:.3g}, deviation {one.deviation:.3g}) and "
-            f"session {other.session} (mean {other.mean:.3g}, deviation {other.deviation:.3g})"
+            f"session {one.session} (mean {one.mean:,.4g}, deviation {one.deviation:,.4g}) and "
+            f"session {other.session} (mean {other.mean:,.4g}, deviation {other.deviation:,.4g})"
             for one, other in ((by_size[0], by_size[-1]), (by_mean[0], by_mean[-1]))
         )
     unit = "bring all sessions into one unit (look at the scale factors in their headers), and prepare again"
@@ -201,8 +203,9 @@ def check_matrix(betas: NDArray[np.float32], is_test: NDArray[np.bool_]) -> Find
     squares = np.zeros(len(betas))
     for start in range(0, betas.shape[1], _COLUMNS_AT_ONCE):
         block = betas[:, start : start + _COLUMNS_AT_ONCE]
-        non_finite += int((~np.isfinite(block)).any(axis=0).sum())
-        squares += np.square(block, dtype=np.float64).sum(axis=1)
+        finite = np.isfinite(block)
+        non_finite += int((~finite.all(axis=0)).sum())
+        squares += np.square(np.where(finite, block, 0), dtype=np.float64).sum(axis=1)
         for side, rows in (("training", block[~is_test]), ("test", block[is_test])):
             if len(rows) > 1:
                 constant[side] += int((rows == rows[:1]).all(axis=0).sum())
