@@ -5,25 +5,19 @@ from math import prod
 import pytest
 import torch
 from torch import Tensor, nn
+from unibrain.backbone.plan import make_plan
 
-from unibrain.backbone.autokl import from_published_keys as autokl_keys
 from unibrain.backbone.autokl import make_autokl
 from unibrain.backbone.clip import make_clip
 from unibrain.backbone.config import OFFICIAL
 from unibrain.backbone.flows import FourFlows
 from unibrain.backbone.optimus import Optimus
-from unibrain.backbone.optimus import from_published_keys as optimus_keys
-from unibrain.backbone.plan import make_plan
 
 Shapes = dict[str, tuple[int, ...]]
 
 
 def shapes(weights: dict[str, Tensor]) -> Shapes:
     return {key: tuple(value.shape) for key, value in weights.items()}
-
-
-def empty(keys: Shapes) -> dict[str, Tensor]:
-    return {key: torch.empty(shape, device="meta") for key, shape in keys.items()}
 
 
 def parameters(module: nn.Module) -> int:
@@ -68,17 +62,15 @@ def test_official_order_of_blocks() -> None:
     assert "".join(letters[step.action] for step in plan.steps) == expected
 
 
-def test_autokl_keys(published: dict[str, Shapes]) -> None:
+def test_autokl_parameters(published: dict[str, Shapes]) -> None:
     with torch.device("meta"):
         autokl = make_autokl(OFFICIAL.autokl)
-    assert shapes(autokl_keys(empty(published["autokl"]), len(OFFICIAL.autokl.widths))) == shapes(autokl.state_dict())
     assert parameters(autokl) == sum(map(prod, published["autokl"].values())) == 83_653_863
 
 
-def test_optimus_keys(published: dict[str, Shapes]) -> None:
+def test_optimus_parameters() -> None:
     with torch.device("meta"):
         optimus = Optimus(OFFICIAL.optimus)
-    assert shapes(optimus_keys(empty(published["optimus"]))) == shapes(optimus.state_dict())
     assert parameters(optimus) == 241_599_744
 
 

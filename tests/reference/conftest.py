@@ -13,13 +13,12 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from unibrain.backbone.autokl import from_published_keys as autokl_keys
 from unibrain.backbone.autokl import make_autokl
 from unibrain.backbone.clip import make_clip
 from unibrain.backbone.config import AutoKLConfig, ClipConfig, FlowsConfig, OptimusConfig, ScheduleConfig
 from unibrain.backbone.flows import FourFlows
 from unibrain.backbone.optimus import Optimus
-from unibrain.backbone.optimus import from_published_keys as optimus_keys
+from unibrain.weights.layouts import autokl_name, optimus_name
 
 
 @dataclass(frozen=True)
@@ -86,7 +85,9 @@ class Reference:
             scale_factor=self.config["latent_scale_factor"]["image"],
         )
         autokl = make_autokl(config)
-        autokl.load_state_dict(autokl_keys(self.weights("weights_autokl", "vae.image."), len(config.widths)))
+        weights, levels = self.weights("weights_autokl", "vae.image."), len(config.widths)
+        own = autokl.state_dict()
+        autokl.load_state_dict({key: weights[autokl_name(key, levels)].reshape(own[key].shape) for key in own})
         return autokl.eval()
 
     @cached_property
@@ -95,7 +96,8 @@ class Reference:
         known = {"pruned_heads", "torchscript", "output_attentions", "output_hidden_states"}
         bert, gpt2 = ({k: v for k, v in entry[part].items() if k not in known} for part in ("bert", "gpt2"))
         optimus = Optimus(OptimusConfig(entry["latent_size"], bert, gpt2))
-        optimus.load_state_dict(optimus_keys(self.weights("weights_optimus", "vae.text.")), strict=True)
+        weights = self.weights("weights_optimus", "vae.text.")
+        optimus.load_state_dict({key: weights[optimus_name(key)] for key in optimus.state_dict()})
         return optimus.eval()
 
     @cached_property

@@ -91,23 +91,3 @@ class Optimus(nn.Module):
             if sentence[-1] != self.eos:
                 sentence[-1] = self.eos
         return sentences
-
-
-def from_published_keys(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Rename published keys, ``encoder.*`` (BERT, `linear`) and ``decoder.*`` (GPT-2, `linear`, `linear_emb`).
-
-    The stored causal masks are no weights, and left out.
-    """
-    special = {
-        "encoder.linear.weight": "to_posterior.weight",
-        "decoder.transformer.linear.weight": "to_memory.weight",
-        "decoder.transformer.linear_emb.weight": "to_embedding.weight",
-    }
-    renamed = {}
-    for key, value in weights.items():
-        if key in special:
-            renamed[special[key]] = value
-        elif not key.endswith((".attn.bias", ".attn.masked_bias", "position_ids")):
-            side, rest = key.split(".", 1)
-            renamed[("bert." if side == "encoder" else "gpt2.") + rest] = value
-    return renamed
