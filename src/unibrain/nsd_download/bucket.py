@@ -131,6 +131,10 @@ class Bucket:
         )
         with self._asking(self.url(folder)):
             for page in pages:
+                if "Name" not in page:
+                    raise InputError(
+                        f"{self.url(folder)}: the answer is no list of files. Check the address, and the proxy."
+                    )
                 for entry in page.get("Contents", ()):
                     # Consoles make empty objects with a slash at the end to stand for a folder.
                     if not entry["Key"].endswith("/"):
@@ -168,7 +172,7 @@ class Bucket:
                 other.unlink()
         with partial.open("ab") as file:
             if file.tell() > remote.size:
-                file.truncate(0)
+                file.truncate(file.seek(0))
             self._append(remote, file, count, stop or threading.Event())
         try:
             verified = self.verify(remote, partial)

@@ -84,9 +84,9 @@ class FetchManifest:
 def check_root(root: Path) -> None:
     """Refuse to mix real files into a simulated tree."""
     if root.exists() and not root.is_dir():
-        raise InputError(f"{root}: this is a file. Choose a folder with --to.")
+        raise InputError(f"{root}: this is a file. Choose a folder with --out.")
     if (root / SIMULATED_MARKER).exists():
-        raise InputError(f"{root}: simulated data are there. Choose another folder with --to.")
+        raise InputError(f"{root}: simulated data are there. Choose another folder with --out.")
 
 
 def fetch_nsd(
@@ -142,7 +142,7 @@ def fetch_nsd(
         manifest = FetchManifest(root)
         missing, downloaded = _missing(plan, manifest), 0
         if missing:
-            require_space(root, _to_come(missing), "Free some space, choose another folder with --to, or fetch less.")
+            require_space(root, _to_come(missing), "Free some space, choose another folder with --out, or fetch less.")
             if not agree(_text(plan, bucket, missing)):
                 return NsdFetched(plan, 0, (), "declined")
             downloaded = _download(bucket, plan, missing, manifest, jobs)

@@ -1,13 +1,12 @@
 import threading
+import time
 from collections.abc import Iterator
 from http.server import ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from fake_bucket import S3, Between, handler_of
+from fake_bucket import NSD_BUCKET, S3, Between, handler_of
 
-from unibrain.fetch.bucket import NSD_BUCKET
-from unibrain.fetch.web import Web
 from unibrain.demo import SimulationSettings, simulate_nsd
 
 SETTINGS = SimulationSettings(
@@ -74,13 +73,10 @@ def between(s3: S3) -> Iterator[Between]:
         server.server_close()
 
 
-@pytest.fixture
-def web() -> Web:
-    return Web(tries=3, pause=0.0, timeouts=(5.0, 10.0))
-
-
 @pytest.fixture(autouse=True)
-def _no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
+def _quick_and_local(monkeypatch: pytest.MonkeyPatch) -> None:
+    # boto3 waits between its tries.
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
     for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
 from typing import Any
 
-from unibrain.fetch.bucket import NSD_BUCKET
+NSD_BUCKET = "natural-scenes-dataset"
 
 
 class S3:
@@ -26,8 +26,8 @@ class S3:
             region_name="us-east-1",
         )
 
-    def put(self, key: str, content: bytes, acl: str = "public-read") -> None:
-        self.client.put_object(Bucket=NSD_BUCKET, Key=key, Body=content, ACL=acl)
+    def put(self, key: str, content: bytes, acl: str = "public-read", bucket: str = NSD_BUCKET) -> None:
+        self.client.put_object(Bucket=bucket, Key=key, Body=content, ACL=acl)
 
     def get(self, key: str) -> bytes:
         content: bytes = self.client.get_object(Bucket=NSD_BUCKET, Key=key)["Body"].read()
@@ -44,9 +44,6 @@ class S3:
             for number, part in enumerate(parts, 1)
         ]
         self.client.complete_multipart_upload(**about, MultipartUpload={"Parts": done})
-
-    def url(self, key: str) -> str:
-        return f"{self.endpoint}/{NSD_BUCKET}/{key}"
 
 
 @dataclass
@@ -75,8 +72,10 @@ class Between:
     """File name to statuses that are answered instead, one per request."""
     spoil: Callable[[str, bytes], bytes] = lambda name, body: body
     """Changes a body on its way."""
-    drop: frozenset[str] = frozenset()
-    """Headers of requests that are not handed on."""
+    keys_per_page: int = 0
+    """If set, a list is cut into pages of so many."""
+    page: bytes | None = None
+    """If set, every answer is this page."""
     hang: threading.Event | None = None
     """If set, a body stops in the middle until the event comes."""
 
@@ -95,6 +94,12 @@ def handler_of(between: Between, s3: S3) -> type[BaseHTTPRequestHandler]:
         def do_GET(self) -> None:
             asked = Asked(self.command, self.path, self.headers["Range"], self.headers["If-Match"])
             between.asked.append(asked)
+            if between.page is not None:
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(between.page)))
+                self.end_headers()
+                self.wfile.write(between.page)
+                return
             if between.status.get(asked.name):
                 self.send_response(between.status[asked.name].pop(0))
                 self.send_header("Content-Length", "0")
@@ -102,11 +107,9 @@ def handler_of(between: Between, s3: S3) -> type[BaseHTTPRequestHandler]:
                 return
             # A request to a proxy names the whole address.
             path = "/" + self.path.split("/", 3)[3] if self.path.startswith("http") else self.path
-            headers = {
-                name: self.headers[name]
-                for name in ("Range", "If-Match")
-                if self.headers[name] and name not in between.drop
-            }
+            if between.keys_per_page and "list-type=2" in path:
+                path += f"&max-keys={between.keys_per_page}"
+            headers = {name: self.headers[name] for name in ("Range", "If-Match") if self.headers[name]}
             onward = http.client.HTTPConnection(s3.host, s3.port)
             onward.request(self.command, path, headers=headers)
             answer = onward.getresponse()
