@@ -59,8 +59,8 @@ def latent_accuracy(predicted: Any, true: Any) -> dict[str, float]:
     for name in found:
         if found.shapes[name] != truth.shapes.get(name):
             raise InputError(
-                f"Latent {name} has shape {found.shapes[name]} where it is predicted and {truth.shapes.get(name)} where "
-                "it is true. Use latents of one backbone."
+                f"Latent {name} is predicted in shape {found.shapes[name]}, and {truth.shapes.get(name)} in truth. "
+                "Use latents of one backbone."
             )
         total, count = 0.0, 0
         width = min(block_width(targets[name], 1, MEMORY) for targets in (found, truth))
@@ -128,8 +128,10 @@ def region_accuracy(
     present = {region: mask for region, mask in regions.items() if mask.any()}
     for region, mask in track(list(present.items()), "accuracy per region", unit="region"):
         for system in decoder.systems_:
-            weights = None if system.weights is None else system.weights[mask]
-            share = float(mask.mean()) if weights is None else float(weights.sum() / np.sum(system.weights))
+            weights, share = None, float(mask.mean())
+            if system.weights is not None:
+                weights = system.weights[mask]
+                share = float(weights.sum() / system.weights.sum())
             alphas = {}
             for name in system.names:
                 alpha = decoder.alphas_[name]

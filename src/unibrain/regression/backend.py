@@ -33,10 +33,11 @@ class NumpyBackend:
     """The processor, with the BLAS and LAPACK of NumPy and SciPy."""
 
     def place(self, matrix: NDArray[Any]) -> NDArray[Any]:
+        """The matrix itself, its rows one after the other."""
         return np.ascontiguousarray(matrix)
 
     def multiply(self, placed: Any, block: NDArray[Any]) -> NDArray[Any]:
-        # A block of columns of a larger matrix is multiplied as it lies, without a copy.
+        """A block of columns of a larger matrix is multiplied as it lies, without a copy."""
         product: NDArray[Any] = placed @ block
         return product
 
@@ -57,12 +58,14 @@ class NumpyBackend:
         return kernel
 
     def eigh(self, kernel: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """By divide and conquer."""
         from scipy.linalg import eigh
 
         values, vectors = eigh(kernel, check_finite=False, driver="evd")
         return values, vectors
 
     def cholesky(self, matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+        """In place."""
         from scipy.linalg import cholesky
 
         # LAPACK wants columns: those of the transpose are the rows here, so it works in place, and its upper factor
@@ -81,16 +84,19 @@ class TorchBackend:
         self.device = torch.device(device)
 
     def place(self, matrix: NDArray[Any]) -> Any:
+        """A copy on the device."""
         with warnings.catch_warnings():
             # Read-only memory is only read.
             warnings.simplefilter("ignore", UserWarning)
             return self._torch.from_numpy(np.ascontiguousarray(matrix)).to(self.device)
 
     def multiply(self, placed: Any, block: NDArray[Any]) -> NDArray[Any]:
+        """Send the block, multiply, fetch the product."""
         product: NDArray[Any] = (placed @ self.place(block)).cpu().numpy()
         return product
 
     def gram(self, blocks: Iterable[NDArray[np.float64]], n: int) -> NDArray[np.float64]:
+        """Add up on the device."""
         kernel = self._torch.zeros((n, n), dtype=self._torch.float64, device=self.device)
         for block in blocks:
             columns = self.place(block)
@@ -99,10 +105,12 @@ class TorchBackend:
         return found
 
     def eigh(self, kernel: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """On the device."""
         values, vectors = self._torch.linalg.eigh(self.place(kernel))
         return values.cpu().numpy(), vectors.cpu().numpy()
 
     def cholesky(self, matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+        """On the device."""
         factor, wrong = self._torch.linalg.cholesky_ex(self.place(matrix))
         if int(wrong):
             raise np.linalg.LinAlgError(f"the leading minor of order {int(wrong)} is not positive definite")

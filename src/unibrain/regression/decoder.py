@@ -440,7 +440,7 @@ class BrainDecoder(RegressorMixin, BaseEstimator):  # type: ignore[misc]
 
 
 def warn_of_odd_scans(scans: NDArray[Any], repeats: bool) -> None:
-    """Warn of scans that are the same in all voxels, such as zeros, and, on request, of scans that repeat each other."""
+    """Warn of scans that are the same in all voxels, such as zeros, and, on request, of scans that repeat others."""
     if scans.shape[1] == 1:
         return
     constant = np.flatnonzero(np.ptp(scans, axis=1) == 0)

@@ -184,13 +184,16 @@ def _choice_about(choice: AlphaChoice | BandChoice, prefix: str, tensors: Tensor
 def _choices(
     about: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]
 ) -> tuple[dict[str, AlphaChoice], BandChoice | None]:
-    def arrays(prefix: str) -> Tensors:
-        return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+    def arrays(prefix: str) -> dict[str, Any]:
+        known = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+        return {name: value for name, value in known.items() if "." not in name}  # a latent's name may go on after it
 
     choices = {name: AlphaChoice(**known, **arrays(f"choice.{name}.")) for name, known in about["choices"].items()}
     if about["bands"] is None:
         return choices, None
-    bands = {name: tuple(value) if isinstance(value, list) else value for name, value in about["bands"].items()}
+    bands: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in about["bands"].items()
+    }
     return choices, BandChoice(**bands, **arrays("bands."))
 
 

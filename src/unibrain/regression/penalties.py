@@ -3,7 +3,7 @@
 What it costs for n rows, a alphas, K folds, c columns and t targets, beyond the one eigendecomposition:
 
 - scoring all rows on c columns: ``2 n^2 c`` to rotate the columns, and per alpha ``n^3 / K`` for the blocks of the
-  residual operator, ``2 n^2 c`` for the residuals and ``2 n^2 c / K`` to solve (leaving out one image, only the second).
+  residual operator, ``2 n^2 c`` for the residuals and ``2 n^2 c / K`` to solve (only the second if one is left out).
   Groups share all of it: an alpha per token costs what its columns cost, not a factorisation;
 - scoring m rows on all t targets: per alpha ``n^3 / K + 2 m n^2`` for the operator, and ``2 m n t`` to apply it.
 """
@@ -36,7 +36,7 @@ PERS: tuple[Per, ...] = ("latent", "token", "target")
 """What can have an alpha of its own: a latent, a token (a channel of the image latent), or a single dimension."""
 
 SCORED_IMAGES = 128
-"""Where every target has its own alpha, so many images, drawn by seed, are scored: each target is looked at a little."""
+"""Where every target has its own alpha, so many images, drawn by seed, are scored: each target gets a short look."""
 
 SINGLE_PRECISION = 2**22
 """Samples of at least this many numbers are multiplied in single precision, if the targets have no more."""
@@ -283,7 +283,7 @@ def score_alphas(
     total = _sum_of_products(true, true) * sample.varies
     error, predicted, product = moments * sample.varies
     cosine = _cosine(product, predicted, total)
-    curves = {}
+    curves: dict[str, Curves] = {}
     for name, edges in sample.groups.items():
         starts, whole = edges[:-1], slice(edges[0], edges[-1])
         sums = [
@@ -314,7 +314,7 @@ def score_targets(
         stacked[step + 1] = left_out_operator(factorisation, held_out, float(alpha), rows)
     operator = stacked.reshape(-1, n)
     average = np.full((1, n), 1 / n, dtype=stacked.dtype)
-    curves = {}
+    curves: dict[str, Curves] = {}
     for name, latent in targets.items():
         t = latent.shape[1]
         r2, correlation = np.zeros((t, len(alphas)), np.float32), np.zeros((t, len(alphas)), np.float32)

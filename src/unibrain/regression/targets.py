@@ -36,10 +36,12 @@ class TargetReader(Protocol):
     """Targets of shape (n, t), in memory or on disk; ``reader[:, start:stop]`` is an array."""
 
     @property
-    def shape(self) -> tuple[int, ...]: ...
+    def shape(self) -> tuple[int, ...]:
+        """Rows and columns."""
 
     @property
-    def dtype(self) -> Any: ...
+    def dtype(self) -> Any:
+        """Type of the elements: float16, float32 or float64."""
 
     def __getitem__(self, index: Any, /) -> Any: ...
 
