@@ -9,11 +9,11 @@ import torch
 from unibrain.backbone.autokl import make_autokl
 from unibrain.backbone.clip import make_clip
 from unibrain.backbone.flows import FourFlows
-from unibrain.backbone.optimus import Optimus
 from unibrain.backbone.loading import write_backbone
+from unibrain.backbone.optimus import Optimus
 from unibrain.cli.main import main
-from unibrain.reconstruction import load_decoded
 from unibrain.demo import describe, sample_scene
+from unibrain.reconstruction import load_decoded
 from unibrain.training.small import TEXT_TOKENS, small_config
 from unibrain.training.vocabularies import make_vocabularies, open_vocabularies
 

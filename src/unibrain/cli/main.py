@@ -1,6 +1,7 @@
 """`unibrain`: the command line. Parses, calls one public function, prints; nothing heavy is imported until it runs."""
 
 import os
+import re
 import signal
 import sys
 import threading
@@ -111,6 +112,7 @@ def _run(arguments: list[str]) -> int:
         click.echo("\nstopped; run the same command to continue", err=True)
         return _STOPPED
     except click.ClickException as error:
+        error.message = _short(error.message)
         error.show()
         return 2
     except Exception as error:
@@ -118,7 +120,7 @@ def _run(arguments: list[str]) -> int:
         sentence = sentence_of(error)
         if sentence is None or os.environ.get("UNIBRAIN_TRACEBACK"):
             raise
-        click.echo(f"Error: {sentence}", err=True)
+        click.echo(f"Error: {_short(sentence)}", err=True)
         return 2
 
 
@@ -126,6 +128,11 @@ def _check_text(arguments: list[str]) -> None:
     for argument in arguments:
         if "\0" in argument or (not argument.isascii() and argument.encode(errors="ignore").decode() != argument):
             raise click.UsageError(f"{ascii(argument)[:80]} is not text in Unicode. Rename it, or write it otherwise.")
+
+
+def _short(sentence: str) -> str:
+    """A sentence in which no word is endless: what was typed is named, not repeated."""
+    return re.sub(r"\S{300,}", lambda word: f"{word[0][:60]}...{word[0][-60:]}", sentence)
 
 
 def _end_bars() -> None:

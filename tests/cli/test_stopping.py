@@ -1,0 +1,88 @@
+"""Ctrl-C and `kill`: a run cleans up and continues; a second Ctrl-C ends it at once, and neither prints a traceback."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import weakref
+from pathlib import Path
+
+import pytest
+
+from unibrain.cli.main import Stopped, stoppable
+
+COMMAND = [sys.executable, "-m", "unibrain", "simulate", "run", "--training-images", "30", "--test-images", "2"]
+COMMAND += ["--sessions", "12", "--verbose"]
+
+
+def started(folder: Path) -> subprocess.Popen[str]:
+    """A simulation that is writing its sessions: all libraries are there, and some swallow exceptions."""
+    process = subprocess.Popen(
+        COMMAND,
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell ignores Ctrl-C for what it runs in the background, and tests may run there.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    assert process.stderr is not None
+    assert any(line.startswith("simulating subj01") for line in process.stderr)
+    assert list((folder / "run").glob(".nsd.*.partial"))
+    return process
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_stage_leaves_nothing_half_written_and_continues(tmp_path: Path, number: signal.Signals) -> None:
+    process = started(tmp_path)
+    process.send_signal(number)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert said.endswith("stopped; run the same command to continue\n")
+    assert "Traceback" not in said
+    assert not list((tmp_path / "run").glob("*nsd*"))
+    result = subprocess.run(COMMAND, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert result.stdout.splitlines() == ["run/nsd", "Next: unibrain prepare run"]
+
+
+@pytest.mark.parametrize("pause", [0.0, 0.05])
+def test_ctrl_c_again_and_again_prints_no_traceback(tmp_path: Path, pause: float) -> None:
+    process = started(tmp_path)
+    for _ in range(5):
+        process.send_signal(signal.SIGINT)
+        time.sleep(pause)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in said
+    assert "Exception ignored" not in said
+
+
+def test_a_second_ctrl_c_ends_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended: list[int] = []
+    monkeypatch.setattr(os, "_exit", ended.append)
+    with pytest.raises(Stopped), stoppable():
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        finally:
+            with pytest.raises(Stopped):  # os._exit returns here, as it never does
+                signal.raise_signal(signal.SIGTERM)
+    assert ended == [130]
+
+
+def test_a_stop_inside_a_callback_that_drops_exceptions_is_not_lost() -> None:
+    class Thing:
+        pass
+
+    def callback(_: object) -> None:
+        signal.raise_signal(signal.SIGTERM)
+
+    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT), sys.unraisablehook
+    thing = Thing()
+    reference = weakref.ref(thing, callback)
+    with pytest.raises(Stopped), stoppable():
+        del thing  # the callback runs here, and what it raises is dropped
+        assert reference() is None
+        for _ in range(200):
+            time.sleep(0.05)
+    assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT), sys.unraisablehook) == before
