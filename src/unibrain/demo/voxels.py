@@ -150,7 +150,7 @@ def signal(tuning: Tuning, pictures: NDArray[np.uint8], scenes: Sequence[Scene],
     early = np.sqrt(share) * _standardised(energy, training)
     early += np.sqrt(1 - share) * _standardised(colour, training)
     semantic = np.zeros((len(scenes), int((~tuning.is_early).sum())), dtype=np.float32)
-    for part, response in _semantic_responses(scenes, tuning.semantic, tuning.catalogue).items():
+    for part, response in semantic_responses(scenes, tuning.semantic, tuning.catalogue).items():
         semantic += np.sqrt(tuning.semantic.shares[part]) * _standardised(response, training)
     responses = np.empty((len(scenes), len(tuning.is_early)), dtype=np.float32)
     responses[:, tuning.is_early] = _standardised(early, training)
@@ -294,7 +294,7 @@ def _semantic_tuning(
     return SemanticTuning(areas, weights, shares, fields)
 
 
-def _semantic_responses(
+def semantic_responses(
     scenes: Sequence[Scene], tuning: SemanticTuning, catalogue: Sequence[SceneObject]
 ) -> dict[str, Floats]:
     """Weigh objects, their categories and keywords, and backgrounds: parts of the response, (n, voxels) each."""

@@ -6,15 +6,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 from scipy.signal import convolve2d
+from scipy.stats import norm
 
-from unibrain.scans import read_nsd
-from unibrain.demo import SimulationSettings, simulate_nsd
+from unibrain.demo import Scene, SimulationSettings, load_catalogue, render, sample_scene, simulate_nsd
 from unibrain.demo.anatomy import PICTURE_DEGREES, Anatomy, ReceptiveFields, build_anatomy
-from unibrain.demo.voxels import CYCLES, ORIENTATIONS, EarlyTuning, early_responses, filter_maps
 from unibrain.demo.settings import DIFFICULTIES
-from unibrain.demo.voxels import TrialNoise
-from unibrain.demo.voxels import Tuning, draw_tuning, signal
-from unibrain.demo import Scene, load_catalogue, render, sample_scene
+from unibrain.demo.voxels import (
+    CYCLES,
+    ORIENTATIONS,
+    EarlyTuning,
+    TrialNoise,
+    Tuning,
+    draw_tuning,
+    early_responses,
+    filter_maps,
+    semantic_responses,
+    signal,
+)
+from unibrain.scans import read_nsd
 
 SCENES = 80
 TRAINING = np.arange(SCENES) >= 10
@@ -189,3 +198,34 @@ def test_noise_ceiling_is_in_the_published_range(tmp_path: Path, difficulty: str
     assert 13 < median < 34
     assert median == pytest.approx(ceiling, abs=3)
     assert DIFFICULTIES[difficulty].shared_scale == (1 if difficulty == "easy" else 2)
+
+
+def test_semantic_fields_bind_meaning_and_place(anatomy: Anatomy, scenes: list[Scene], pictures: np.ndarray) -> None:
+    """With receptive fields a semantic voxel answers to an object by how much of its own field the object fills."""
+    tuning = draw_tuning(anatomy, load_catalogue(), np.random.default_rng(4), semantic_fields=True)
+    fields = tuning.semantic.fields
+    left = anatomy.left[anatomy.nsdgeneral][~anatomy.is_early]
+    assert (fields.x[left] > 0).all()
+    assert (fields.x[~left] < 0).all()
+    at = scenes[20].placements[0]
+    places = [replace(scenes[20], placements=(replace(at, x=x, size=0.5),)) for x in (0.25, 0.75)]
+    values = signal(tuning, pictures, [*places, *scenes[2:]], TRAINING)[:2, ~tuning.is_early]
+    assert np.abs(values[0] - values[1]).mean() > 0.2
+    # Of the noise-free answer to one object, what a voxel likes is a factor, and the share of its field another.
+    likes = tuning.semantic.weights["objects"][[thing.name for thing in load_catalogue()].index(at.object.name)]
+    right = replace(at, x=0.75, y=0.5, size=0.5)
+    halves = [
+        norm.cdf(np.array([[-0.25], [0.25]]) * PICTURE_DEGREES + centre, position, fields.sigma)
+        for centre, position in ((0.25 * PICTURE_DEGREES, fields.x), (0, fields.y))
+    ]
+    expected = likes * (halves[0][1] - halves[0][0]) * (halves[1][1] - halves[1][0])
+    found = semantic_responses([replace(scenes[20], placements=(right,))], tuning.semantic, load_catalogue())
+    np.testing.assert_allclose(found["objects"][0], expected, atol=1e-5)
+
+
+def test_without_fields_place_changes_nothing(
+    tuning: Tuning, scenes: list[Scene], pictures: np.ndarray, responses: np.ndarray
+) -> None:
+    moved = [replace(s, placements=tuple(replace(p, x=1 - p.x) for p in s.placements)) for s in scenes]
+    changed = signal(tuning, pictures, moved, TRAINING)
+    np.testing.assert_array_equal(changed[:, ~tuning.is_early], responses[:, ~tuning.is_early])
