@@ -57,7 +57,8 @@ class Asked:
 
     @property
     def name(self) -> str:
-        return self.target.partition("?")[0].rpartition("/")[2]
+        """Of the file; empty for a list."""
+        return "" if "list-type=2" in self.target else self.target.partition("?")[0].rpartition("/")[2]
 
 
 @dataclass

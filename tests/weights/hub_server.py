@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 LARGE = 10_000
 """Bytes from which a file is stored as the hub stores large ones: known by its SHA-256, served from another host."""
@@ -36,7 +36,7 @@ class FakeHub:
     refused: dict[str, int] = field(default_factory=dict)  # repository to status
     cut_after: dict[str, list[int]] = field(default_factory=dict)  # file name to bytes sent, one entry per answer
     sent_instead: dict[str, bytes] = field(default_factory=dict)  # file name to a body of another length or content
-    unlisted: set[str] = field(default_factory=set)  # files that are listed, but not there
+    page: bytes | None = None  # every answer, if set
     busy: int = 0  # so many answers are 503
     requests: list[Request] = field(default_factory=list)
     port: int = 0
@@ -69,7 +69,7 @@ class _Handler(BaseHTTPRequestHandler):
         for name, value in {"Content-Length": str(len(body)), **(headers or {})}.items():
             self.send_header(name, value)
         self.end_headers()
-        if self.command == "GET":
+        if self.command != "HEAD":
             self.wfile.write(body)
 
     def _fail(self, status: int, code: str = "") -> None:
@@ -81,17 +81,23 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self._serve()
 
+    def do_POST(self) -> None:
+        self._serve()
+
     def _serve(self) -> None:
         path = unquote(urlsplit(self.path).path)
         token = self.headers.get("Authorization")
         self.hub.requests.append(Request(self.command, path, self.headers.get("Range"), token))
+        sent = self.rfile.read(int(self.headers.get("Content-Length") or 0)).decode()
         if self.hub.busy:
             self.hub.busy -= 1
             return self._fail(503)
+        if self.hub.page is not None:
+            return self._answer(200, self.hub.page)
         if match := re.fullmatch(r"/cdn/(\w+)/(.+)", path):
             return self._content(match[1], match[2])
-        if match := re.fullmatch(r"/api/models/(.+?)(?:/revision/(.+))?", path):
-            repository, revision, name = match[1], match[2] or "main", None
+        if match := re.fullmatch(r"/api/models/(.+?)/paths-info/(.+)", path):
+            repository, revision, name = match[1], match[2], None
         elif match := re.fullmatch(r"/(.+?)/resolve/([^/]+)/(.+)", path):
             repository, revision, name = match[1], match[2], match[3]
         else:
@@ -105,21 +111,21 @@ class _Handler(BaseHTTPRequestHandler):
         if revision not in ("main", self.hub.commits[repository]):
             return self._fail(404, "RevisionNotFound")
         if name is None:
-            return self._info(repository)
-        if name not in self.hub.files[repository] or name in self.hub.unlisted:
+            return self._info(repository, parse_qs(sent).get("paths", []))
+        if name not in self.hub.files[repository]:
             return self._fail(404, "EntryNotFound")
         return self._resolve(repository, name)
 
-    def _info(self, repository: str) -> None:
-        siblings = []
-        for name, content in self.hub.files[repository].items():
-            entry = {"rfilename": name, "size": len(content), "blobId": git_sha1(content)}
+    def _info(self, repository: str, paths: list[str]) -> None:
+        infos = []
+        for path in paths:
+            content = self.hub.files[repository][path]
+            info = {"type": "file", "path": path, "size": len(content), "oid": git_sha1(content)}
             if len(content) >= LARGE:
                 sha256 = hashlib.sha256(content).hexdigest()
-                entry["lfs"] = {"sha256": sha256, "size": len(content), "pointerSize": 130}
-            siblings.append(entry)
-        about = {"id": repository, "modelId": repository, "sha": self.hub.commits[repository], "siblings": siblings}
-        self._answer(200, json.dumps(about).encode(), {"Content-Type": "application/json"})
+                info["lfs"] = {"oid": sha256, "size": len(content), "pointerSize": 130}
+            infos.append(info)
+        self._answer(200, json.dumps(infos).encode(), {"Content-Type": "application/json"})
 
     def _resolve(self, repository: str, name: str) -> None:
         content = self.hub.files[repository][name]

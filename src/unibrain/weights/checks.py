@@ -2,16 +2,12 @@
 
 from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import Any
 
-import torch
-
-from unibrain.backbone.autokl import make_autokl
-from unibrain.backbone.clip import make_clip
 from unibrain.backbone.config import BackboneConfig
-from unibrain.backbone.flows import FourFlows
-from unibrain.backbone.optimus import Optimus
-from unibrain.backbone.storage import PARTS, open_part
-from unibrain.backbone.tokenization import BertPieces, ClipTokens, Gpt2Tokens
+from unibrain.backbone.folder import PARTS
+from unibrain.backbone.loading import build_empty, check_weights, look_into
+from unibrain.backbone.tokenizers import BertPieces, ClipTokens, Gpt2Tokens
 from unibrain.errors import InputError
 from unibrain.weights.manifest import Manifest, read_manifest
 from unibrain.workspace.fingerprints import sha256_of
@@ -24,24 +20,22 @@ Shapes = Mapping[str, Mapping[str, tuple[int, ...]]]
 """Part to key to shape."""
 
 
-def expected_shapes(config: BackboneConfig) -> Shapes:
-    """Build the networks on the meta device, where they take no memory, and read off their shapes."""
+def empty_networks(config: BackboneConfig) -> dict[str, Any]:
+    """Build the networks of all parts without memory for their weights."""
     try:
-        with torch.device("meta"):
-            modules = {
-                "flows": FourFlows(config.flows),
-                "autokl": make_autokl(config.autokl),
-                "optimus": Optimus(config.optimus),
-                "clip": make_clip(config.clip),
-            }
+        return {part: build_empty(config, part) for part in PARTS}
     except (ValueError, TypeError, RuntimeError, ZeroDivisionError) as error:
         raise InputError(
             f"Configuration {config.name!r}: no network can be built of these sizes ({error}). Take the config.json "
             "that belongs to the weights."
         ) from None
+
+
+def expected_shapes(config: BackboneConfig) -> Shapes:
+    """Shapes of all keys that a complete backbone has, tied ones once."""
     return {
-        part: {key: tuple(value.shape) for key, value in module.state_dict().items() if key != TIED}
-        for part, module in modules.items()
+        part: {key: tuple(value.shape) for key, value in network.state_dict().items() if key != TIED}
+        for part, network in empty_networks(config).items()
     }
 
 
@@ -50,22 +44,13 @@ def check_vocabularies(
 ) -> None:
     """Open the vocabularies (name in a backbone folder to file) and compare their sizes with the weights'."""
     clip = ClipTokens(paths["clip-vocab.json"], paths["clip-merges.txt"])
-    sizes = {"clip-vocab.json": (clip.size, shapes["clip"]["text_model.embeddings.token_embedding.weight"])}
+    clip.require_size(shapes["clip"]["text_model.embeddings.token_embedding.weight"][0])
+    clip.require_end(config.clip.eos_token_id)
     if "optimus" in parts:
-        bert, gpt2 = BertPieces(paths["bert-vocab.txt"]), Gpt2Tokens(paths["gpt2-vocab.json"], paths["gpt2-merges.txt"])
-        sizes["bert-vocab.txt"] = bert.size, shapes["optimus"]["bert.embeddings.word_embeddings.weight"]
-        sizes["gpt2-vocab.json"] = gpt2.size, shapes["optimus"]["gpt2.transformer.wte.weight"]
-    for name, (found, embedding) in sizes.items():
-        if found != embedding[0]:
-            raise InputError(
-                f"{paths[name]}: {found:,} tokens, marks included, but the weights have {embedding[0]:,}. Take "
-                "vocabularies and weights from the same place."
-            )
-    if clip.eos != config.clip.eos_token_id:
-        raise InputError(
-            f"{paths['clip-vocab.json']}: the end token is number {clip.eos}, but {config.clip.eos_token_id} for the "
-            "weights. Take CLIP's vocabulary and weights from the same place."
-        )
+        bert = BertPieces(paths["bert-vocab.txt"])
+        bert.require_size(shapes["optimus"]["bert.embeddings.word_embeddings.weight"][0])
+        gpt2 = Gpt2Tokens(paths["gpt2-vocab.json"], paths["gpt2-merges.txt"])
+        gpt2.require_size(shapes["optimus"]["gpt2.transformer.wte.weight"][0])
 
 
 def verify(folder: Path) -> Manifest | None:
@@ -103,16 +88,10 @@ def verify(folder: Path) -> Manifest | None:
                 "again."
             )
     config = BackboneConfig.from_json(folder / "config.json")
-    shapes = expected_shapes(config)
+    networks = empty_networks(config)
     parts = [part for part in PARTS if part != "optimus" or (folder / "optimus.safetensors").is_file()]
     for part in parts:
-        with open_part(folder, part) as file:
-            found = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys() if key != TIED}  # noqa: SIM118
-        if found != shapes[part]:
-            key = min(key for key in {*found, *shapes[part]} if found.get(key) != shapes[part].get(key))
-            raise InputError(
-                f"{folder / part}.safetensors: {key} is {found.get(key, 'missing')}, but "
-                f"{shapes[part].get(key, 'unknown')} for config.json. Take weights and config.json from the same place."
-            )
-    check_vocabularies({path.name: path for path in folder.iterdir()}, config, shapes, parts)
+        path = folder / f"{part}.safetensors"
+        check_weights(path, networks[part], look_into(path).shapes)
+    check_vocabularies({path.name: path for path in folder.iterdir()}, config, expected_shapes(config), parts)
     return manifest

@@ -12,7 +12,7 @@ from torch import Tensor
 
 import unibrain
 from unibrain.backbone.config import OFFICIAL, BackboneConfig
-from unibrain.backbone.storage import PARTS
+from unibrain.backbone.folder import PARTS
 from unibrain.errors import InputError
 from unibrain.weights.checks import Shapes, check_vocabularies, expected_shapes
 from unibrain.weights.layouts import IGNORED, Place, modern_name, places

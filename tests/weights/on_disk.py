@@ -1,9 +1,8 @@
-"""Writes one tiny model in every published layout. The names come from the published tables, not from our code."""
+"""Writes one tiny model in every published layout; the names come from the published tables, or from diffusers."""
 
 import gzip
 import importlib.util
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,53 +12,38 @@ import torch
 from torch import Tensor
 
 from unibrain.backbone.config import BackboneConfig
-from unibrain.weights.manifest import Role
+from unibrain.weights.layouts import autokl_name, optimus_name
+from unibrain.weights.published import VOCABULARY_FILES, Role
 
 HERE = Path(__file__).parent
 TABLES: dict[str, Any] = json.loads(gzip.decompress((HERE / "data" / "published-layouts.json.gz").read_bytes()))
 
 Weights = dict[str, Tensor]
+Files = dict[Role, Path]
+
+
+def write_vocabularies(folder: Path) -> tuple[int, int, int]:
+    """Vocabularies of single characters and bytes; returns their sizes with marks: BERT's, GPT-2's, CLIP's."""
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    bert = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *letters, *(f"##{letter}" for letter in letters)]
+    gpt2 = [*letters, "Ġ", "<|endoftext|>"]
+    clip = [*letters, *(f"{letter}</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
+    (folder / "bert-vocab.txt").write_text("\n".join(bert) + "\n")
+    (folder / "gpt2-vocab.json").write_text(json.dumps({piece: number for number, piece in enumerate(gpt2)}))
+    (folder / "clip-vocab.json").write_text(json.dumps({piece: number for number, piece in enumerate(clip)}))
+    (folder / "gpt2-merges.txt").write_text("#version: 0.2\n")
+    (folder / "clip-merges.txt").write_text('#version: 0.2 "</w>"\n')
+    return len(bert), len(gpt2) + 3, len(clip)
 
 
 def diffusers_weights(flows: Any, latent: str, context: str) -> Weights:
-    file = HERE.parents[1] / "backbone" / "diffusers_names.py"
+    file = HERE.parent / "backbone" / "diffusers_names.py"
     spec = importlib.util.spec_from_file_location("names_of_diffusers", file)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module.diffusers_weights(flows, latent, context)  # type: ignore[no-any-return]
-
-
-def published_autokl(weights: Mapping[str, Tensor], levels: int) -> Weights:
-    """Under the names of the latent-diffusion code, with its 1x1 convolutions."""
-    published = {}
-    for key, value in weights.items():
-        new = key.replace("down_blocks", "down").replace("resnets", "block").replace("downsamplers.0", "downsample")
-        new = re.sub(r"up_blocks\.(\d+)", lambda found: f"up.{levels - 1 - int(found[1])}", new)
-        new = new.replace("upsamplers.0", "upsample").replace("mid_block.block.0", "mid.block_1")
-        new = new.replace("mid_block.block.1", "mid.block_2").replace("mid_block.attentions.0", "mid.attn_1")
-        new = new.replace("group_norm", "norm").replace("to_out.0", "proj_out").replace("conv_norm_out", "norm_out")
-        new = re.sub(r"attn_1\.to_([qkv])", r"attn_1.\1", new).replace("conv_shortcut", "nin_shortcut")
-        published[new] = value[:, :, None, None] if "attn_1" in new and value.ndim == 2 else value
-    return published
-
-
-def published_optimus(weights: Mapping[str, Tensor], layers: int, positions: int) -> Weights:
-    """Under the names of the public code, with the masks and ids that it stores."""
-    special = {
-        "to_posterior": "encoder.linear",
-        "to_memory": "decoder.transformer.linear",
-        "to_embedding": "decoder.transformer.linear_emb",
-    }
-    published = {}
-    for key, value in weights.items():
-        first, rest = key.split(".", 1)
-        name = special.get(first) or {"bert": "encoder", "gpt2": "decoder"}[first]
-        published[f"{name}.{rest}"] = value
-    for layer in range(layers):
-        published[f"decoder.transformer.h.{layer}.attn.bias"] = torch.ones(1, 1, positions, positions).tril()
-    return published
 
 
 def deprecated_flows(weights: Mapping[str, Tensor]) -> Weights:
@@ -89,12 +73,21 @@ class Tiny:
 
     @property
     def autokl(self) -> Weights:
-        return published_autokl(self.weights("autokl"), len(self.config.autokl.widths))
+        """In the latent-diffusion code's names, with its 1 x 1 convolutions."""
+        levels = len(self.config.autokl.widths)
+        return {
+            autokl_name(key, levels): value[:, :, None, None] if "attentions" in key and value.ndim == 2 else value
+            for key, value in self.weights("autokl").items()
+        }
 
     @property
     def optimus(self) -> Weights:
         gpt2 = self.config.optimus.gpt2
-        return published_optimus(self.weights("optimus"), gpt2["n_layer"], gpt2["n_positions"])
+        masks = {
+            f"decoder.transformer.h.{layer}.attn.bias": torch.ones(1, 1, gpt2["n_positions"], gpt2["n_positions"])
+            for layer in range(gpt2["n_layer"])
+        }
+        return {**{optimus_name(key): value for key, value in self.weights("optimus").items()}, **masks}
 
     @property
     def clip(self) -> Weights:
@@ -122,30 +115,24 @@ class Tiny:
             weights |= prefixed("clip.model.", self.clip)
         return weights
 
-    def vocabulary_files(self) -> dict[Role, Path]:
-        names: dict[Role, str] = {
-            "clip-vocab": "clip-vocab.json",
-            "clip-merges": "clip-merges.txt",
-            "bert-vocab": "bert-vocab.txt",
-            "gpt2-vocab": "gpt2-vocab.json",
-            "gpt2-merges": "gpt2-merges.txt",
-        }
-        return {role: self.vocabularies / name for role, name in names.items()}
+    def vocabulary_files(self) -> Files:
+        return {role: self.vocabularies / name for role, name in VOCABULARY_FILES.items()}
 
-    def write(self, folder: Path, flows: Weights, **options: Any) -> dict[Role, Path]:
+    def write(self, folder: Path, flows: Weights | None = None, **options: Any) -> Files:
         """The flows and the parts' own files, as `torch.save` writes them, with the vocabularies."""
         folder.mkdir(parents=True, exist_ok=True)
-        files: dict[Role, Path] = {
+        files: Files = {
             "flows": folder / "vd-four-flow-v1-0.pth",
             "autokl": folder / "kl-f8.pth",
             "optimus": folder / "optimus-vae.pth",
             "clip": folder / "pytorch_model.bin",
         }
-        for path, content in zip(files.values(), (flows, self.autokl, self.optimus, self.clip), strict=True):
+        contents = (flows or self.current(), self.autokl, self.optimus, self.clip)
+        for path, content in zip(files.values(), contents, strict=True):
             torch.save(content, path, **options)
         return {**files, **self.vocabulary_files()}
 
-    def write_diffusers(self, folder: Path, safe: bool = True, shard: str = "10GB") -> Path:
+    def write_diffusers(self, folder: Path) -> Path:
         """The pipeline's folder, written by the libraries' own classes."""
         from diffusers import UNet2DConditionModel
         from diffusers.pipelines.deprecated.versatile_diffusion.modeling_text_unet import UNetFlatConditionModel
@@ -176,19 +163,17 @@ class Tiny:
             **options,
         )
         text.load_state_dict(diffusers_weights(flows, "text", "text"), strict=True)
-        halves = (
-            CLIPTextModelWithProjection(clip.config.text_config),
-            CLIPVisionModelWithProjection(clip.config.vision_config),
-        )
-        for half in halves:
+        halves = {
+            "text_encoder": CLIPTextModelWithProjection(clip.config.text_config),
+            "image_encoder": CLIPVisionModelWithProjection(clip.config.vision_config),
+        }
+        for component, half in halves.items():
             half.load_state_dict(clip.state_dict(), strict=False)
-        image.save_pretrained(folder / "image_unet", safe_serialization=safe, max_shard_size=shard)
-        text.save_pretrained(folder / "text_unet", safe_serialization=safe, max_shard_size=shard)
-        self.modules["autokl"].save_pretrained(folder / "vae", safe_serialization=safe)
-        halves[0].save_pretrained(folder / "text_encoder")
-        halves[1].save_pretrained(folder / "image_encoder")
+            half.save_pretrained(folder / component)
+        image.save_pretrained(folder / "image_unet")
+        text.save_pretrained(folder / "text_unet")
+        self.modules["autokl"].save_pretrained(folder / "vae")
         (folder / "tokenizer").mkdir()
         for ours, theirs in (("clip-vocab.json", "vocab.json"), ("clip-merges.txt", "merges.txt")):
             (folder / "tokenizer" / theirs).write_bytes((self.vocabularies / ours).read_bytes())
-        (folder / "model_index.json").write_text('{"_class_name": "VersatileDiffusionPipeline"}')
         return folder
