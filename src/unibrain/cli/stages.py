@@ -48,21 +48,25 @@ def _run_stage(
 
 
 def _penalties(decoder: Path) -> str:
-    """The penalties that were chosen or given, and how well training images that were left out were predicted."""
-    from unibrain.regression import BrainDecoder
+    """The penalties that were chosen, and how well training images that were left out were predicted with them."""
+    from unibrain.regression import load_choices
 
-    fitted = BrainDecoder.load(decoder)
-    width = max(map(len, fitted.alpha_))
-    lines = [f"{'latent':<{width}}     penalty  explained variance  correlation"]
-    for name, alpha in fitted.alpha_.items():
-        line, choice = f"{name:<{width}}  {float(alpha):>10.3g}", fitted.alpha_choice_.get(name)
-        if choice is not None:
-            groups, best = range(choice.groups), choice.best_step
-            r2, r = choice.r2[groups, best].mean(), choice.correlation[groups, best].mean()
-            line += f"  {r2:>18.3f}  {r:>11.3f}"
-        lines.append(line)
-    chosen = "Cross-validated: training images that were left out, predicted from the others."
-    return "\n".join([*lines, *[chosen] * bool(fitted.alpha_choice_)])
+    choices, bands = load_choices(decoder)
+    width = max(map(len, choices), default=0)
+    lines = [f"{'latent':<{width}}               penalty  explained variance  correlation"] if choices else []
+    for name, choice in choices.items():
+        low, high = choice.best.min(), choice.best.max()
+        penalty = f"{low:.3g}" if low == high else f"{low:.3g} to {high:.3g}"
+        best = range(choice.groups), choice.best_step
+        r2, correlation = choice.r2[best].mean(), choice.correlation[best].mean()
+        lines.append(f"{name:<{width}}  {penalty:>20}  {r2:>18.3f}  {correlation:>11.3f}")
+    if bands is not None:
+        lines += [f"{'band':<12}" + "".join(f"  {name:>10}" for name in bands.latents)]
+        for band, row in zip(bands.bands, bands.penalties.T, strict=True):
+            lines.append(f"{band:<12}" + "".join(f"  {penalty:>10.3g}" for penalty in row))
+    if not lines:
+        return "The penalty was given, so nothing was cross-validated."
+    return "\n".join([*lines, "Chosen by how well training images that were left out are predicted from the others."])
 
 
 def _scores(path: Path) -> str:

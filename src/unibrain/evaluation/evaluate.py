@@ -13,7 +13,7 @@ from unibrain.workspace.progress import track
 
 if TYPE_CHECKING:
     from unibrain.backbone import Backbone
-    from unibrain.latents import Latents
+    from unibrain.latents import Latents, StoredLatents
     from unibrain.reconstruction import Decoded
     from unibrain.stimuli import Stimuli
 
@@ -28,8 +28,8 @@ def evaluate(
     *,
     simulated: bool,
     seed: int = 0,
-    predicted: "Latents | None" = None,
-    latents: "Latents | None" = None,
+    predicted: "Latents | StoredLatents | None" = None,
+    latents: "Latents | StoredLatents | None" = None,
     region_accuracy: Sequence[tuple[str, str, float]] = (),
     metrics: Mapping[str, Metric] = METRICS,
 ) -> Scores:
@@ -47,7 +47,7 @@ def evaluate(
         Whether the scans were simulated; carried along to wherever the numbers are shown.
     seed : int
         Seed of the shuffles.
-    predicted, latents : Latents, optional
+    predicted, latents : Latents or StoredLatents, optional
         Latents as the decoder predicted them, and the true ones of the same images in the same order.
     region_accuracy : sequence of (latent, region, correlation)
         Prediction accuracy from the voxels of single regions, as from `unibrain.regression.region_accuracy`; carried
