@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from unibrain.scans.nsd_layout import NsdLayout
 from unibrain.demo import SimulationSettings, simulate_nsd
+from unibrain.scans.nsd_layout import NsdLayout
 
 SMALL = SimulationSettings(
     seed=5,

@@ -1,4 +1,4 @@
-"""Ways to damage a tree, and the sentence that the reader then says."""
+"""Ways to change the files of a tree."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -8,31 +8,16 @@ import h5py
 import nibabel
 import numpy as np
 import pandas
-import pytest
 from scipy.io import loadmat, savemat
 
-from unibrain.errors import InputError
-from unibrain.scans import PrepareSettings, read_nsd
 from unibrain.scans.nsd_layout import NsdLayout
 
-NIFTI = PrepareSettings(file_format="nifti")
-HDF5 = PrepareSettings(file_format="hdf5")
 
-
-def message(layout: NsdLayout, settings: PrepareSettings | None = None) -> str:
-    with pytest.raises(InputError) as caught:
-        read_nsd(layout.root, layout.subject, settings)
-    text = str(caught.value)
-    assert "\n" not in text
-    assert "expected" in text
-    return text
-
-
-def rewrite_hdf5(path: Path, change: Callable[[np.ndarray], np.ndarray]) -> None:
+def rewrite_hdf5(path: Path, change: Callable[[np.ndarray], np.ndarray], name: str = "betas") -> None:
     with h5py.File(path, "r") as file:
-        betas = change(file["betas"][:])
+        values = change(file[name][:])
     with h5py.File(path, "w") as file:
-        file["betas"] = betas
+        file[name] = values
 
 
 def rewrite_nifti(path: Path, change: Callable[[np.ndarray], np.ndarray]) -> None:
@@ -41,11 +26,21 @@ def rewrite_nifti(path: Path, change: Callable[[np.ndarray], np.ndarray]) -> Non
     nibabel.save(nibabel.Nifti1Image(changed, image.affine, dtype=changed.dtype), path)
 
 
+def read_design_file(layout: NsdLayout) -> dict[str, np.ndarray]:
+    return {name: values for name, values in loadmat(layout.expdesign).items() if not name.startswith("__")}
+
+
 def rewrite_design(layout: NsdLayout, **changes: Callable[[np.ndarray], np.ndarray]) -> None:
-    content = {name: values for name, values in loadmat(layout.expdesign).items() if not name.startswith("__")}
+    content = read_design_file(layout)
     savemat(layout.expdesign, {n: changes[n](v.copy()) if n in changes else v for n, v in content.items()})
 
 
-def rewrite_table(path: Path, change: Callable[[Any], Any], separator: str) -> None:
-    table = change(pandas.read_csv(path, sep=separator, keep_default_na=True))
+def rewrite_table(path: Path, change: Callable[[Any], Any]) -> None:
+    separator = "\t" if path.suffix == ".tsv" else ","
+    table = change(pandas.read_csv(path, sep=separator))
     table.to_csv(path, sep=separator, index=False, na_rep="NaN")
+
+
+def cut(path: Path) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])

@@ -5,8 +5,8 @@ import numpy as np
 from scipy.io import loadmat
 from scipy.stats import zscore
 
-from unibrain.scans.nsd_layout import NsdLayout
 from unibrain.scans.noise_ceiling import NcsnrAccumulator, noise_ceiling
+from unibrain.scans.nsd_layout import NsdLayout
 
 
 def recipe(sessions: list[np.ndarray], images: np.ndarray) -> np.ndarray:

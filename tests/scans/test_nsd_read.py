@@ -158,18 +158,3 @@ def test_two_subjects_saw_the_same_test_images(tree: Path) -> None:
     assert not set(first.train.stimulus_ids) & set(second.train.stimulus_ids)
     assert first.name == "subj01"
     assert second.name == "subj02"
-
-
-def test_squeezed_and_narrow_integers_in_the_design_are_read(own_tree: NsdLayout) -> None:
-    from scipy.io import savemat
-
-    before = read_nsd(own_tree.root)
-    content = loadmat(own_tree.expdesign)
-    savemat(
-        own_tree.expdesign,
-        {name: content[name].astype(np.uint16) for name in ("masterordering", "subjectim", "sharedix")},
-        oned_as="column",
-    )
-    after = read_nsd(own_tree.root)
-    np.testing.assert_array_equal(before.stimulus_ids, after.stimulus_ids)
-    np.testing.assert_array_equal(before.betas, after.betas)

@@ -10,13 +10,13 @@ import numpy as np
 import pandas
 import pytest
 
-from unibrain.errors import InputError
-from unibrain.scans import PROTOCOLS, PrepareSettings, Subject, load_subject, read_nsd, save_subject, split_hash
-from unibrain.scans.nsd_layout import NsdLayout
-from unibrain.scans.nsd_design import read_design
-from unibrain.scans.subject import split_manifest, write_split
 from unibrain.demo import SimulationSettings
 from unibrain.demo.experiment import draw_experiment
+from unibrain.errors import InputError
+from unibrain.scans import PROTOCOLS, PrepareSettings, Subject, load_subject, read_nsd, save_subject, split_hash
+from unibrain.scans.nsd_design import read_design
+from unibrain.scans.nsd_layout import NsdLayout
+from unibrain.scans.subject import split_manifest, write_split
 
 SHARED = 6
 
@@ -94,17 +94,6 @@ def test_the_protocols_are_those_that_were_published() -> None:
     assert PrepareSettings(protocol="unibrain", sessions=(1, 2)).resolved().sessions == (1, 2)
     assert PrepareSettings().resolved().average == "all"
     assert set(PROTOCOLS) == {"unibrain", "nsd-40", "single-trial", "session-zscore"}
-
-
-@pytest.mark.parametrize("wrong", [{"protocol": "nsd"}, {"average": "none"}, {"zscore": "test"}, {"sessions": "some"}])
-def test_a_choice_that_there_is_not(wrong: dict[str, Any]) -> None:
-    with pytest.raises(InputError, match=f"{next(iter(wrong))} is '{next(iter(wrong.values()))}', expected"):
-        PrepareSettings(**wrong)
-
-
-def test_absent_sessions_are_an_error_that_lists_what_is_there(tree: Path) -> None:
-    with pytest.raises(InputError, match=r"found sessions 1-3, expected sessions 4-37: choose sessions that were run"):
-        read_nsd(tree, 1, PrepareSettings(protocol="unibrain"))
 
 
 def test_betas_that_were_not_downloaded(own_tree: NsdLayout) -> None:

@@ -120,31 +120,6 @@ def test_a_hemisphere_of_a_volume_without_its_own_file(own_tree: NsdLayout) -> N
         read_mask(own_tree, "lh.faces")
 
 
-@pytest.mark.parametrize(
-    ("name", "says"),
-    [
-        ("V9", r"nor a label V9 in the label volumes that are there \(nsdgeneral, prf-visualrois"),
-        ("streams:dorsal", r"no label dorsal, expected it for streams \(there are early, midventral"),
-        ("streams:5x", "no label 5x"),
-        ("nothing:V1", r"nothing\.nii\.gz: found no such file, expected the volume nothing"),
-        ("nsdgeneral+", "holds more than|found no such file"),
-        ("floc-faces:aTL-faces", "no voxel above 0 in the mask floc-faces:aTL-faces"),
-    ],
-)
-def test_masks_that_are_not_there(layout: NsdLayout, name: str, says: str) -> None:
-    with pytest.raises(InputError, match=says):
-        read_mask(layout, name)
-
-
-def test_a_mask_of_another_grid(own_tree: NsdLayout) -> None:
-    write(own_tree, "nsdgeneral", volume(own_tree, "nsdgeneral")[1:])
-    with pytest.raises(InputError, match=r"brainmask.nii.gz: found a grid of \(8, 9, 7\), expected \(7, 9, 7\) as in"):
-        read_nsd(own_tree.root)
-    own_tree.brainmask.unlink()
-    with pytest.raises(InputError, match=r"betas of shape \(29, 7, 9, 8\), expected \(29, 7, 9, 7\)"):
-        read_nsd(own_tree.root, 1, PrepareSettings(regions="nsdgeneral"))
-
-
 def test_standard_labels_of_streams_serve_without_a_table(own_tree: NsdLayout) -> None:
     before = read_mask(own_tree, "streams:lateral")
     shutil.rmtree(own_tree.root / "nsddata" / "freesurfer")

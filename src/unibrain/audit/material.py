@@ -201,7 +201,7 @@ class NsdTree:
             is_training = ~self.design.is_shared[self.design.session == session]
             betas: NDArray[np.generic] | InputError
             try:
-                betas = read_session(
+                betas, _ = read_session(
                     self.layout, self.mask, session, len(is_training), self._format_of(session), check_finite=False
                 )
             except InputError as error:

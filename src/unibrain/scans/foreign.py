@@ -343,7 +343,7 @@ def whole_numbers(path: Path, table: Any, columns: Sequence[str]) -> NDArray[np.
         values = pandas.to_numeric(table[name], errors="coerce").to_numpy(dtype=np.float64)
         wrong = np.flatnonzero(~np.isfinite(values) | (values != np.rint(values)) | (np.abs(values) > 2**53))
         if len(wrong):
-            cell = table[name].iloc[wrong[0]]
+            cell = str(table[name].iloc[wrong[0]])
             raise InputError(f"{path}: column {name} holds {cell!r} in row {wrong[0] + 1}, no whole number. {_AGAIN}.")
         found[:, place] = values
     return found

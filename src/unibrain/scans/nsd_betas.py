@@ -74,49 +74,23 @@ def read_session(
     trials: int,
     file_format: str,
     check_finite: bool = True,
-) -> NDArray[np.generic]:
+) -> tuple[NDArray[Any], str]:
     """Read one session's betas inside a mask, going through the file once.
 
     The NIfTI is X, Y, Z, trials and the HDF5 is trials, Z, Y, X: both come back with voxels in C order of X, Y, Z. A
     header's slope is applied. NSD stores integers, percent signal change x 300. Values that are scaled by a header, or
     stored as floats, may be percent as well: which, is told by their size, and percent is multiplied by 300.
-
-    Parameters
-    ----------
-    layout : NsdLayout
-    mask : ndarray of shape (X, Y, Z), bool
-    session : int
-        1-based.
-    trials : int
-        How many trials the session has.
-    file_format : {"nifti", "hdf5"}
-    check_finite : bool
-        False leaves NaN and infinite values to the caller.
+    `check_finite` as False leaves NaN and infinite values to the caller.
 
     Returns
     -------
-    ndarray of shape (voxels, trials)
+    betas : ndarray of shape (voxels, trials)
         Percent signal change x 300; int16 where it is stored so, as NSD's is.
-
-    Raises
-    ------
-    InputError
-        If the file is missing, damaged or of another shape, or holds NaN or infinite values inside the mask.
+    stored : {"plain", "scaled", "percent"}
+        As NSD does it, with a slope in the header, or as percent.
     """
-    return _read(layout, mask, session, trials, file_format, check_finite)[0]
-
-
-def _read(
-    layout: NsdLayout,
-    mask: NDArray[np.bool_],
-    session: int,
-    trials: int,
-    file_format: str,
-    check_finite: bool,
-) -> tuple[NDArray[Any], str]:
-    """The betas, and how they are stored: ``"plain"``, ``"scaled"`` by a header, or ``"percent"``."""
     path = layout.betas(session, file_format)
-    betas, scaled = (_read_hdf5 if file_format == "hdf5" else _read_nifti)(path, mask, trials, session)
+    betas, step = (_read_hdf5 if file_format == "hdf5" else _read_nifti)(path, mask, trials, session)
     if betas.dtype.kind != "f":
         return betas, "plain"
     if check_finite:
@@ -126,9 +100,12 @@ def _read(
                 f"{path}: {int(wrong.sum())} of {len(betas)} voxels inside the mask hold NaN or infinite values. "
                 "Choose a mask without those voxels, or download the file again."
             )
+    if step:
+        # Zero marks a voxel that was not measured, and a header's intercept may have moved it by a rounding.
+        betas[(betas == betas[:, :1]).all(axis=1) & (np.abs(betas[:, 0]) <= step)] = 0
     if 0 < _typical_deviation(betas.T) < _PERCENT_BELOW:
         return np.asarray(betas * np.float32(BETA_SCALE), dtype=np.float32), "percent"
-    return betas, "scaled" if scaled else "plain"
+    return betas, "scaled" if step else "plain"
 
 
 def _typical_deviation(trials: NDArray[Any]) -> float:
@@ -154,7 +131,7 @@ def _check_shape(path: Path, found: tuple[int, ...], expected: tuple[int, ...], 
     )
 
 
-def _read_nifti(path: Path, mask: NDArray[np.bool_], trials: int, session: int) -> tuple[NDArray[Any], bool]:
+def _read_nifti(path: Path, mask: NDArray[np.bool_], trials: int, session: int) -> tuple[NDArray[Any], float]:
     nifti = open_nifti(path, f"the betas of session {session}")
     _check_shape(path, nifti.shape, (*mask.shape, trials), "X, Y, Z, trials")
     # In a NIfTI X runs fastest: position of every voxel in a volume of the file, voxels in C order of X, Y, Z.
@@ -177,11 +154,12 @@ def _read_nifti(path: Path, mask: NDArray[np.bool_], trials: int, session: int) 
         while file.read(2**20):
             pass
     if (nifti.slope, nifti.intercept) != (1, 0):
-        return np.asarray(betas * np.float32(nifti.slope) + np.float32(nifti.intercept), dtype=np.float32), True
-    return betas, False
+        betas = np.asarray(betas * np.float32(nifti.slope) + np.float32(nifti.intercept), dtype=np.float32)
+        return betas, abs(nifti.slope)
+    return betas, 0.0
 
 
-def _read_hdf5(path: Path, mask: NDArray[np.bool_], trials: int, session: int) -> tuple[NDArray[Any], bool]:
+def _read_hdf5(path: Path, mask: NDArray[np.bool_], trials: int, session: int) -> tuple[NDArray[Any], float]:
     x, y, z = np.nonzero(mask)
     order = np.lexsort((x, y, z))
     # Runs of neighbours along X, the file's last axis, are read in one go; a row ends a run.
@@ -196,7 +174,7 @@ def _read_hdf5(path: Path, mask: NDArray[np.bool_], trials: int, session: int) -
                 columns = order[start:stop]
                 first = columns[0]
                 betas[columns] = stored[:, z[first], y[first], x[first] : x[first] + len(columns)].T
-    return betas, False
+    return betas, 0.0
 
 
 @dataclass(frozen=True)
@@ -258,7 +236,7 @@ def gather_sessions(
         say(f"{layout.name}: {len(kept)} of {len(files)} sessions were read before")
     stored: dict[str, list[int]] = {"plain": [], "scaled": [], "percent": []}
     for session in track([s for s in files if s not in kept], "reading betas", unit="session"):
-        betas, how = _read(layout, mask, session, shape[session][1], chosen, check_finite=True)
+        betas, how = read_session(layout, mask, session, shape[session][1], chosen)
         stored[how].append(session)
         with atomic_path(files[session]) as temporary:
             np.save(temporary, betas, allow_pickle=False)

@@ -11,9 +11,8 @@ from own_data import GRID, PICTURES, OwnData, make_own_data
 
 from unibrain.errors import InputError
 from unibrain.scans.custom import read_custom
+from unibrain.scans.custom_scans import open_scans, read_mask
 from unibrain.scans.custom_table import read_table
-from unibrain.scans.custom_scans import read_mask
-from unibrain.scans.custom_scans import open_scans
 
 
 @pytest.fixture
