@@ -152,4 +152,4 @@ def load_audit(path: str | os.PathLike[str]) -> Audit:
     try:
         return TypeAdapter(Audit).validate_json(content)
     except ValidationError as error:
-        raise DamagedFile(path, f"{path}: this is not what `unibrain audit` writes. Run it again.") from error
+        raise DamagedFile(Path(path), f"{path}: this is not what `unibrain audit` writes. Run it again.") from error

@@ -9,7 +9,7 @@ from unibrain.audit import image_checks, scan_checks
 from unibrain.audit.audit import Audit, Neighbours, Pair
 from unibrain.audit.findings import Finding
 from unibrain.audit.material import Images, Material, NsdTree
-from unibrain.errors import InputError
+from unibrain.errors import DamagedFile, InputError
 from unibrain.scans.noise_ceiling import read_noise_ceiling
 from unibrain.scans.nsd_design import read_design
 from unibrain.scans.nsd_layout import NsdLayout
@@ -72,6 +72,8 @@ def examine(material: Material, betas: bool = True) -> Audit:
 def _noted(findings: list[Finding], title: str) -> Iterator[None]:
     try:
         yield
+    except DamagedFile:
+        raise  # what a stage wrote has to be written again, not audited
     except InputError as error:
         why = "what cannot be read can be neither checked nor decoded"
         findings.append(Finding("problem", title, str(error), "see what was found, then audit again", why))

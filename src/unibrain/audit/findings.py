@@ -63,7 +63,7 @@ def judge(
     their place if there is none.
     """
     real = [(level, what, advice) for there, level, what, advice in faults if there]
-    level = max((level for level, _, _ in real), key=LEVELS.index, default="ok")
+    level: Level = max((level for level, _, _ in real), key=LEVELS.index, default="ok")
     what = "; ".join(filter(None, (lead, *([what for _, what, _ in real] or [fine]))))
     return Finding(level, title, what, "; ".join(advice for _, _, advice in real if advice), why, details)
 

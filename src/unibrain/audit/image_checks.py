@@ -135,8 +135,8 @@ def check_pictures(images: Images, small: SmallPictures) -> tuple[tuple[Finding,
     """
     train, test = (np.searchsorted(small.stimulus_ids, ids) for ids in (images.train_ids, images.test_ids))
     by_digest = {small.digests[row]: int(small.stimulus_ids[row]) for row in reversed(train)}
-    same = [(int(small.stimulus_ids[row]), by_digest.get(small.digests[row])) for row in test]
-    same = [(test_id, train_id) for test_id, train_id in same if train_id not in (None, test_id)]
+    found = {int(small.stimulus_ids[row]): by_digest.get(small.digests[row]) for row in test}
+    same = [(one, other) for one, other in found.items() if other is not None and other != one]
     again = sum(len(rows) - len({small.digests[row] for row in rows}) for rows in (train, test))
     identical = judge(
         "identical pictures",

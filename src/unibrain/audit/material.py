@@ -13,11 +13,11 @@ from unibrain.scans.custom_scans import open_scans
 from unibrain.scans.custom_scans import read_mask as read_custom_mask
 from unibrain.scans.custom_table import CustomTable
 from unibrain.scans.nsd_betas import read_session
-from unibrain.scans.nsd_design import Design, read_design, read_expdesign, read_stim_info
-from unibrain.scans.nsd_layout import FILE_FORMATS, NsdLayout
+from unibrain.scans.nsd_design import Design, read_design, read_expdesign
+from unibrain.scans.nsd_layout import NsdLayout, formats_of
 from unibrain.scans.nsd_regions import read_mask
 from unibrain.scans.subject import Subject, split_hash
-from unibrain.stimuli.nsd import read_annotations, read_nsd_stimuli
+from unibrain.stimuli.nsd import coco_captions, coco_images, read_pictures
 from unibrain.workspace.progress import track
 
 Ids = NDArray[np.int64]
@@ -145,21 +145,14 @@ class Material:
 
 
 class NsdTree:
-    """Reads what an audit needs of one subject's files in NSD's layout, and goes on where a reader of data would stop.
+    """One subject's files in NSD's layout, read as far as they go where a reader of data would stop.
 
-    Parameters
-    ----------
-    layout : NsdLayout
-    mask : str
-        Voxels to look at; see `unibrain.scans.nsd_regions`.
-    file_format : {"auto", "nifti", "hdf5"}
-        Which copy of the betas; ``"auto"`` takes, for each session, what is there.
+    `mask` names the voxels to look at; of the betas of a session, ``"auto"`` takes the format that is there.
     """
 
     def __init__(self, layout: NsdLayout, mask: str = "nsdgeneral", file_format: str = "auto") -> None:
         self.layout = layout
-        self._mask_name = mask
-        self._formats = FILE_FORMATS if file_format == "auto" else (file_format,)
+        self._mask_name, self._formats = mask, formats_of(file_format)
 
     @cached_property
     def design(self) -> Design:
@@ -178,9 +171,9 @@ class NsdTree:
             material,
             sessions=lambda: self.sessions(used),
             betas=self.betas,
-            pictures=self.pictures,
-            captions=lambda: self.captions(ids),
-            coco_ids=lambda: self.coco_ids(ids),
+            pictures=lambda some: read_pictures(self.layout, some),
+            captions=lambda: coco_captions(coco_images(self.layout, ids)),
+            coco_ids=lambda: {i: coco_id for i, (coco_id, _) in coco_images(self.layout, ids).items()},
         )
 
     def sessions(self, used: tuple[int, ...] | None = None) -> Sessions:
@@ -198,35 +191,14 @@ class NsdTree:
         """Betas inside the mask of every session that was run and is there."""
         there = [session for session in self.design.sessions if self._format_of(session)]
         for session in track(there, "looking at betas", unit="session"):
-            is_training = ~self.design.is_shared[self.design.session == session]
+            training = ~self.design.is_shared[self.design.session == session]
+            about = (self.layout, self.mask, session, len(training), self._format_of(session))
             betas: NDArray[np.generic] | InputError
             try:
-                betas, _ = read_session(
-                    self.layout, self.mask, session, len(is_training), self._format_of(session), check_finite=False
-                )
+                betas, _ = read_session(*about, check_finite=False)
             except InputError as error:
                 betas = error
-            yield SessionBetas(session, betas, is_training)
-
-    def pictures(self, stimulus_ids: Ids) -> NDArray[np.uint8]:
-        """Pictures by id, whether they have captions or not."""
-        # Asked for no image, it gives the reader of all pictures, and minds no missing caption.
-        return read_nsd_stimuli(self.layout.root, np.empty(0, dtype=np.int64)).read_pictures(stimulus_ids)
-
-    def coco_ids(self, stimulus_ids: Ids) -> dict[int, int]:
-        """COCO id of each image."""
-        return {identity: coco_id for identity, (coco_id, _) in self._coco(stimulus_ids).items()}
-
-    def captions(self, stimulus_ids: Ids) -> dict[int, tuple[str, ...]]:
-        """COCO's captions of the images, as far as there are any."""
-        where = self._coco(stimulus_ids)
-        files = {split: read_annotations(self.layout.captions(split)) for split in {s for _, s in where.values()}}
-        return {identity: tuple(files[split].get(coco_id, ())) for identity, (coco_id, split) in where.items()}
-
-    def _coco(self, stimulus_ids: Ids) -> dict[int, tuple[int, str]]:
-        table = read_stim_info(self.layout, ["cocoId", "cocoSplit"])
-        rows = zip(table["cocoId"].to_numpy()[stimulus_ids], table["cocoSplit"].to_numpy()[stimulus_ids], strict=True)
-        return {int(i): (int(number), str(split)) for i, (number, split) in zip(stimulus_ids, rows, strict=True)}
+            yield SessionBetas(session, betas, training)
 
 
 def custom_betas(

@@ -77,9 +77,11 @@ class Bench:
     @cached_property
     def backbone(self) -> "VersatileDiffusion":
         """The backbone of that folder."""
-        from unibrain.backbone import load_backbone
+        from unibrain.backbone import VersatileDiffusion, load_backbone
 
-        return load_backbone(self.folder, device="cpu", dtype="fp32")
+        loaded = load_backbone(self.folder, device="cpu", dtype="fp32")
+        assert isinstance(loaded, VersatileDiffusion)
+        return loaded
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """NSD's pictures, and captions of them: COCO's own, or the array curated for NSD's images."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
@@ -64,7 +64,7 @@ def read_nsd_stimuli(
     if captions_from == "curated":
         captions = read_curated_captions(caption_files(layout, captions_from, captions_file), ids)
     else:
-        captions = _coco_captions(layout, ids)
+        captions = _complete_captions(layout, ids)
     return Stimuli(ids, captions, lambda wanted: read_pictures(layout, wanted), str(layout.stimuli.parent))
 
 
@@ -114,18 +114,28 @@ def _brick(path: Path, file: Any, ids: NDArray[np.int64]) -> Any:
     return brick
 
 
-def _coco_captions(layout: NsdLayout, ids: NDArray[np.int64]) -> dict[int, tuple[str, ...]]:
+def coco_images(layout: NsdLayout, ids: NDArray[np.int64]) -> dict[int, tuple[int, Path]]:
+    """Image (0-based 73k ids, ascending) to its COCO id and the file of COCO's captions that has it."""
     table = read_stim_info(layout, ["cocoId", "cocoSplit"])
     if len(ids) and ids[-1] >= len(table):
         raise InputError(
             f"{layout.stim_info}: has {len(table)} images, none with the 0-based id {ids[-1]}. {TOGETHER}."
         )
     coco_ids = whole_numbers(layout.stim_info, table, ["cocoId"])[ids, 0].tolist()
-    files = [layout.captions(str(split).strip()) for split in table["cocoSplit"].to_numpy()[ids]]
-    by_file = {path: read_annotations(path) for path in sorted(set(files))}
-    captions = {}
-    for identity, coco_id, path in zip(ids.tolist(), coco_ids, files, strict=True):
-        captions[identity] = tuple(by_file[path].get(coco_id, ()))
+    files = (layout.captions(str(split).strip()) for split in table["cocoSplit"].to_numpy()[ids])
+    return dict(zip(ids.tolist(), zip(coco_ids, files, strict=True), strict=True))
+
+
+def coco_captions(images: Mapping[int, tuple[int, Path]]) -> dict[int, tuple[str, ...]]:
+    """COCO's captions of what `coco_images` gave; empty for an image that has none."""
+    by_file = {path: read_annotations(path) for path in sorted({path for _, path in images.values()})}
+    return {identity: tuple(by_file[path].get(coco_id, ())) for identity, (coco_id, path) in images.items()}
+
+
+def _complete_captions(layout: NsdLayout, ids: NDArray[np.int64]) -> dict[int, tuple[str, ...]]:
+    images = coco_images(layout, ids)
+    captions = coco_captions(images)
+    for identity, (coco_id, path) in images.items():
         if not captions[identity]:
             raise InputError(
                 f"{path}: has no caption for image id {identity} (COCO id {coco_id}). Download COCO's caption "
