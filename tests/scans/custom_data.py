@@ -13,7 +13,7 @@ PICTURES = tuple(f"p{number:02d}.png" for number in range(8))
 
 
 @dataclass
-class OwnData:
+class CustomData:
     """Twelve scans of eight pictures, the last four pictures twice; 30 of 60 voxels are inside the mask."""
 
     root: Path
@@ -57,7 +57,7 @@ class OwnData:
         return path
 
 
-def make_own_data(root: Path) -> OwnData:
+def make_custom_data(root: Path) -> CustomData:
     random = np.random.default_rng(5)
     (root / "shown").mkdir(parents=True)
     for name in PICTURES:
@@ -66,7 +66,7 @@ def make_own_data(root: Path) -> OwnData:
     mask.reshape(-1)[random.permutation(60)[:30]] = True
     shown = [*range(8), *range(4, 8)]
     volumes = random.normal(size=(*GRID, len(shown))).astype(np.float32)
-    data = OwnData(root, volumes, mask)
+    data = CustomData(root, volumes, mask)
     np.save(data.scans, data.matrix)
     data.save_nifti(data.mask_file, mask.astype(np.int16))
     data.write_rows(

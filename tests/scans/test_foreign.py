@@ -1,8 +1,7 @@
-"""Files of others: each fault has its own sentence, no path inside a file is followed, no pickle and no size is believed."""
+"""Files of others: each fault has its own sentence; paths inside, pickles and impossible sizes are refused."""
 
 import errno
 import gzip
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -118,8 +117,11 @@ def huge_npy(path: Path) -> None:
         np.lib.format.write_array_header_1_0(file, header)
 
 
-def write_nifti(path: Path, values: Any = np.ones((3, 4, 5), np.int16), dtype: Any = None) -> None:
-    nibabel.save(nibabel.Nifti1Image(values, np.eye(4), dtype=dtype or np.asarray(values).dtype), path)
+VOLUME = np.ones((3, 4, 5), np.int16)
+
+
+def write_nifti(path: Path, values: Any = VOLUME) -> None:
+    nibabel.save(nibabel.Nifti1Image(values, np.eye(4), dtype=values.dtype), path)
 
 
 def huge_nifti(path: Path) -> None:
@@ -280,7 +282,7 @@ def test_no_name_leads_out_of_its_folder(tmp_path: Path) -> None:
     folder.mkdir()
     (tmp_path / "secret.png").touch()
     (folder / "link.png").symlink_to(tmp_path / "secret.png")
-    os.symlink("loop.png", folder / "loop.png")
+    (folder / "loop.png").symlink_to("loop.png")
     (folder / "here").symlink_to(folder)
     for name in ("../secret.png", "link.png", "/etc/passwd"):
         with pytest.raises(InputError, match="leads out of"):

@@ -1,6 +1,5 @@
 """Each file is read once, some volumes at a time; a stopped preparation continues at the session."""
 
-import gzip
 import json
 import logging
 import shutil
@@ -17,17 +16,15 @@ from scipy.io import loadmat
 
 from unibrain.demo.nsd_tree import write_betas
 from unibrain.errors import InputError
-from unibrain.scans import PrepareSettings, read_nsd
+from unibrain.scans import NsdLayout, PrepareSettings, read_nsd
 from unibrain.scans import noise_ceiling as ceiling
-from unibrain.scans import nsd_betas as betas
 from unibrain.scans import nsd_betas as sessions
 from unibrain.scans.nsd_design import Design
-from unibrain.scans.nsd_layout import NsdLayout
 
 
 @pytest.fixture
 def opened(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Sessions in the order in which they are read; stops before what `stop` says."""
+    """Sessions in the order in which they are read."""
     numbers: list[int] = []
     real = sessions.read_session
 
@@ -93,7 +90,7 @@ def test_no_temporary_folder_is_left(tree: Path, tmp_path: Path, monkeypatch: py
 def test_blocks_of_volumes_give_the_same_matrix(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     nifti = PrepareSettings(file_format="nifti")
     whole = read_nsd(tree, 1, nifti)
-    monkeypatch.setattr(betas, "_BYTES_AT_ONCE", 5 * 8 * 9 * 7 * 2)
+    monkeypatch.setattr(sessions, "_BYTES_AT_ONCE", 5 * 8 * 9 * 7 * 2)
     np.testing.assert_array_equal(read_nsd(tree, 1, nifti).betas, whole.betas)
 
 
@@ -106,14 +103,15 @@ def test_a_session_is_never_in_memory_as_a_whole(tmp_path: Path, kind: str, monk
     write_betas(layout, 1, brain, stored, (kind,))
     mask = np.zeros(grid, dtype=bool)
     mask[5:8, 5:15, 5:7] = True
-    monkeypatch.setattr(betas, "_BYTES_AT_ONCE", 2**19)
+    monkeypatch.setattr(sessions, "_BYTES_AT_ONCE", 2**19)
     tracemalloc.start()
     try:
-        read = betas.read_session(layout, mask, 1, trials, kind)
+        read, stored_as = sessions.read_session(layout, mask, 1, trials, kind)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
     np.testing.assert_array_equal(read, stored.T[mask[brain]])
+    assert stored_as == "plain"
     assert peak < trials * 8000 * 2 / 4, "a quarter of the file"
 
 
@@ -143,11 +141,11 @@ def test_sessions_of_another_subject_are_pointed_out(own_tree: NsdLayout, caplog
     shutil.copy(NsdLayout(own_tree.root, 2).betas(2, "hdf5"), own_tree.betas(2, "hdf5"))
     with caplog.at_level(logging.WARNING):
         read_nsd(own_tree.root, 1, PrepareSettings(mask="brainmask"))
-    assert "betas_session02.hdf5: found a mean response over voxels that does not resemble" in caplog.text
+    assert "betas_session02.hdf5: its mean response over voxels does not resemble" in caplog.text
     shutil.copy(own_tree.betas(1, "hdf5"), own_tree.betas(2, "hdf5"))
     with caplog.at_level(logging.WARNING):
         read_nsd(own_tree.root)
-    assert "betas_session02.hdf5: found the same betas as in betas_session01.hdf5" in caplog.text
+    assert "betas_session02.hdf5: holds the same betas as betas_session01.hdf5" in caplog.text
 
 
 def test_the_recomputed_ceiling_is_that_of_the_file(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -162,7 +160,7 @@ def test_the_recomputed_ceiling_is_that_of_the_file(tree: Path, monkeypatch: pyt
 def test_a_ceiling_needs_images_with_three_trials(tmp_path: Path) -> None:
     design = Design((1,), np.ones(4, dtype=np.int64), np.array([5, 5, 6, 7]), np.zeros(4, dtype=bool))
     stored = sessions.MaskedSessions({1: tmp_path / "session.npy"}, {1: tmp_path / "betas_session01.hdf5"})
-    with pytest.raises(InputError, match="found no image with 3 trials in the sessions that are read"):
+    with pytest.raises(InputError, match="no image has 3 trials"):
         ceiling.recompute_noise_ceiling(stored, design)
 
 

@@ -1,86 +1,106 @@
+"""A subject in memory and in its file."""
+
 import errno
-import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from unibrain.errors import InputError
-from unibrain.scans import Subject, load_subject, read_nsd, save_subject
+from unibrain.errors import DamagedFile, InputError
+from unibrain.scans import PrepareSettings, Subject, load_subject, read_nsd, save_subject
+from unibrain.scans.subject import split_manifest
+
+ARRAYS = ("betas", "stimulus_ids", "is_test", "repeats", "voxel_indices", "noise_ceiling")
 
 
 @pytest.fixture(scope="module")
 def subject(tree: Path) -> Subject:
-    return read_nsd(tree)
+    return read_nsd(tree, 1, PrepareSettings(protocol="single-trial"))
 
 
 def test_round_trip(subject: Subject, tmp_path: Path) -> None:
     save_subject(tmp_path / "subject.npz", subject)
-    back = load_subject(tmp_path / "subject.npz")
-    for name in ("betas", "stimulus_ids", "is_test", "repeats", "voxel_indices", "noise_ceiling"):
+    back = load_subject(tmp_path)
+    for name in ARRAYS:
         np.testing.assert_array_equal(getattr(back, name), getattr(subject, name))
         assert getattr(back, name).dtype == getattr(subject, name).dtype
     assert list(back.regions) == list(subject.regions)
     for name, voxels in subject.regions.items():
         np.testing.assert_array_equal(back.regions[name], voxels)
     assert (back.name, back.grid_shape, back.simulated) == (subject.name, subject.grid_shape, True)
-    assert [path.name for path in tmp_path.iterdir()] == ["subject.npz"]
+    assert split_manifest(back) == split_manifest(subject)
+    save_subject(tmp_path / "again.npz", back)
+    assert (tmp_path / "again.npz").read_bytes() == (tmp_path / "subject.npz").read_bytes()
 
 
 def test_no_pickle_is_inside(subject: Subject, tmp_path: Path) -> None:
     save_subject(tmp_path / "subject.npz", subject)
     with np.load(tmp_path / "subject.npz", allow_pickle=False) as file:
         assert all(file[name].dtype != object for name in file.files)
-        assert json.loads(file["description"].tobytes())["name"] == "subj01"
+
+
+def test_one_line_says_what_it_is(subject: Subject) -> None:
+    rows = f"{len(subject.betas)} rows, 6 of them test; {subject.betas.shape[1]} voxels, 8 regions"
+    assert repr(subject) == f"Subject(subj01: {rows}, simulated)"
 
 
 def test_missing(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"nothing\.npz: found no such file"):
+    with pytest.raises(InputError, match=r"nothing\.npz: no such file"):
         load_subject(tmp_path / "nothing.npz")
 
 
-def test_truncated(subject: Subject, tmp_path: Path, truncate: Callable[[Path], None]) -> None:
-    path = tmp_path / "subject.npz"
-    save_subject(path, subject)
-    truncate(path)
-    with pytest.raises(InputError, match=r"subject\.npz.*truncated"):
-        load_subject(path)
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
-def test_a_pickle_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "subject.npz"
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(bytes(content))
+
+
+def pickled(path: Path) -> None:
     np.savez(path, description=np.array([{"a": 1}], dtype=object))
-    with pytest.raises(InputError, match=r"subject\.npz"):
-        load_subject(path)
+
+
+def rewritten(change: Callable[[dict], None]) -> Callable[[Path], None]:
+    def write(path: Path) -> None:
+        with np.load(path) as file:
+            arrays = {name: file[name] for name in file.files}
+        change(arrays)
+        np.savez(path, **arrays)
+
+    return write
+
+
+def one_number(arrays: dict) -> None:
+    arrays["betas"][3, 4] += 1
 
 
 @pytest.mark.parametrize(
-    ("change", "says"),
+    "damage",
     [
-        (lambda arrays: arrays.pop("repeats"), "no array repeats"),
-        (lambda arrays: arrays.update(betas=arrays["betas"].astype(float)), "float64"),
-        (lambda arrays: arrays.update(betas=arrays["betas"][:, 1:]), "one entry per voxel"),
-        (lambda arrays: arrays.update(description=np.frombuffer(b"{", dtype=np.uint8)), "cannot be read"),
-        (
-            lambda arrays: arrays.update(
-                description=np.frombuffer(
-                    arrays["description"].tobytes().replace(b'"version": 1', b'"version": 9'), dtype=np.uint8
-                )
-            ),
-            "version 9",
-        ),
+        cut,
+        flip,
+        pickled,
+        lambda path: path.write_bytes(b""),
+        lambda path: path.write_bytes(b"no npz"),
+        rewritten(one_number),
+        rewritten(lambda arrays: arrays.pop("repeats")),
+        rewritten(lambda arrays: arrays.pop("checksum")),
+        rewritten(lambda arrays: arrays.update(betas=arrays["betas"].astype(float))),
+        rewritten(lambda arrays: arrays.update(description=np.frombuffer(b"{", dtype=np.uint8))),
     ],
 )
-def test_something_else(subject: Subject, tmp_path: Path, change: Callable[[dict], None], says: str) -> None:
+def test_damage_is_never_read(subject: Subject, tmp_path: Path, damage: Callable[[Path], None]) -> None:
     path = tmp_path / "subject.npz"
     save_subject(path, subject)
-    with np.load(path) as file:
-        arrays = {name: file[name] for name in file.files}
-    change(arrays)
-    np.savez(path, **arrays)
-    with pytest.raises(InputError, match=says):
+    damage(path)
+    with pytest.raises(DamagedFile, match=r"subject\.npz: .*Prepare the subject again") as caught:
         load_subject(path)
+    assert caught.value.path == path
 
 
 def test_full_disk_leaves_the_old_file(subject: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,3 +116,22 @@ def test_full_disk_leaves_the_old_file(subject: Subject, tmp_path: Path, monkeyp
         save_subject(path, subject)
     assert path.read_bytes() == before
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_what_a_subject_refuses(subject: Subject) -> None:
+    test, train = np.flatnonzero(subject.is_test), np.flatnonzero(~subject.is_test)
+    twice, both, wild = subject.stimulus_ids.copy(), subject.stimulus_ids.copy(), subject.betas.copy()
+    twice[test[1]] = twice[test[0]]
+    both[train[0]] = both[test[0]]
+    wild[0, 0] = np.nan
+    for changes, says in (
+        ({"stimulus_ids": twice}, "id of a test image appears twice"),
+        ({"stimulus_ids": both}, f"{both[test[0]]} is both in training and in test"),
+        ({"repeats": np.full_like(subject.repeats, 3)}, "average of 3 trials"),
+        ({"betas": wild}, "NaN"),
+        ({"betas": subject.betas[:, 1:]}, "one entry per voxel"),
+        ({"is_test": subject.is_test[1:]}, "one entry per image"),
+        ({"regions": {"V1": np.ones(3, dtype=bool)}}, "region V1"),
+    ):
+        with pytest.raises(InputError, match=says):
+            replace(subject, **changes)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from unibrain.errors import InputError
+from unibrain.errors import DamagedFile, InputError
 from unibrain.stimuli import read_custom_stimuli, write_custom_stimuli
 from unibrain.stimuli.picture_files import open_square
 
@@ -96,12 +96,17 @@ def test_without_captions(tmp_path: Path) -> None:
     assert stimuli.captions([1, 2]) == [(), ()]
 
 
-def missing(folder: Path) -> None:
-    (folder / "c.png").unlink()
+def one_pixel(folder: Path) -> None:
+    Image.fromarray(halves(2, 1)).save(folder / "c.png")
 
 
 def no_picture(folder: Path) -> None:
     (folder / "c.png").write_text("not a picture")
+
+
+def postscript(folder: Path) -> None:
+    Image.fromarray(halves()).save(folder / "c.eps")
+    (folder / "c.eps").rename(folder / "c.png")
 
 
 def cut_short(folder: Path) -> None:
@@ -114,7 +119,6 @@ def several(folder: Path) -> None:
 
 
 def floats(folder: Path) -> None:
-    (folder / "c.png").unlink()
     Image.fromarray(np.ones((30, 30), dtype=np.float32)).save(folder / "c.tif")
     (folder / "c.tif").rename(folder / "c.png")
 
@@ -128,37 +132,80 @@ def leaving(folder: Path) -> None:
     (folder / "c.png").symlink_to(folder.parent / "c.png")
 
 
+def loop(folder: Path) -> None:
+    (folder / "c.png").unlink()
+    (folder / "c.png").symlink_to("c.png")
+
+
 @pytest.mark.parametrize(
-    ("mistake", "sentence"),
+    ("mistake", "names"),
     [
-        (missing, r"c\.png: found no such file, expected a picture that the table names"),
-        (no_picture, r"c\.png: found a file that is no picture"),
-        (cut_short, r"c\.png: found a picture that cannot be read"),
-        (several, r"c\.png: found 2 pictures in one file, expected one"),
-        (floats, r"c\.png: found a picture of mode F, whose range of brightness is not known"),
-        (twice, r"c\.png: found the same picture as in a\.png"),
-        (leaving, r"c\.png: found a path that leads out of"),
+        (lambda folder: (folder / "c.png").unlink(), "no such file"),
+        (one_pixel, "1 pixels"),
+        (no_picture, "PNG"),
+        (postscript, "PNG"),
+        (cut_short, "truncated"),
+        (several, "2 pictures"),
+        (floats, "mode F"),
+        (twice, "a.png"),
+        (leaving, "leads out of"),
+        (loop, "loop of symbolic links"),
     ],
 )
-def test_every_mistake_is_one_sentence(tmp_path: Path, mistake: Callable[[Path], None], sentence: str) -> None:
+def test_what_is_wrong_is_named(tmp_path: Path, mistake: Callable[[Path], None], names: str) -> None:
     folder = folder_of(tmp_path)
     mistake(folder)
-    with pytest.raises(InputError, match=sentence):
+    with pytest.raises(InputError) as caught:
         write_custom_stimuli(tmp_path / "stimuli", folder, NAMES, [()] * 3)
+    assert str(caught.value).startswith(f"{folder / 'c.png'}: ")
+    assert names in str(caught.value)
     assert not (tmp_path / "stimuli").exists()
 
 
-def test_damaged_stimuli(tmp_path: Path) -> None:
+def test_a_folder_with_links_to_itself_is_read(tmp_path: Path) -> None:
     folder = folder_of(tmp_path)
-    write_custom_stimuli(tmp_path / "stimuli", folder, NAMES, [()] * 3)
-    with pytest.raises(InputError, match="found 3 pictures, expected one with the 0-based id 3"):
+    for name in ("one", "two"):
+        (folder / name).symlink_to(".")
+    assert write_custom_stimuli(tmp_path / "stimuli", folder, NAMES, [()] * 3) == 24
+    (tmp_path / "round").symlink_to("round")
+    for root, says in (
+        (tmp_path / "nowhere", "no such folder"),
+        (tmp_path / "round", "loop"),
+        (folder / "a.png", "file"),
+    ):
+        with pytest.raises(InputError, match=says):
+            write_custom_stimuli(tmp_path / "stimuli", root, NAMES, [()] * 3)
+
+
+def test_a_small_picture_is_pointed_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = folder_of(tmp_path)
+    Image.fromarray(halves(100, 100)).save(folder / "a.png")
+    assert write_custom_stimuli(tmp_path / "stimuli", folder, NAMES, [()] * 3) == 24
+    assert "b.png: has a side of 24 pixels" in caplog.text
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-7] ^= 1
+    path.write_bytes(bytes(content))
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("pictures.npy", flip),
+        ("pictures.npy", lambda path: path.write_bytes(path.read_bytes()[:-1])),
+        ("pictures.npy", lambda path: np.save(path, np.zeros(3))),
+        ("pictures.npy", lambda path: np.save(path, np.array([{}]), allow_pickle=True)),
+        ("stimuli.json", lambda path: path.write_text("{}")),
+        ("stimuli.json", lambda path: path.write_text(path.read_text()[:50])),
+    ],
+)
+def test_damaged_stimuli_are_made_again(tmp_path: Path, name: str, damage: Callable[[Path], None]) -> None:
+    write_custom_stimuli(tmp_path / "stimuli", folder_of(tmp_path), NAMES, [()] * 3)
+    with pytest.raises(InputError, match="3 pictures, none with the 0-based id 3"):
         read_custom_stimuli(tmp_path / "stimuli", [3])
-    pictures = tmp_path / "stimuli" / "pictures.npy"
-    pictures.write_bytes(pictures.read_bytes()[:-1])
-    with pytest.raises(InputError, match=r"pictures\.npy: cannot be read"):
-        read_custom_stimuli(tmp_path / "stimuli")
-    (tmp_path / "stimuli" / "stimuli.json").write_text("{}")
-    with pytest.raises(InputError, match=r"stimuli\.json: cannot be read"):
-        read_custom_stimuli(tmp_path / "stimuli")
-    with pytest.raises(InputError, match="found no such folder"):
-        write_custom_stimuli(tmp_path / "stimuli", tmp_path / "nowhere", NAMES, [()] * 3)
+    damage(tmp_path / "stimuli" / name)
+    with pytest.raises(DamagedFile) as caught:
+        read_custom_stimuli(tmp_path / "stimuli").pictures([0, 1, 2])
+    assert caught.value.path == tmp_path / "stimuli" / name

@@ -215,6 +215,8 @@ def _from_array(
     by_volume: bool = False,
 ) -> ScanMatrix:
     """Of an array scans x voxels, or X, Y, Z, scans; `by_volume` says how the latter lies on disk."""
+    if 0 in shape:
+        raise InputError(f"{path}: holds no numbers (its shape is {shape}). Export it again.")
     if len(shape) == 2:
         if mask is not None and shape[1] != mask.inside.sum():
             raise InputError(
@@ -289,8 +291,6 @@ def _run(rows: NDArray[np.int64]) -> Any:
 def _matrix(
     path: Path, scans: int, voxels: int, mask: Mask | None, read: Callable[[NDArray[np.int64]], NDArray[np.float32]]
 ) -> ScanMatrix:
-    if not scans or not voxels:
-        raise InputError(f"{path}: holds {scans} scans of {voxels} voxels. Export it again.")
     indices = np.arange(voxels) if mask is None else np.flatnonzero(mask.inside)
     return ScanMatrix(path, scans, voxels, indices, (voxels, 1, 1) if mask is None else mask.shape, read)
 
