@@ -3,7 +3,7 @@
 `declare` does none of the work. The chain of the stages, `unibrain.workspace.stages.Chain`, knows what is up to date.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +12,7 @@ from unibrain.errors import InputError
 from unibrain.pipeline.backbone_source import BackboneSource
 from unibrain.pipeline.settings import CustomSection, Settings
 from unibrain.workspace.files import atomic_folder, read_json, write_bytes
+from unibrain.workspace.fingerprints import digest
 from unibrain.workspace.progress import say
 from unibrain.workspace.provenance import peak_memory_mb
 from unibrain.workspace.run_folder import RunFolder
@@ -82,7 +83,8 @@ class _Declaration:
     def stages(self, audit_betas: bool | None) -> list[Stage]:
         found = [self.simulate()] if self.settings.simulate is not None else []
         found += [self.prepare() if self.settings.custom is None else self.import_custom(self.settings.custom)]
-        found += [self.extract(), self.fit(), self.reconstruct(), self.evaluate()]
+        found += [self.extract(), self.fit(), self.reconstruct()]
+        found.append(self.evaluate(found))
         audited = audit_betas is not None or self.path("audit").exists()
         if audited:
             # Latents are a bonus of the audit: those that are not current are left aside, and no reason to stop.
@@ -364,8 +366,10 @@ class _Declaration:
         own = {name: value[kind] if isinstance(value, Mapping) else value for name, value in chosen.items()}
         return usual | {name: value for name, value in own.items() if value is not None}
 
-    def evaluate(self) -> Stage:
+    def evaluate(self, above: Sequence[Stage]) -> Stage:
         section, (inputs, outside) = self.settings.evaluate, self.stimulus_files()
+        # They are told beside the scores, so they count even where they changed nothing else.
+        told = digest({stage.name: stage.settings for stage in above})
 
         def work(_: Path) -> None:
             import time
@@ -419,7 +423,7 @@ class _Declaration:
             work,
             ("evaluation", "regression", "latents", "backbone", "stimuli"),
             outside,
-            self.facts,
+            lambda: self.facts() | {"settings of the stages above": told},
             self.call,
         )
 

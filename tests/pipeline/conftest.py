@@ -1,0 +1,81 @@
+import csv
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from runs import SETTINGS, toy
+
+from unibrain.pipeline import CustomSection, RunFolder, Settings, run_all
+
+PICTURES = 30
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """A finished run on a tiny simulated subject; not to be changed."""
+    run = RunFolder(tmp_path_factory.mktemp("runs") / "finished")
+    assert not any(result.skipped for result in run_all(run, SETTINGS, toy()))
+    return run
+
+
+@pytest.fixture
+def run(finished: RunFolder, tmp_path: Path) -> RunFolder:
+    """A copy to spoil."""
+    shutil.copytree(finished.root, tmp_path / "run")
+    return RunFolder(tmp_path / "run")
+
+
+@pytest.fixture(scope="session")
+def export(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A laboratory's thirty pictures of 64 pixels, seen once each; voxels are noisy mixtures of their colours."""
+    root, random = tmp_path_factory.mktemp("lab"), np.random.default_rng(2)
+    colours = 128 + 50 * random.normal(size=(PICTURES, 3)) @ random.normal(size=(3, 192))
+    coarse = colours.clip(0, 255).astype(np.uint8).reshape(PICTURES, 8, 8, 3)
+    (root / "shown").mkdir()
+    for number, picture in enumerate(coarse):
+        Image.fromarray(picture.repeat(8, 0).repeat(8, 1)).save(root / "shown" / f"{number:02d}.png")
+    features = coarse.reshape(PICTURES, -1) / 127.5 - 1
+    np.save(root / "betas.npy", features @ random.normal(size=(192, 50)) + random.normal(size=(PICTURES, 50)))
+    np.save(root / "early.npy", np.arange(50) < 20)
+    for name, captioned in (("trials.csv", True), ("silent.csv", False)):
+        with (root / name).open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["scan_from_1", "picture", *["captions"] * captioned])
+            for n in range(PICTURES):
+                writer.writerow([n + 1, f"{n:02d}.png", *[f"a red car {n}|the dog {n}"] * captioned])
+    return root
+
+
+def custom_settings(export: Path, table: str = "trials.csv", **values: object) -> Settings:
+    custom = CustomSection(
+        scans=str(export / "betas.npy"),
+        pictures=str(export / "shown"),
+        table=str(export / table),
+        regions=f"early={export / 'early.npy'}",
+        test_share=0.2,
+        name="lab-1",
+        simulated=True,
+    )
+    return Settings(custom=custom)
+
+
+@pytest.fixture(scope="session")
+def spoken(export: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """A finished run on custom data with captions; not to be changed."""
+    run = RunFolder(tmp_path_factory.mktemp("runs") / "spoken")
+    run_all(run, custom_settings(export), toy())
+    return run
+
+
+@pytest.fixture
+def lab(export: Path, spoken: RunFolder, tmp_path: Path) -> tuple[RunFolder, Path]:
+    """Copies to spoil of a run on custom data, and of the data."""
+    shutil.copytree(export, tmp_path / "lab")
+    shutil.copytree(spoken.root, tmp_path / "run")
+    run = RunFolder(tmp_path / "run")
+    text = run.settings.read_text(encoding="utf-8").replace(str(export), str(tmp_path / "lab"))
+    run.settings.write_text(text, encoding="utf-8")
+    run_all(run, custom_settings(tmp_path / "lab"), toy())
+    return run, tmp_path / "lab"

@@ -1,0 +1,27 @@
+"""What the tests of runs share: tiny settings, and a stage as a command runs it."""
+
+from toy_backbone import ToyBackbone
+from unibrain.pipeline import BackboneSource, RunFolder, Settings, SimulateSection, kept_settings, run_one
+from unibrain.workspace.stages import StageResult
+
+SETTINGS = Settings(simulate=SimulateSection(training_images=30, test_images=6, sessions=2))
+
+
+def toy(weights: str = "one", **options: object) -> BackboneSource:
+    return BackboneSource(loaded=ToyBackbone(weights, **options))  # type: ignore[arg-type]
+
+
+def command(run: RunFolder, name: str, backbone: BackboneSource | None = None, **values: object) -> StageResult:
+    """Run one stage with the settings of the run folder, some of which are replaced."""
+    settings = kept_settings(run)
+    section = "custom" if name == "prepare" and settings.custom is not None else name
+    if values:
+        settings = settings.changed(section, values, where="--")
+    return run_one(name, run, settings, backbone or toy())
+
+
+def edit(run: RunFolder, before: str, after: str) -> None:
+    """Edit the settings file by hand."""
+    text = run.settings.read_text(encoding="utf-8")
+    assert before in text
+    run.settings.write_text(text.replace(before, after), encoding="utf-8")
