@@ -5,29 +5,28 @@ import pytest
 
 SOURCE = Path(__file__).parents[2] / "src" / "unibrain"
 
-# Each room may import the rooms below its own; docs/architecture.md shows the same picture.
-FLOORS = (
+# Each package may import those below its own; docs/architecture.md shows the same picture.
+LAYERS = (
     {"cli"},
     {"pipeline"},
     {"doctor"},
     {"report"},
-    {"training"},
     {"audit"},
     {"evaluation"},
     {"reconstruction"},
     {"regression"},
     {"latents"},
     {"weights"},
-    {"backbone", "simulation"},
-    {"fetch", "stimuli"},
+    {"backbone", "demo"},
+    {"nsd_download", "stimuli"},
     {"scans"},
     {"workspace"},
     {"errors"},
 )
-FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
+LAYER = {package: number for number, packages in enumerate(LAYERS) for package in packages}
 
 
-def imported_rooms(path: Path) -> set[str]:
+def imported_packages(path: Path) -> set[str]:
     modules: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
@@ -38,18 +37,18 @@ def imported_rooms(path: Path) -> set[str]:
             modules.update(f"unibrain.{alias.name}" for alias in node.names) if module == "unibrain" else modules.add(
                 module
             )
-    return {module.split(".")[1] for module in modules if module.startswith("unibrain.")} & set(FLOOR)
+    return {module.split(".")[1] for module in modules if module.startswith("unibrain.")} & set(LAYER)
 
 
-def test_every_room_has_its_floor() -> None:
-    rooms = {path.stem for path in SOURCE.iterdir() if path.name[0] not in "_." and path.name != "py.typed"}
-    assert rooms == set(FLOOR)
+def test_every_package_has_its_layer() -> None:
+    packages = {path.stem for path in SOURCE.iterdir() if path.name[0] not in "_." and path.name != "py.typed"}
+    assert packages == set(LAYER)
 
 
-@pytest.mark.parametrize("room", sorted(set(FLOOR) - {"errors"}))
-def test_imports_point_downwards(room: str) -> None:
-    files = list((SOURCE / room).rglob("*.py"))
+@pytest.mark.parametrize("package", sorted(set(LAYER) - {"errors"}))
+def test_imports_point_downwards(package: str) -> None:
+    files = list((SOURCE / package).rglob("*.py"))
     assert files
     for path in files:
-        for other in imported_rooms(path) - {room}:
-            assert FLOOR[other] > FLOOR[room], f"{path.relative_to(SOURCE)} imports {other}"
+        for other in imported_packages(path) - {package}:
+            assert LAYER[other] > LAYER[package], f"{path.relative_to(SOURCE)} imports {other}"
