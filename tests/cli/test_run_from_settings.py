@@ -1,29 +1,20 @@
-"""The whole command line over the networks' own classes, with random weights."""
+"""The whole command line over a small run with the backbone that comes with the package."""
 
+import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
 
-from unibrain.backbone.autokl import make_autokl
-from unibrain.backbone.clip import make_clip
-from unibrain.backbone.flows import FourFlows
-from unibrain.backbone.loading import write_backbone
-from unibrain.backbone.optimus import Optimus
 from unibrain.cli.main import main
-from unibrain.demo import describe, sample_scene
 from unibrain.reconstruction import load_decoded
-from unibrain.training.small import TEXT_TOKENS, small_config
-from unibrain.training.vocabularies import make_vocabularies, open_vocabularies
 
 SETTINGS = """
 [simulate]
 training_images = 16
 test_images = 4
 sessions = 2
-[extract]
-backbone = "random"
 [fit]
 folds = 2
 [reconstruct]
@@ -35,53 +26,91 @@ title = "A page of chance"
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Settings, and the backbone that they name."""
-    folder = tmp_path_factory.mktemp("random")
-    captions = [caption for index in range(50) for caption in describe(sample_scene(0, index, "train"))]
-    make_vocabularies(captions, folder / "vocabularies")
-    config = small_config(*open_vocabularies(folder / "vocabularies", TEXT_TOKENS, 24).sizes)
-    torch.manual_seed(0)
-    modules = {
-        "flows": FourFlows(config.flows),
-        "autokl": make_autokl(config.autokl),
-        "optimus": Optimus(config.optimus),
-        "clip": make_clip(config.clip),
-    }
-    weights = {part: module.state_dict() for part, module in modules.items()}
-    write_backbone(folder / "random", config.to_json(), weights, folder / "vocabularies", {})
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("finished")
     (folder / "settings.toml").write_text(SETTINGS)
-    return folder
+    assert main(["run", str(folder / "settings.toml"), "--out", str(folder / "run"), "--device", "cpu"]) == 0
+    return folder / "run"
 
 
-def test_run_over_a_settings_file(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    command = ["run", str(folder / "settings.toml"), "--out", str(tmp_path / "run"), "--device", "cpu"]
-    assert main(command) == 0
-    shown = capsys.readouterr()
-    assert "SIMULATED SCANS" in shown.out
-    assert re.search(r"PixCorr .* +4$", shown.out, re.MULTILINE)
-    assert f"Page, open it in a browser: {tmp_path}/run/report.html" in shown.out
-    assert "A page of chance" in (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
-    for bar in ("reading betas", "extract latents", "rescale latents", "decode pictures", "decode captions", "scores"):
-        assert bar in shown.err
-    first = load_decoded(tmp_path / "run" / "decoded")
-    assert first.pictures.shape == (4, 64, 64, 3)
+@pytest.fixture
+def call(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    def run(*arguments: object) -> tuple[int, str, str]:
+        code = main([str(argument) for argument in arguments])
+        return code, *capsys.readouterr()
 
-    assert main(command) == 0
-    assert capsys.readouterr().err.count(": up to date\n") == 7
-
-    # One by one, with another batch size: the same pictures and captions.
-    (tmp_path / "run" / ".stages" / "reconstruct.json").unlink()
-    assert main(["reconstruct", str(tmp_path / "run"), "--batch-size", "3", "--device", "cpu"]) == 0
-    shown = capsys.readouterr()
-    assert shown.out.splitlines()[-1] == f"Next: unibrain evaluate {tmp_path / 'run'}"
-    again = load_decoded(tmp_path / "run" / "decoded")
-    assert again.captions == first.captions
-    assert abs(again.pictures.astype(int) - first.pictures).max() <= 1
+    return run
 
 
-def test_a_backbone_that_is_not_there(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "settings.toml").write_text(SETTINGS.replace('"random"', '"absent"'))
-    assert main(["run", str(tmp_path / "settings.toml"), "--out", str(tmp_path / "run")]) == 2
-    said = capsys.readouterr().err.splitlines()[-1]
-    assert said.startswith(f"Error: {tmp_path / 'absent'}")
+def test_a_run_says_what_it_found_and_is_up_to_date_afterwards(finished: Path, call: Callable) -> None:
+    code, said, progress = call("run", finished.parent / "settings.toml", "--out", finished, "--device", "cpu")
+    assert code == 0
+    assert progress.count(": up to date\n") == 8
+    assert "SIMULATED SCANS" in said
+    assert re.search(r"PixCorr .* +4$", said, re.MULTILINE)
+    assert f"Page, open it in a browser: {finished}/report.html" in said
+    page = (finished / "report.html").read_text(encoding="utf-8")
+    assert "A page of chance" in page
+    assert 'id="audit"' in page
+    assert load_decoded(finished / "decoded").pictures.shape == (4, 64, 64, 3)
+
+
+def test_no_bars_where_nobody_looks(finished: Path, call: Callable) -> None:
+    (finished / ".stages" / "evaluate.json").unlink()
+    _, _, progress = call("evaluate", finished, "--device", "cpu")
+    assert "\r" not in progress
+    assert "%|" not in progress
+    (finished / ".stages" / "evaluate.json").unlink()
+    _, said, progress = call("evaluate", finished, "--device", "cpu", "--quiet")
+    assert progress == ""
+    assert "PixCorr" in said
+
+
+def test_stages_say_what_they_found(finished: Path, call: Callable) -> None:
+    code, said, _ = call("fit", finished)
+    assert code == 0
+    lines = said.splitlines()
+    assert lines[0] == f"{finished / 'decoder'} (up to date)"
+    rows = [line.split() for line in lines if line.startswith(("z_", "c_"))]
+    assert [row[0] for row in rows] == ["z_image", "z_text", "c_image", "c_text"]
+    assert all(-1 <= float(row[-1]) <= 1 for row in rows)
+    assert lines[-1] == f"Next: unibrain reconstruct {finished}"
+    _, said, _ = call("evaluate", finished, "--device", "cpu")
+    assert "Two-way identification" in said
+
+
+def test_scores_for_people_and_programs(finished: Path, call: Callable) -> None:
+    _, table, _ = call("scores", finished)
+    assert "PixCorr" in table
+    _, text, _ = call("scores", finished, "--json")
+    found = json.loads(text)
+    assert found["metrics"]["pixcorr"]["images"] == 4
+    _, text, _ = call("scores", finished, "--csv")
+    header, first, *_ = text.splitlines()
+    assert header.startswith("name,title,kind,value,control,images")
+    assert float(first.split(",")[3]) == found["metrics"]["pixcorr"]["value"]
+
+
+def test_a_stale_chain_is_refused_or_redone(finished: Path, call: Callable) -> None:
+    code, _, _ = call("fit", finished, "--alpha", "1000")
+    assert code == 0
+    code, _, error = call("evaluate", finished, "--device", "cpu")
+    assert code == 2
+    assert "unibrain reconstruct" in error
+    assert "--with-earlier" in error
+    _, said, error = call("scores", finished)
+    assert "PixCorr" in said
+    assert "the run has changed since it was scored" in error
+    code, said, _ = call("evaluate", finished, "--device", "cpu", "--with-earlier")
+    assert code == 0
+    _, _, error = call("scores", finished)
+    assert error == ""
+    _, said, _ = call("fit", finished)
+    assert "The penalty was given" in said
+
+
+def test_a_backbone_that_is_not_there(tmp_path: Path, call: Callable) -> None:
+    (tmp_path / "settings.toml").write_text(f"{SETTINGS}[extract]\nbackbone = 'absent/here'\n")
+    code, _, error = call("run", tmp_path / "settings.toml", "--out", tmp_path / "run")
+    assert code == 2
+    assert error.splitlines()[-1].startswith(f"Error: {tmp_path / 'absent' / 'here'}")

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 import click
 
 from unibrain.cli.options import PATH, Command, backbone_options, out_option, run_argument
+from unibrain.errors import InputError
 
 if TYPE_CHECKING:
-    from unibrain.pipeline import BackboneSource, Settings
+    from unibrain.pipeline import BackboneSource, RunFolder, Settings
 
 
 def _run_all(out: Path, settings: "Settings", source: "BackboneSource") -> None:
@@ -101,14 +102,29 @@ def scores(run: Path, layout: str | None) -> None:
     from unibrain.evaluation import format_table, load_scores
     from unibrain.pipeline import RunFolder
 
-    path = RunFolder(run).artefact("scores")
-    found = load_scores(path)
+    folder = RunFolder(run)
+    found = load_scores(folder.artefact("scores"))
     if layout == "json":
-        click.echo(path.read_text(encoding="utf-8"), nl=False)
+        click.echo(folder.artefact("scores").read_text(encoding="utf-8"), nl=False)
     elif layout == "csv":
         click.echo(found.to_frame().to_csv(), nl=False)
     else:
         click.echo(format_table(found))
+    _note_if_stale(folder)
+
+
+def _note_if_stale(folder: "RunFolder") -> None:
+    from unibrain.pipeline import declare, kept_settings
+    from unibrain.workspace.progress import say
+    from unibrain.workspace.stages import Chain
+
+    try:
+        current = Chain(folder, declare(folder, kept_settings(folder))).is_current("evaluate")
+    except InputError:
+        return  # what the run was made from is not here: its scores can still be read
+    if not current:
+        command = f"unibrain evaluate {folder.root} --with-earlier"
+        say(f"Note: the run has changed since it was scored. `{command}` scores it as it is now.")
 
 
 @click.command(
