@@ -1,12 +1,234 @@
-"""Bands of voxels: every voxel in exactly one."""
+"""Banded ridge against himalaya, and against scikit-learn's Ridge on scaled voxels; bands made of regions."""
 
 import numpy as np
 import pytest
+from himalaya.kernel_ridge import WeightedKernelRidge, solve_multiple_kernel_ridge_random_search
+from himalaya.ridge import GroupRidgeCV
+from himalaya.scoring import r2_score_split
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.linear_model import Ridge
+from sklearn.model_selection import PredefinedSplit
 
 from unibrain.errors import InputError
-from unibrain.regression.bands import OTHER, band_kernels, check_bands, make_bands
+from unibrain.regression.bands import (
+    OTHER,
+    choose_bands,
+    combine_kernels,
+    dirichlet_weights,
+    left_out_band_predictions,
+    make_bands,
+    split_r2,
+    voxel_scale,
+)
+from unibrain.regression.leave_out import split_images
+from unibrain.regression.penalties import choose_alphas
+from unibrain.regression.ridge import centred_kernel, cross_kernel, factorise
+from unibrain.regression.targets import training_targets
+
+ALPHAS = np.logspace(-1, 4, 6)
+SIZES = {"early": 12, "ventral": 20, "other": 48}
+
+
+def masks(sizes=SIZES):
+    band_of = np.repeat(np.arange(len(sizes)), list(sizes.values()))
+    order = np.random.default_rng(0).permutation(len(band_of))
+    return {band: band_of[order] == number for number, band in enumerate(sizes)}
+
+
+@pytest.fixture(scope="module")
+def problem():
+    """Scans in which ``early`` carries the first latent, ``ventral`` the second, and ``other`` is noise."""
+    rng = np.random.default_rng(1)
+    bands = masks()
+    X = rng.standard_normal((80, 80)) + 1
+    early, ventral = X[:, bands["early"]], X[:, bands["ventral"]]
+    first = early @ rng.standard_normal((12, 6)) + 2 * rng.standard_normal((80, 6)) + 3
+    second = ventral @ rng.standard_normal((20, 4)) + 2 * rng.standard_normal((80, 4)) - 5
+    return X, bands, {"z_image": first, "c_text": second.reshape(80, 2, 2)}
+
+
+def band_kernels(X, bands):
+    return {band: centred_kernel(X[:, mask])[0] for band, mask in bands.items()}
+
+
+def matrices(targets):
+    return {name: Y.reshape(80, -1) for name, Y in targets.items()}
+
+
+def left_out(X, Y, held_out, alpha):
+    """Out-of-fold predictions, truth, and weights of each fold's ridge, less the mean of the rows kept."""
+    predicted, true, coefficients = np.zeros_like(Y), np.zeros_like(Y), []
+    for rows in held_out:
+        train = np.setdiff1d(np.arange(len(X)), rows)
+        model = Ridge(alpha).fit(X[train], Y[train])
+        mean = Y[train].mean(axis=0)
+        predicted[rows], true[rows] = model.predict(X[rows]) - mean, Y[rows] - mean
+        coefficients.append((rows, model.coef_, X[train].mean(axis=0)))
+    return predicted, true, coefficients
+
+
+def test_curves_equal_ridge_on_scaled_voxels(problem):
+    X, bands, targets = problem
+    ids = np.arange(80) // 2
+    choice = choose_bands(band_kernels(X, bands), training_targets(targets, ids), ALPHAS, candidates=4, scheme=4)
+    held_out = split_images(ids, 4)
+    for candidate, weights in enumerate(choice.candidates):
+        scaled = X * voxel_scale(bands, weights)
+        for latent, Y in enumerate(matrices(targets).values()):
+            for step, alpha in enumerate(ALPHAS):
+                predicted, true, _ = left_out(scaled, Y, held_out, alpha)
+                expected = 1 - np.sum((true - predicted) ** 2) / np.sum(true**2)
+                assert choice.r2[candidate, latent, step] == pytest.approx(expected, abs=1e-8)
+    best = choice.r2.max(axis=2)
+    np.testing.assert_array_equal(choice.chosen, np.argmax(best, axis=0))
+    np.testing.assert_array_equal(choice.best_r2, best.max(axis=0))
+    for penalties, weights, alpha in zip(choice.penalties, choice.weights, choice.alpha, strict=True):
+        np.testing.assert_allclose(penalties[weights > 0], alpha / weights[weights > 0])
+        assert np.isinf(penalties[weights == 0]).all()
+    # It does not say that bands are better than one penalty: on these folds the best of many always is.
+    assert not hasattr(choice, "plain_r2")
+
+
+def test_without_bands_it_is_the_choice_of_alpha(problem):
+    X, bands, targets = problem
+    banded = choose_bands(band_kernels(X, bands), training_targets(targets), ALPHAS, candidates=1)
+    plain = choose_alphas(factorise(centred_kernel(X)[0]), training_targets(targets), ALPHAS)
+    for latent, name in enumerate(targets):
+        np.testing.assert_allclose(banded.r2[0, latent], plain[name].r2[0], atol=1e-10)
+        assert banded.alpha[latent] == plain[name].best[0]
+    assert (banded.weights == 1).all()
+
+
+def test_search_equals_that_of_himalaya(problem):
+    X, bands, targets = problem
+    kernels = band_kernels(X, bands)
+    held_out = split_images(np.arange(80), 5, 3)
+    fold = np.empty(80, dtype=int)
+    for number, rows in enumerate(held_out):
+        fold[rows] = number
+    choice = choose_bands(kernels, training_targets(targets), ALPHAS, candidates=6, scheme=5, seed=3)
+    for latent, Y in enumerate(matrices(targets).values()):
+        with np.errstate(divide="ignore"):  # they take the logarithm of a weight of 0
+            _, _, scores, alphas, _ = solve_multiple_kernel_ridge_random_search(
+                np.stack(list(kernels.values())),
+                Y,
+                n_iter=choice.candidates,
+                alphas=ALPHAS,
+                cv=PredefinedSplit(fold),
+                fit_intercept=True,
+                return_weights="dual",
+                local_alpha=False,
+                return_alphas=True,
+                progress_bar=False,
+            )[:5]
+        # Their score is the mean squared error with the best alpha; folds are of equal size.
+        _, true, _ = left_out(X, Y, held_out, 1.0)
+        errors = (1 - choice.r2[:, latent].max(axis=1)) * np.sum(true**2) / Y.size
+        np.testing.assert_allclose(errors, -scores.mean(axis=1), rtol=1e-6)
+        assert int(np.argmax(scores.mean(axis=1))) == choice.chosen[latent]
+        assert np.unique(alphas).tolist() == [pytest.approx(choice.alpha[latent])]
+
+
+def test_finds_what_himalaya_s_group_ridge_finds(problem):
+    X, bands, targets = problem
+    order = np.argsort([next(i for i, mask in enumerate(bands.values()) if mask[v]) for v in range(80)], kind="stable")
+    groups = np.repeat(np.arange(3), list(SIZES.values()))
+    choice = choose_bands(band_kernels(X, bands), training_targets(targets), ALPHAS, candidates=40)
+    for latent, Y in enumerate(matrices(targets).values()):
+        model = GroupRidgeCV(
+            groups=groups,
+            solver_params={"n_iter": 40, "alphas": ALPHAS, "local_alpha": False, "progress_bar": False},
+            random_state=0,
+            fit_intercept=True,
+        ).fit((X - X.mean(axis=0))[:, order], Y - Y.mean(axis=0))
+        assert int(np.argmax(model.deltas_.mean(axis=1))) == int(np.argmax(choice.weights[latent]))
+
+
+@pytest.mark.parametrize("weights", [[1.0, 1.0, 1.0], [0.3, 2.0, 0.7]])
+def test_prediction_of_new_scans_equals_himalaya(problem, weights):
+    X, bands, targets = problem
+    X_new = np.random.default_rng(5).standard_normal((15, 80)) + 1
+    Y = targets["z_image"]
+    mean, kernels = X.mean(axis=0), list(band_kernels(X, bands).values())
+    weight = voxel_scale(bands, weights) ** 2
+    np.testing.assert_allclose(combine_kernels(kernels, weights), centred_kernel(X, weight)[0], atol=1e-9)
+    (operator,) = (
+        factorise(centred_kernel(X, weight)[0]).operators(cross_kernel(X_new, X, mean, weight), [20.0]).values()
+    )
+    model = WeightedKernelRidge(
+        20.0, np.log(weights), kernels="precomputed", solver_params={"tol": 1e-12, "max_iter": 5000}
+    )
+    model.fit(np.stack(kernels), Y - Y.mean(axis=0))
+    crosses = [cross_kernel(X_new[:, m], X[:, m], mean[m]) for m in bands.values()]
+    np.testing.assert_allclose(operator @ (Y - Y.mean(axis=0)), model.predict(np.stack(crosses)), atol=1e-6)
+
+
+# Which band carries what
+
+
+@pytest.mark.parametrize("scheme", ["loo", 4])
+@pytest.mark.parametrize("repeats", [1, 3])
+def test_left_out_parts_equal_refitting(problem, scheme, repeats):
+    X, bands, targets = problem
+    Y, weights, alpha = targets["z_image"], np.array([0.4, 2.0, 0.6]), 30.0
+    held_out = split_images(np.random.default_rng(2).permutation(80) // repeats, scheme)
+    kernels = list(band_kernels(X, bands).values())
+    true, parts = left_out_band_predictions(kernels, weights, alpha, held_out, Y - Y.mean(axis=0))
+    scaled = X * voxel_scale(bands, weights)
+    predicted, expected_true, models = left_out(scaled, Y, held_out, alpha)
+    np.testing.assert_allclose(true, expected_true, atol=1e-10)
+    np.testing.assert_allclose(sum(parts), predicted, atol=1e-8)
+    for part, mask in zip(parts, bands.values(), strict=True):
+        expected = np.empty_like(Y)
+        for rows, coefficients, mean in models:
+            expected[rows] = (scaled[rows] - mean)[:, mask] @ coefficients[:, mask].T
+        np.testing.assert_allclose(part, expected, atol=1e-8)
+
+
+def test_split_equals_himalaya():
+    rng = np.random.default_rng(0)
+    true = rng.standard_normal((50, 7))
+    true -= true.mean(axis=0)
+    parts = 0.3 * rng.standard_normal((3, 50, 7)) + 0.2 * true
+    pooled = split_r2(true, list(parts))
+    split = r2_score_split(true, parts)
+    np.testing.assert_allclose(pooled, (split * np.sum(true**2, axis=0)).sum(axis=1) / np.sum(true**2), atol=1e-12)
+    assert pooled.sum() == pytest.approx(1 - np.sum((true - parts.sum(axis=0)) ** 2) / np.sum(true**2))
+    assert split_r2(np.zeros((4, 2)), [np.zeros((4, 2))] * 3).tolist() == [0.0] * 3
+
+
+def test_planted_bands_carry_their_latents_and_noise_carries_nothing(problem):
+    X, bands, targets = problem
+    choice = choose_bands(band_kernels(X, bands), training_targets(targets), ALPHAS, candidates=30)
+    np.testing.assert_allclose(choice.shares.sum(axis=1), choice.best_r2, atol=1e-8)
+    early, ventral, other = choice.shares.T
+    assert min(early[0], ventral[1]) > 0.5
+    assert (np.abs([*other, early[1], ventral[0]]) < 0.03).all()
+    assert len(set(choice.chosen.tolist())) == 2
+    # The bands that matter are penalised least.
+    assert choice.penalties.argmin(axis=1).tolist() == [0, 1]
+
+
+def test_single_precision_kernels_are_near(problem):
+    X, bands, targets = problem
+    kernels = band_kernels(X, bands)
+    single = {band: kernel.astype(np.float32) for band, kernel in kernels.items()}
+    exact, near = (choose_bands(k, training_targets(targets), ALPHAS, candidates=5) for k in (kernels, single))
+    np.testing.assert_allclose(near.r2, exact.r2, rtol=1e-4, atol=1e-4)
+
+
+@given(st.integers(1, 30), st.integers(1, 8), st.integers(0, 10**6))
+def test_candidates_are_weights(count, bands, seed):
+    weights = dirichlet_weights(count, bands, seed)
+    assert weights.shape == (count, bands)
+    assert (weights[0] == 1).all()
+    assert (weights >= 0).all()
+    np.testing.assert_allclose(weights.mean(axis=1), 1)
+    np.testing.assert_array_equal(weights, dirichlet_weights(count, bands, seed))
+
+
+# Bands made of regions
 
 
 @settings(deadline=None)
@@ -17,43 +239,31 @@ def test_bands_hold_every_voxel_once(voxels, count, seed):
     definition = {f"b{i}": [f"r{i}"] for i in range(count)}
     firsts = np.argmax([*regions.values(), np.ones(voxels, dtype=bool)], axis=0)
     if not set(range(count)) <= set(firsts.tolist()):
-        with pytest.raises(InputError, match="has no voxel"):
-            make_bands(regions, definition, overlap="first")
+        with pytest.raises(InputError, match="no voxel"):
+            make_bands(regions, definition, voxels)
         return
-    bands = make_bands(regions, definition, overlap="first")
+    bands = make_bands(regions, definition, voxels)
     assert (np.sum(list(bands.values()), axis=0) == 1).all()
     for number, band in enumerate([*definition, OTHER][: len(bands)]):
         np.testing.assert_array_equal(bands[band], firsts == number)
     assert (OTHER in bands) == (count in firsts)
 
 
-def test_default_bands_join_the_early_areas():
-    regions = {
-        name: np.zeros(12, dtype=bool) for name in ("V1", "V2", "V3", "V4", "faces", "bodies", "places", "words")
-    }
-    for voxel, mask in enumerate(regions.values()):
-        mask[voxel] = True
-    bands = make_bands(regions)
-    assert list(bands) == ["early", "faces", "bodies", "places", "words", OTHER]
-    assert bands["early"].tolist() == [True] * 4 + [False] * 8
-    assert bands[OTHER].sum() == 4
+V1, V2 = np.array([True, True, False]), np.array([False, True, True])
 
 
-def test_refuses_bands():
-    regions = {"V1": np.array([True, True, False]), "V2": np.array([False, True, True]), "V3": np.zeros(3, dtype=bool)}
-    with pytest.raises(InputError, match="voxel 1 is in the bands a and b"):
-        make_bands(regions, {"a": ["V1"], "b": ["V2"]})
-    with pytest.raises(InputError, match="band c has no voxel"):
-        make_bands(regions, {"a": ["V1"], "c": ["V3"]})
-    with pytest.raises(InputError, match="band a is made of region V9, expected some of V1, V2, V3"):
-        make_bands(regions, {"a": ["V1", "V9"]})
-    with pytest.raises(InputError, match="no regions to make bands of"):
-        make_bands({}, {"a": ["V1"]})
-    with pytest.raises(InputError, match="voxel 2 is in no band"):
-        check_bands({"a": regions["V1"]}, 3)
-    with pytest.raises(InputError, match=r"shape \(3,\), expected bool of shape \(4,\)"):
-        check_bands({"a": regions["V1"]}, 4)
-    with pytest.raises(InputError, match="band a has no voxel"):
-        band_kernels(np.ones((5, 3)), {"a": regions["V3"], "b": ~regions["V3"]})
-    with pytest.raises(InputError, match="there are 0 bands"):
-        check_bands({}, 3)
+@pytest.mark.parametrize(
+    ("regions", "definition", "named"),
+    [
+        ({"V1": V1, "V2": V2}, {"a": ["V1", "V9"]}, "V9"),
+        ({"V1": V1, "V3": ~V1 & ~V2}, {"a": ["V1"], "c": ["V3"]}, "c"),
+        ({"V1": V1}, {"a": ["V1"], "b": ["V1"]}, "b"),
+        ({"V1": V1}, {"a": "V1"}, "'V1'"),
+        ({"V1": V1}, {"a": []}, "a"),
+        ({"V1": V1[:2]}, {"a": ["V1"]}, "3 voxels"),
+        ({}, {"a": ["V1"]}, "regions"),
+    ],
+)
+def test_refuses_bands(regions, definition, named):
+    with pytest.raises(InputError, match=named):
+        make_bands(regions, definition, 3)

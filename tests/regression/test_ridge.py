@@ -8,10 +8,16 @@ from sklearn.linear_model import Ridge
 
 from unibrain.errors import InputError
 from unibrain.regression.backend import NumpyBackend, TorchBackend, choose_backend
-from unibrain.regression.kernels import centred_kernel, column_blocks, cross_kernel
-from unibrain.regression.ridge import CholeskyFactor, Factorisation, factorise, factorise_once
-from unibrain.regression.stream import Operators, apply_operator, products
-from unibrain.regression.targets import Targets
+from unibrain.regression.ridge import (
+    CholeskyFactor,
+    Factorisation,
+    centred_kernel,
+    column_blocks,
+    cross_kernel,
+    factorise,
+    factorise_once,
+)
+from unibrain.regression.targets import Operators, Targets, products
 
 
 def make(n, p, t, dtype=np.float64, m=7, seed=0):
@@ -21,11 +27,19 @@ def make(n, p, t, dtype=np.float64, m=7, seed=0):
     return X.astype(dtype), Y.astype(dtype), X_new.astype(dtype)
 
 
-def predict(X, Y, X_new, alpha, gain=None, memory=2e9, once=False):
+def predict(X, Y, X_new, alpha, memory=2e9, once=False):
     kernel, mean = centred_kernel(X)
     solver = factorise_once(kernel, alpha) if once else factorise(kernel)
-    (operator,) = solver.operators(cross_kernel(X_new, X, mean), [alpha]).values()
-    return apply_operator(operator, Y, gain, memory)
+    targets = Targets(Y, "y", np.arange(len(Y)))
+    by_alpha = solver.operators(cross_kernel(X_new, X, mean), [alpha])
+    return multiply(Operators(by_alpha, np.array([alpha]), targets.compute, NumpyBackend()), targets, memory)
+
+
+def multiply(operators, targets, memory=2e9):
+    found = np.empty((operators.rows - 1, targets.shape[1]), targets.compute)
+    for block, centred, mean, _ in products(operators, targets, memory):
+        found[:, block] = centred + mean
+    return found
 
 
 def relative(found, expected):
@@ -92,18 +106,10 @@ def test_memory_map_in_blocks_equals_array_at_once(tmp_path):
     np.testing.assert_allclose(predict(X, mapped, X_new, 5.0, memory=40_000), predict(X, Y, X_new, 5.0), rtol=1e-5)
 
 
-def test_gain_multiplies_the_deviation_from_the_training_mean():
-    X, Y, X_new = make(30, 50, 3)
-    plain, scaled = predict(X, Y, X_new, 5.0), predict(X, Y, X_new, 5.0, gain=np.array([1.0, 2.0, 0.0]))
-    np.testing.assert_allclose(scaled - Y.mean(axis=0), (plain - Y.mean(axis=0)) * [1, 2, 0], atol=1e-12)
-
-
 def test_kernel_over_several_blocks_of_voxels(monkeypatch):
     X, _, X_new = make(20, 500, 1)
     # The defaults hold all 500 voxels at once; ten at a time must add up to the same kernels.
-    monkeypatch.setattr(
-        "unibrain.regression.kernels.column_blocks", lambda rows, p: column_blocks(rows, p, 8 * rows * 10)
-    )
+    monkeypatch.setattr("unibrain.regression.ridge.BLOCK_BYTES", 8 * 20 * 10)
     kernel, mean = centred_kernel(X)
     centred = X - X.mean(axis=0)
     np.testing.assert_allclose(mean, X.mean(axis=0), rtol=1e-14)
@@ -111,18 +117,12 @@ def test_kernel_over_several_blocks_of_voxels(monkeypatch):
     np.testing.assert_allclose(cross_kernel(X_new, X, mean), (X_new - X.mean(axis=0)) @ centred.T, atol=1e-10)
 
 
-@given(rows=st.integers(1, 50), columns=st.integers(1, 300), block_bytes=st.integers(1, 10_000))
-def test_blocks_cover_every_column_once(rows, columns, block_bytes):
-    blocks = list(column_blocks(rows, columns, block_bytes))
+@pytest.mark.parametrize(("rows", "columns", "block_bytes"), [(1, 300, 1), (7, 300, 1000), (50, 20, 10_000), (9, 1, 8)])
+def test_blocks_cover_every_column_once(monkeypatch, rows, columns, block_bytes):
+    monkeypatch.setattr("unibrain.regression.ridge.BLOCK_BYTES", block_bytes)
+    blocks = list(column_blocks(rows, columns))
     assert np.concatenate([np.arange(columns)[block] for block in blocks]).tolist() == list(range(columns))
     assert all((b.stop - b.start) * rows * 8 <= block_bytes or b.stop - b.start == 1 for b in blocks)
-
-
-@pytest.mark.parametrize("alpha", [0.0, -1.0, np.nan, np.inf])
-def test_refuses_alpha(alpha):
-    X, Y, X_new = make(5, 4, 1)
-    with pytest.raises(InputError, match="alpha is"):
-        predict(X, Y, X_new, alpha)
 
 
 @pytest.mark.parametrize("alpha", [0.1, 30.0, 1e5])
@@ -133,10 +133,6 @@ def test_one_alpha_equals_the_eigendecomposition(alpha):
     eigen, once = factorise(kernel), factorise_once(kernel.copy(), alpha)
     assert isinstance(once, CholeskyFactor)
     assert relative(once.operators(cross, [alpha])[alpha], eigen.operators(cross, [alpha])[alpha]) < 1e-9
-    rows = np.array([3, 17, 39])
-    expected = np.linalg.inv(kernel + alpha * np.eye(40))[rows]
-    for solver in (eigen, once):
-        assert relative(solver.inverse_rows(rows, alpha), expected) < 1e-9
 
 
 def test_a_penalty_too_small_for_a_cholesky_factor_is_decomposed():
@@ -146,8 +142,8 @@ def test_a_penalty_too_small_for_a_cholesky_factor_is_decomposed():
 
 def test_one_factor_refuses_another_alpha():
     kernel, _ = centred_kernel(make(10, 5, 1)[0])
-    with pytest.raises(InputError, match="alpha is 3, expected 2"):
-        factorise_once(kernel, 2.0).inverse_rows(np.arange(2), 3.0)
+    with pytest.raises(InputError, match=r"3.*2"):
+        factorise_once(kernel, 2.0).operators(np.ones((1, 10)), [3.0])
 
 
 @pytest.mark.parametrize("layout", ["runs", "scattered"])
@@ -160,9 +156,7 @@ def test_an_alpha_per_target_equals_himalaya_and_scikit_learn(layout, dtype, tol
     kernel, mean = centred_kernel(X)
     by_alpha = factorise(kernel).operators(cross_kernel(X_new, X, mean), np.unique(alpha))
     operators = Operators(by_alpha, alpha, np.dtype(dtype), NumpyBackend())
-    found = np.empty((len(X_new), 12))
-    for block, centred, target_mean, _ in products(operators, Targets(Y, "y", np.arange(60)), 2e9):
-        found[:, block] = centred + target_mean
+    found = multiply(operators, Targets(Y, "y", np.arange(60)))
     wide = X.astype(float), Y.astype(float), X_new.astype(float)
     assert relative(found, Ridge(alpha).fit(wide[0], wide[1]).predict(wide[2])) < tolerance
     kernel_ridge = pytest.importorskip("himalaya.kernel_ridge")
@@ -194,11 +188,9 @@ def test_pytorch_computes_the_same(dtype):
     np.testing.assert_allclose(other, one, atol=1e-12 if dtype == np.float64 else 1e-5)
 
 
-@pytest.mark.parametrize(
-    ("device", "message"), [("gpu", "device is 'gpu'"), ("cuda:x", "device is"), ("cuda:77", "CUDA devices")]
-)
-def test_refuses_devices_that_are_not_there(device, message):
-    with pytest.raises(InputError, match=message):
+@pytest.mark.parametrize("device", ["gpu", "cuda:x", "cuda:77", "cuda:" + "9" * 400])
+def test_refuses_devices_that_are_not_there(device):
+    with pytest.raises(InputError, match=device):
         choose_backend(device)
 
 

@@ -82,10 +82,9 @@ def region_accuracy(
     """Prediction accuracy of each latent from the voxels of each region alone, with the decoder's penalties.
 
     For each region the decoder is fitted again to its training scans, to the region's voxels only. Each target keeps
-    the penalty that the decoder has for it, and each voxel the weight of its band. Because the scale of a kernel grows
-    with its voxels, alpha is multiplied by the region's share of all voxels (of all voxels' weights, in banded ridge);
-    so a region of all voxels is the decoder itself. A region whose bands have weight 0 predicts nothing: its accuracy
-    is 0.
+    the penalty that the decoder has for it and, in banded ridge, for the band of each voxel. Because the scale of a
+    kernel grows with its voxels, penalties are multiplied by the region's share of all voxels; so a region of all
+    voxels is the decoder itself. A region whose bands have weight 0 predicts nothing: its accuracy is 0.
 
     Parameters
     ----------
@@ -128,19 +127,17 @@ def region_accuracy(
     present = {region: mask for region, mask in regions.items() if mask.any()}
     for region, mask in track(list(present.items()), "accuracy per region", unit="region"):
         for system in decoder.systems_:
-            weights, share = None, float(mask.mean())
-            if system.weights is not None:
-                weights = system.weights[mask]
-                share = float(weights.sum() / system.weights.sum())
+            weights = None if system.weights is None else system.weights[mask]
+            tells = weights is None or bool(weights.any())
             alphas = {}
             for name in system.names:
                 alpha = decoder.alphas_[name]
-                alphas[name] = share * (alpha if len(alpha) == 1 else alpha[columns[name]])
+                alphas[name] = mask.mean() * (alpha if len(alpha) == 1 else alpha[columns[name]])
             needed = np.unique(np.concatenate(list(alphas.values())))
-            by_alpha = _fit(decoder.betas_[:, mask], scans[:, mask], weights, needed, backend) if share else {}
+            by_alpha = _fit(decoder.betas_[:, mask], scans[:, mask], weights, needed, backend) if tells else {}
             for name in system.names:
                 found[name, region] = 0.0
-                if share:
+                if tells:
                     operators = Operators(by_alpha, alphas[name], known[name].dtype, backend)
                     predicted = operators.multiply(slice(0, len(columns[name])), known[name])[:-1]
                     total, count = _summed_correlation(predicted.astype(np.float64), wanted[name])

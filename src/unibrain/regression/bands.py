@@ -113,7 +113,7 @@ def make_bands(
         if absent:
             raise InputError(f"bands: {band} names region {absent[0]}. This subject has {', '.join(sorted(regions))}.")
         mask = np.logical_or.reduce([regions[name] for name in names])
-        if mask.shape != (voxels,) or mask.dtype != np.bool_:
+        if mask.shape != (voxels,):
             raise InputError(
                 f"bands: a region of {band} is no mask of {voxels} voxels. Give the regions of these scans."
             )

@@ -420,8 +420,8 @@ class BrainDecoder(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             raise InvalidArrayError(f"Scans: {' '.join(str(error).split())[:300]}") from error
         for block in column_blocks(*scans.shape):
             values = scans[:, block]
-            if not np.abs(values).max() <= LARGEST:
-                row, voxel = np.argwhere(~(np.abs(values) <= LARGEST))[0]
+            if not float(np.abs(values).max()) <= LARGEST:
+                row, voxel = np.argwhere(~(np.abs(values.astype(np.float64)) <= LARGEST))[0]
                 raise InvalidArrayError(
                     f"Scans: the value in row {row}, voxel {voxel + block.start} is NaN, infinite or beyond float32. "
                     "Leave that voxel out when preparing the scans."

@@ -102,7 +102,7 @@ class Targets:
 
     def refuse(self, block: slice, values: NDArray[Any]) -> Never:
         """Raise `InvalidArrayError` that names the first value of a block that no product can use."""
-        wrong = np.argwhere(~(np.abs(values) <= LARGEST))
+        wrong = np.argwhere(~(np.abs(values.astype(np.float64)) <= LARGEST))
         row, column = (int(wrong[0][0]), int(wrong[0][1])) if len(wrong) else (0, 0)
         found = "is NaN, infinite or beyond float32" if len(wrong) else "is in a column whose sum is beyond float32"
         raise InvalidArrayError(
@@ -166,7 +166,7 @@ def training_targets(Y: Any, groups: ArrayLike | None = None) -> TrainingTargets
     for targets in made.values():
         for block in column_blocks(*targets.shape):
             values = targets[:, block]
-            if not (np.abs(values).max(initial=0) <= LARGEST):
+            if not float(np.abs(values).max()) <= LARGEST:
                 targets.refuse(block, values)
     return made
 

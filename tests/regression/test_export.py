@@ -3,10 +3,9 @@
 import numpy as np
 import pytest
 from sklearn.linear_model import Ridge
-from stored_targets import VOXELS, M, N
+from stored_targets import SHAPES, VOXELS, M, N, flat
 
 from unibrain.errors import InputError
-from unibrain.latents import LATENT_NAMES
 from unibrain.regression import BrainDecoder, export_weights
 
 
@@ -14,8 +13,8 @@ from unibrain.regression import BrainDecoder, export_weights
 def test_exported_weights_are_those_of_ridge(tmp_path, data, stored, parameters, monkeypatch):
     X, latents = data
     decoder = BrainDecoder(memory=2e-4, **parameters).fit(X[:N], stored.at(np.arange(N)))
-    for name in LATENT_NAMES:
-        Y = latents[name][:N].reshape(N, -1).astype(float)
+    for name in SHAPES:
+        Y = flat(latents, name)[:N].astype(float)
         alpha = np.broadcast_to(decoder.alphas_[name], Y.shape[1])
         expected = Ridge(alpha).fit(X[:N].astype(float), Y).coef_.T
         found = export_weights(decoder, name)
@@ -28,11 +27,11 @@ def test_exported_weights_are_those_of_ridge(tmp_path, data, stored, parameters,
         np.testing.assert_allclose(
             export_weights(decoder, name, slice(2, 5), regions=regions), found[[3, 58, 59], 2:5], atol=1e-6
         )
-    with pytest.raises(InputError, match="latent is 'z'"):
+    with pytest.raises(InputError, match="'z'"):
         export_weights(decoder, "z")
-    with pytest.raises(InputError, match="targets names 6, expected 0 to 5"):
+    with pytest.raises(InputError, match=r"targets.* 6"):
         export_weights(decoder, "z_text", [6])
-    with pytest.raises(InputError, match="both voxels and regions"):
+    with pytest.raises(InputError, match=r"voxels.*regions"):
         export_weights(decoder, "z_text", voxels=[1], regions=regions)
 
 
@@ -40,6 +39,6 @@ def test_exported_weights_predict(data, stored):
     X = data[0]
     decoder = BrainDecoder(alpha=20.0, rescale="none").fit(X[:N], stored.at(np.arange(N)))
     weights = export_weights(decoder, "c_image").astype(float)
-    mean = data[1].c_image[:N].reshape(N, -1).mean(axis=0)
+    mean = flat(data[1], "c_image")[:N].mean(axis=0)
     expected = (X[N:] - decoder.betas_mean_) @ weights + mean
-    np.testing.assert_allclose(decoder.predict(X[N:]).c_image.reshape(M, -1), expected, atol=1e-4)
+    np.testing.assert_allclose(decoder.predict(X[N:])["c_image"].reshape(M, -1), expected, atol=1e-4)
