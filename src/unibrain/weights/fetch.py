@@ -34,6 +34,7 @@ class _File:
     """One file to get, and where it came from with what is known of its content."""
 
     path: str
+    revision: str
     size: int
     cached: bool
     origin: Origin
@@ -63,13 +64,15 @@ def _hub(about: str, address: str) -> Iterator[None]:
             raise _RefusedError(
                 f"{about}: not in the hub's cache, and HF_HUB_OFFLINE forbids to ask for it. Unset it, or {_ELSEWHERE}."
             ) from error
-        status = getattr(getattr(error, "response", None), "status_code", None)
+        # The library wraps most of what keeps it from a file.
+        cause = error.__cause__ if isinstance(error, errors.LocalEntryNotFoundError) and error.__cause__ else error
+        status = getattr(getattr(cause, "response", None), "status_code", None)
         if status in (401, 403, 404):
             raise _RefusedError(
                 f"{about}: private, gated or not there (the hub at {address} answered {status}). Accept its terms on "
                 "its page and set HF_TOKEN, or name another repository with --repository."
             ) from error
-        reason = " ".join(str(error.__cause__ or error).split())[:160]
+        reason = " ".join(str(cause).split())[:160]
         raise InputError(
             f"{about}: the hub at {address} gave no usable answer ({reason}). Check the connection, the proxy and "
             f"HF_ENDPOINT, then run again (files that are complete are kept), or {_ELSEWHERE}."
@@ -107,6 +110,7 @@ def _listed(
     return {
         role: _File(
             names[role],
+            revision,
             one.file_size or 0,
             one.is_cached,
             Origin(
@@ -209,11 +213,10 @@ def fetch_official(
             return Fetched(folder, "declined")
         paths = {}
         for role, file in planned.items():
-            where = file.origin
-            with _hub(f"{where.repository}/{file.path}", api.endpoint):
-                paths[role] = Path(
-                    api.hf_hub_download(where.repository, file.path, revision=where.revision, cache_dir=cache)
-                )
+            repository = file.origin.repository
+            # By the branch, not by its commit: only so the cache notes which commit it was, for a fetch offline.
+            with _hub(f"{repository}/{file.path}", api.endpoint):
+                paths[role] = Path(api.hf_hub_download(repository, file.path, revision=file.revision, cache_dir=cache))
         say(f"converting into {folder}")
         origins = {role: file.origin for role, file in planned.items()}
         convert(paths, folder, dtype=dtype, origins=origins, replace=replace)
