@@ -32,18 +32,10 @@ _FEWEST_TO_COUNT = 3
 
 @dataclass(frozen=True)
 class Mask:
-    """Some voxels of a grid.
-
-    Attributes
-    ----------
-    path : pathlib.Path
-    inside : ndarray of shape (X, Y, Z), bool
-    affine : ndarray of shape (4, 4), float64, or None
-        From voxels to millimetres, where the file tells.
-    """
+    """Some voxels of a grid; the affine leads from voxels to millimetres, where the file tells."""
 
     path: Path
-    inside: NDArray[np.bool_]
+    inside: NDArray[np.bool_]  # (X, Y, Z)
     affine: NDArray[np.float64] | None
 
     @property
@@ -137,26 +129,14 @@ def _voxel_mask(path: Path, kind: str, what: str) -> NDArray[np.bool_]:
 
 @dataclass(frozen=True)
 class ScanMatrix:
-    """Scans that are read some at a time.
-
-    Attributes
-    ----------
-    path : pathlib.Path
-    scans, voxels : int
-    voxel_indices : ndarray of shape (voxels,), int64
-        Place of each voxel in the flattened grid (C order).
-    grid_shape : tuple of int
-        X, Y, Z; without a mask (voxels, 1, 1).
-    read : callable
-        Takes ascending 0-based rows, returns float32 of shape (rows, voxels).
-    """
+    """Scans that are read some at a time."""
 
     path: Path
     scans: int
     voxels: int
-    voxel_indices: NDArray[np.int64]
-    grid_shape: tuple[int, int, int]
-    read: Callable[[NDArray[np.int64]], NDArray[np.float32]]
+    voxel_indices: NDArray[np.int64]  # place of each voxel in the flattened grid (C order)
+    grid_shape: tuple[int, int, int]  # without a mask (voxels, 1, 1)
+    read: Callable[[NDArray[np.int64]], NDArray[np.float32]]  # ascending 0-based rows to (rows, voxels)
 
 
 def split_dataset(text: str) -> tuple[Path, str | None]:
@@ -177,24 +157,12 @@ def split_dataset(text: str) -> tuple[Path, str | None]:
 
 
 def open_scans(path: Path, mask: Mask | None = None, dataset: str | None = None) -> ScanMatrix:
-    """Open scans without reading them (text is read at once).
+    """Open scans without reading them (text is read at once): every format of `_KINDS`, by its name.
 
     A table of two axes is scans x voxels; with a mask, its columns are the voxels of the mask in C order. Four axes are
     X, Y, Z and scans, as in a 4-D NIfTI and in GLMsingle's ``betasmd``, and need a mask; (voxels, 1, 1, scans) needs
-    none. MATLAB writes axes to HDF5 in reverse: its files are turned round.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-        ``.npy``, ``.csv``, ``.tsv``, ``.h5``, ``.hdf5``, ``.mat`` of version 7.3, ``.nii`` or ``.nii.gz``.
-    mask : Mask, optional
-    dataset : str, optional
-        In HDF5; left out: GLMsingle's, or the only one.
-
-    Raises
-    ------
-    InputError
-        If the file is missing, damaged, holds pickled objects or text, or does not fit the mask.
+    none. MATLAB writes axes to HDF5 in reverse: its files are turned round. Without `dataset` it is GLMsingle's, or the
+    only one.
     """
     kind = kind_of(path, _KINDS, "a matrix of scans")
     if kind == "npy":

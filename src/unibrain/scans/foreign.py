@@ -29,8 +29,11 @@ _BEST_COMPRESSION = 1100
 """Deflate makes nothing smaller than by 1,032."""
 _ALWAYS_THERE = 2**20
 _REAL = "fiub"
-_DAMAGE = (EOFError, KeyError, OSError, OverflowError, RecursionError, RuntimeError, ValueError, struct.error)
-_DAMAGE += (zlib.error, zipfile.BadZipFile)  # IndexError, TypeError and the like would be mistakes of ours
+_DAMAGE: tuple[type[Exception], ...] = (
+    *(EOFError, KeyError, OSError, OverflowError, RecursionError, RuntimeError, ValueError),
+    *(struct.error, zlib.error, zipfile.BadZipFile),
+)
+"""What libraries raise on a damaged file; IndexError, TypeError and the like would be mistakes of ours."""
 
 
 def require_file(path: Path, what: str, remedy: str = "Check the path") -> Path:
@@ -140,11 +143,7 @@ def open_hdf5(path: Path, what: str, remedy: str = "Check the path") -> Iterator
 def hdf5_dataset(path: Path, file: Any, name: str, kinds: str = _REAL) -> Any:
     """A dataset of an open file that lies in this file as a whole, holds real numbers, and is no larger than the file.
 
-    Raises
-    ------
-    InputError
-        If it is not there, a group, or a link; if its content lies in another file (external or virtual); if its type
-        is another, or its compression is not known here.
+    Refused are groups, links, content in other files (external or virtual), other types, and unknown compression.
     """
     import h5py
 
@@ -195,10 +194,7 @@ def hdf5_datasets(path: Path, file: Any) -> list[str]:
 def read_mat(path: Path, names: Sequence[str], what: str, remedy: str = "Check the path") -> dict[str, NDArray[Any]]:
     """Read arrays of real numbers out of a MAT file of any version, with MATLAB's order of axes.
 
-    Raises
-    ------
-    InputError
-        If the file is missing, damaged, or no MAT file; if an array is missing, an object, a cell, a struct or text.
+    Objects, cells, structs and text are refused.
     """
     import h5py
 
@@ -234,26 +230,13 @@ def is_old_mat(path: Path) -> bool:
 
 @dataclass(frozen=True)
 class Nifti:
-    """A NIfTI whose header was read and found sound.
-
-    Attributes
-    ----------
-    image : nibabel image
-    shape : tuple of int
-    dtype : numpy.dtype
-        As stored.
-    offset : int
-        Where the numbers begin.
-    slope, intercept : float
-        What the header says the stored numbers are to be scaled with; 1 and 0 for none.
-    affine : ndarray of shape (4, 4), float64
-    """
+    """A NIfTI whose header was read and found sound."""
 
     image: Any
     shape: tuple[int, ...]
-    dtype: "np.dtype[Any]"
-    offset: int
-    slope: float
+    dtype: "np.dtype[Any]"  # as stored
+    offset: int  # where the numbers begin
+    slope: float  # what the header scales stored numbers with; 1 and 0 for none
     intercept: float
     affine: NDArray[np.float64]
 
@@ -405,10 +388,7 @@ def kind_of(path: Path, allowed: tuple[str, ...], what: str) -> str:
 def file_inside(folder: Path, name: str) -> Path:
     """The file of a name that came from a table, whatever Unicode normal form the file system keeps it in.
 
-    Raises
-    ------
-    InputError
-        If the name or a symbolic link leads out of the folder.
+    A name or symbolic link that leads out of the folder is refused.
     """
     path = folder
     for part in Path(name).parts:

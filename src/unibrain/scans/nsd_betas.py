@@ -36,13 +36,7 @@ _STABLE, _ALIKE, _FEWEST_VOXELS = 0.4, 0.2, 30
 
 
 def choose_format(layout: NsdLayout, sessions: tuple[int, ...], file_format: str) -> str:
-    """Decide which files to read: with ``"auto"`` the first format that is there for every session.
-
-    Raises
-    ------
-    InputError
-        If the format is unknown, or the betas of a session are missing.
-    """
+    """Decide which files to read: with ``"auto"`` the first format that is there for every session."""
     absent = {
         candidate: [session for session in sessions if not layout.betas(session, candidate).is_file()]
         for candidate in formats_of(file_format)
@@ -179,18 +173,10 @@ def _read_hdf5(path: Path, mask: NDArray[np.bool_], trials: int, session: int) -
 
 @dataclass(frozen=True)
 class MaskedSessions:
-    """The single trials of a subject inside a mask, on disk.
+    """The single trials of a subject inside a mask, on disk, by session."""
 
-    Attributes
-    ----------
-    files : dict of int to pathlib.Path
-        By session: ``.npy`` of shape (voxels, trials), percent signal change x 300.
-    sources : dict of int to pathlib.Path
-        The file of NSD's that each was read from.
-    """
-
-    files: dict[int, Path]
-    sources: dict[int, Path]
+    files: dict[int, Path]  # .npy of shape (voxels, trials), percent signal change x 300
+    sources: dict[int, Path]  # the file of NSD's that each was read from
 
     def read(self, session: int, voxels: slice = slice(None)) -> NDArray[Any]:
         """Some voxels of one session (1-based): shape (trials, voxels), C order."""
@@ -278,12 +264,7 @@ def check_one_subject(sessions: MaskedSessions) -> None:
     with the mean of the other sessions below 0.2 is of another subject, or was aligned to another space. Copies of one
     session under two names are found as well, and sessions whose values are 3 times as large or small as the others'.
     These are warnings, because data that were processed otherwise, for example centred per session, may have no such
-    pattern.
-
-    Raises
-    ------
-    InputError
-        If the values of a session are 10 times as large or small as the others': it is in another unit.
+    pattern. At 10 times it is another unit, and an error.
     """
     halves, size = {}, {}
     for session, trials in sessions:

@@ -21,43 +21,21 @@ _PUBLISHED = "Use the file as NSD publishes it"
 
 @dataclass(frozen=True)
 class ExperimentDesign:
-    """What ``nsd_expdesign.mat`` holds; all values are 1-based as in the file.
+    """What ``nsd_expdesign.mat`` holds; all values are 1-based as in the file."""
 
-    Attributes
-    ----------
-    masterordering : ndarray of shape (trials,), int64
-        10k id of every trial of the full design, the same for all subjects.
-    subjectim : ndarray of shape (subjects, 10k ids), int64
-        73k id of every 10k id, by subject.
-    sharedix : ndarray of shape (shared,), int64
-        73k ids of the images that all subjects see; their 10k ids are 1 to ``shared``.
-    """
-
-    masterordering: NDArray[np.int64]
-    subjectim: NDArray[np.int64]
-    sharedix: NDArray[np.int64]
+    masterordering: NDArray[np.int64]  # (trials,): 10k id of every trial of the full design, the same for all subjects
+    subjectim: NDArray[np.int64]  # (subjects, 10k ids): 73k id of every 10k id
+    sharedix: NDArray[np.int64]  # (shared,): 73k ids of the images that all see; their 10k ids are 1 to `shared`
 
 
 @dataclass(frozen=True)
 class Design:
-    """The trials of one subject that are read, in chronological order.
+    """The trials of one subject that are read, in chronological order."""
 
-    Attributes
-    ----------
-    sessions : tuple of int
-        1-based numbers of the sessions, ascending.
-    session : ndarray of shape (trials,), int64
-        Session of every trial.
-    stimulus_ids : ndarray of shape (trials,), int64
-        0-based id of every trial's image (NSD's 73k id).
-    is_shared : ndarray of shape (trials,), bool
-        True where the image is one of those that all subjects see (the test images).
-    """
-
-    sessions: tuple[int, ...]
-    session: NDArray[np.int64]
-    stimulus_ids: NDArray[np.int64]
-    is_shared: NDArray[np.bool_]
+    sessions: tuple[int, ...]  # 1-based, ascending
+    session: NDArray[np.int64]  # of every trial
+    stimulus_ids: NDArray[np.int64]  # 0-based id of every trial's image (NSD's 73k id)
+    is_shared: NDArray[np.bool_]  # whether every trial's image is one that all subjects see (the test images)
 
     def trials(self, session: int) -> NDArray[np.int64]:
         """Stimulus ids of one session's trials, in order."""
@@ -115,18 +93,7 @@ def read_design(layout: NsdLayout, sessions: Iterable[int] | None = None) -> Des
     The 73k id of trial t (0-based) is ``subjectim[subject - 1, masterordering[t] - 1]``; it must equal column 73KID of
     ``responses.tsv`` and the trial numbers in ``nsd_stim_info_merged.csv``. Without ``responses.tsv``, which says no
     more about trials than the design does, the sessions up to the last one whose betas are there count as run.
-
-    Parameters
-    ----------
-    layout : NsdLayout
-    sessions : iterable of int, optional
-        1-based numbers of the sessions to read; all that were run by default.
-
-    Raises
-    ------
-    InputError
-        If a table is missing or damaged, if two of them disagree (a wrong index base, for example), if a session was
-        not run, or if an image is both a shared and a subject-specific one.
+    `sessions` are 1-based; all that were run by default.
     """
     experiment = read_expdesign(layout.expdesign)
     if layout.subject > len(experiment.subjectim):

@@ -165,14 +165,7 @@ def read_label_volume(path: Path, what: str, grid: Grid | None = None) -> NDArra
 
 
 class RegionReader:
-    """Finds the voxels of regions by name, reading each label volume once.
-
-    Parameters
-    ----------
-    layout : NsdLayout
-    grid : Grid, optional
-        That all volumes must have; by default that of most of the subject's volumes.
-    """
+    """Finds the voxels of regions by name, reading each label volume once; all must have the grid."""
 
     def __init__(self, layout: NsdLayout, grid: Grid | None = None) -> None:
         self._layout = layout
@@ -268,14 +261,7 @@ class RegionReader:
 
 
 def read_mask(layout: NsdLayout, name: str, grid: Grid | None = None) -> NDArray[np.bool_]:
-    """Read which voxels to keep: a region as above, such as ``"nsdgeneral"`` or ``"V1+V2+faces"``; shape (X, Y, Z).
-
-    Raises
-    ------
-    InputError
-        If there is no such region, a file is missing, damaged or of another grid than most of the subject's, or no
-        voxel is in the mask.
-    """
+    """Read which voxels to keep: a region as above, such as ``"nsdgeneral"`` or ``"V1+V2+faces"``; shape (X, Y, Z)."""
     grid = subject_grid(layout) if grid is None else grid
     mask = RegionReader(layout, grid).voxels(name)
     if layout.brainmask.is_file():
@@ -292,26 +278,13 @@ def read_mask(layout: NsdLayout, name: str, grid: Grid | None = None) -> NDArray
 
 
 def read_regions(layout: NsdLayout, mask: NDArray[np.bool_], names: str = "default") -> dict[str, NDArray[np.bool_]]:
-    """Read regions within a mask.
+    """Read regions within a mask: bool of shape (voxels,) by name, voxels in C order of X, Y, Z.
 
-    A label without voxels is normal. A label volume that is not there leaves the default regions in it out, with a
-    warning; a region that was asked for by name must be there.
-
-    Parameters
-    ----------
-    layout : NsdLayout
-    mask : ndarray of shape (X, Y, Z), bool
-        The voxels that are kept; region voxels outside it are dropped.
-    names : str
-        Comma-separated: ``"default"`` (V1 to V4, faces, words, places, bodies), ``"all"`` (those, ``lh`` and ``rh``
-        where their volumes are there, every label volume that is there, and every label of each), or regions as above.
-        Of labels that share a name with another region the first in `VOLUME_ORDER` keeps the bare name; the others are
-        called ``volume:label``.
-
-    Returns
-    -------
-    dict of str to ndarray of shape (voxels,), bool
-        By region name, voxels in C order of X, Y, Z.
+    `names` are comma-separated: ``"default"`` (V1 to V4, faces, words, places, bodies), ``"all"`` (those, ``lh`` and
+    ``rh`` where their volumes are there, every label volume that is there, and every label of each), or regions as
+    above. Of labels that share a name with another region the first in `VOLUME_ORDER` keeps the bare name; the others
+    are called ``volume:label``. A label without voxels is normal. A label volume that is not there leaves the default
+    regions in it out, with a warning; a region that was asked for by name must be there.
     """
     reader = RegionReader(layout, Grid(mask.shape, "the mask"))
     regions: dict[str, NDArray[np.bool_]] = {}

@@ -21,15 +21,7 @@ ZSCORES = ("train", "session", "none")
 
 @dataclass(frozen=True)
 class Protocol:
-    """A way to prepare scans that has a name.
-
-    Attributes
-    ----------
-    average : {"all", "test"}
-    zscore : {"train", "session", "none"}
-    sessions : tuple of int, optional
-        1-based; all that were run if it is None.
-    """
+    """A way to prepare scans that has a name; `sessions` are 1-based, all that were run if they are None."""
 
     average: str
     zscore: str
@@ -125,29 +117,14 @@ class PrepareSettings:
 
 @dataclass
 class Averages:
-    """Averages over the repeats of every image.
+    """Averages over the repeats of every image, one row each, in ascending order of id."""
 
-    Attributes
-    ----------
-    betas : ndarray of shape (rows, voxels), float32
-        0 where `missing`.
-    stimulus_ids : ndarray of shape (rows,), int64
-        0-based, ascending; unique unless training rows are single trials.
-    is_test : ndarray of shape (rows,), bool
-    repeats : ndarray of shape (rows,), int64
-        Trials of every row.
-    partial : ndarray of shape (some voxels,), int64
-        Voxels that were invalid (zero throughout) in some session.
-    missing : ndarray of shape (rows, some voxels), bool
-        For `partial` voxels, the rows all of whose trials fell into invalid sessions.
-    """
-
-    betas: NDArray[np.float32]
-    stimulus_ids: NDArray[np.int64]
+    betas: NDArray[np.float32]  # (rows, voxels), 0 where missing
+    stimulus_ids: NDArray[np.int64]  # 0-based; unique unless training rows are single trials
     is_test: NDArray[np.bool_]
-    repeats: NDArray[np.int64]
-    partial: NDArray[np.int64]
-    missing: NDArray[np.bool_]
+    repeats: NDArray[np.int64]  # trials of every row
+    partial: NDArray[np.int64]  # voxels that were invalid (zero throughout) in some session
+    missing: NDArray[np.bool_]  # (rows, partial): the rows all of whose trials fell into invalid sessions
 
 
 def _rows(design: Design, average: str) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
@@ -177,30 +154,11 @@ def check_training(design: Design, source: str = "betas") -> None:
 def average_repeats(
     sessions: Iterable[tuple[int, NDArray[np.generic]]], design: Design, source: str = "betas", average: str = "all"
 ) -> Averages:
-    """Average the trials of every image, session by session.
+    """Average the trials of every image, session by session; with `average` as ``"test"`` training trials stay rows.
 
-    Sums are kept per row. A voxel that is zero in all trials of a session was outside the scanned slab there (NSD
-    stores such voxels as zero): those trials do not enter its averages.
-
-    Parameters
-    ----------
-    sessions : iterable of (int, ndarray of shape (trials, voxels))
-        Every session of `design` once.
-    design : Design
-    source : str
-        Where the betas come from, for messages.
-    average : {"all", "test"}
-        With ``"test"`` every training trial is a row of its own.
-
-    Returns
-    -------
-    Averages
-        Betas in the unit of `sessions`.
-
-    Raises
-    ------
-    InputError
-        If there are fewer than two training images.
+    `sessions` are pairs of number and trials (trials, voxels), every session of `design` once. Sums are kept per row. A
+    voxel that is zero in all trials of a session was outside the scanned slab there (NSD stores such voxels as zero):
+    those trials do not enter its averages.
     """
     check_training(design, source)
     rows, stimulus_ids, is_test = _rows(design, average)
@@ -244,23 +202,6 @@ def zscore_sessions(
 
     A voxel that does not change over the training trials of a session becomes zero there, which `average_repeats`
     takes for invalid.
-
-    Parameters
-    ----------
-    sessions : iterable of (int, ndarray of shape (trials, voxels))
-    design : Design
-    source : str
-        Where the betas come from, for messages.
-
-    Yields
-    ------
-    session : int
-    betas : ndarray of shape (trials, voxels), float32
-
-    Raises
-    ------
-    InputError
-        If a session has fewer than two training trials.
     """
     for session, betas in sessions:
         training = ~design.is_shared[design.session == session]
@@ -283,28 +224,11 @@ def zscore_sessions(
 def standardise(
     averages: Averages, source: str = "betas", zscore: bool = True
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Z-score every voxel with the mean and deviation (ddof 1) of the training rows.
+    """Z-score every voxel with the mean and deviation (ddof 1) of the training rows: betas, and which voxels are kept.
 
     Voxels that do not change over the training rows are dropped, with a warning that counts them. A row that a voxel
-    has no trial of gets the training mean (0 when z-scored). The averages are overwritten, to save memory.
-
-    Parameters
-    ----------
-    averages : Averages
-    source : str
-        Where the betas come from, for messages.
-    zscore : bool
-        False leaves the betas in their unit; voxels are dropped and gaps filled all the same.
-
-    Returns
-    -------
-    betas : ndarray of shape (rows, kept voxels), float32
-    kept : ndarray of shape (voxels,), bool
-
-    Raises
-    ------
-    InputError
-        If no voxel is left.
+    has no trial of gets the training mean (0 when z-scored). The averages are overwritten, to save memory. Without
+    `zscore` the betas keep their unit; voxels are dropped and gaps filled all the same.
     """
     betas = averages.betas
     kept = np.zeros(betas.shape[1], dtype=np.bool_)
