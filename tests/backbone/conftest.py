@@ -8,14 +8,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from unibrain.backbone import BackboneConfig, VersatileDiffusion, load_backbone
+from unibrain.backbone import BackboneConfig, VersatileDiffusion
 from unibrain.backbone.autokl import make_autokl
 from unibrain.backbone.clip import make_clip
 from unibrain.backbone.config import AutoKLConfig, ClipConfig, FlowsConfig, OptimusConfig, SamplingSettings
 from unibrain.backbone.flows import FourFlows
+from unibrain.backbone.folder import backbone_folder
+from unibrain.backbone.loading import load_folder, write_backbone
 from unibrain.backbone.optimus import Optimus
-from unibrain.backbone.storage import write_backbone
-from unibrain.training.vocabularies import Vocabularies, make_vocabularies, open_vocabularies
+from unibrain.backbone.tokenizers import BertPieces, ClipTokens, Gpt2Tokens
 
 CAPTIONS = (
     "a red bus on the street",
@@ -27,8 +28,8 @@ CAPTIONS = (
     "a horse on the grass near the sea",
     "two dogs above the street",
 )
-TEXT_TOKENS = 12
-MAX_PIECES = 10
+TEXT_TOKENS = 20
+MAX_PIECES = 14
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -45,47 +46,44 @@ def captions() -> tuple[str, ...]:
 
 
 @pytest.fixture(scope="session")
-def vocabulary_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("vocabularies")
-    make_vocabularies(CAPTIONS, folder)
-    return folder
+def vocabulary_folder() -> Path:
+    return backbone_folder("small")
 
 
 @pytest.fixture(scope="session")
-def vocabularies(vocabulary_folder: Path) -> Vocabularies:
-    return open_vocabularies(vocabulary_folder, TEXT_TOKENS, MAX_PIECES)
+def bert(vocabulary_folder: Path) -> BertPieces:
+    return BertPieces(vocabulary_folder / "bert-vocab.txt", MAX_PIECES)
 
 
 @pytest.fixture(scope="session")
-def tiny_config(vocabularies: Vocabularies) -> BackboneConfig:
-    bert_size, gpt2_size, clip_size = vocabularies.sizes
+def gpt2(vocabulary_folder: Path) -> Gpt2Tokens:
+    return Gpt2Tokens(vocabulary_folder / "gpt2-vocab.json", vocabulary_folder / "gpt2-merges.txt")
+
+
+@pytest.fixture(scope="session")
+def clip(vocabulary_folder: Path) -> ClipTokens:
+    return ClipTokens(vocabulary_folder / "clip-vocab.json", vocabulary_folder / "clip-merges.txt", TEXT_TOKENS)
+
+
+@pytest.fixture(scope="session")
+def tiny_config(bert: BertPieces, gpt2: Gpt2Tokens, clip: ClipTokens) -> BackboneConfig:
     layers = {"num_hidden_layers": 1, "num_attention_heads": 2, "hidden_size": 16, "intermediate_size": 32}
     return BackboneConfig(
         name="tiny",
-        flows=FlowsConfig(
-            image_channels=4,
-            text_width=16,
-            model_channels=32,
-            channel_mult=(1,),
-            res_blocks=(1,),
-            attention=(True,),
-            heads=4,
-            context_width=16,
-            second_dim=2,
-        ),
+        flows=FlowsConfig(4, 16, 32, (1,), (1,), (True,), heads=4, context_width=16, second_dim=2),
         autokl=AutoKLConfig(image_size=16, widths=(8, 16), res_blocks=1, norm_groups=4),
         optimus=OptimusConfig(
             latent_width=16,
-            bert={"vocab_size": bert_size, "max_position_embeddings": 16, **layers},
-            gpt2={"vocab_size": gpt2_size, "n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 16},
+            bert={"vocab_size": bert.size, "max_position_embeddings": 16, **layers},
+            gpt2={"vocab_size": gpt2.size, "n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 16},
             max_pieces=MAX_PIECES,
             max_length=14,
         ),
         clip=ClipConfig(
-            text={"vocab_size": clip_size, "max_position_embeddings": TEXT_TOKENS, **layers},
+            text={"vocab_size": clip.size, "max_position_embeddings": TEXT_TOKENS, **layers},
             vision={"image_size": 16, "patch_size": 8, **layers},
             projection_width=16,
-            eos_token_id=clip_size - 1,
+            eos_token_id=clip.eos,
             resize=24,
         ),
         image=SamplingSettings(image_weight=0.6, guidance_scale=2.0, steps=5),
@@ -120,7 +118,7 @@ def tiny_folder(tiny_config: BackboneConfig, vocabulary_folder: Path, tmp_path_f
 
 @pytest.fixture(scope="session")
 def tiny(tiny_folder: Path) -> VersatileDiffusion:
-    return load_backbone(tiny_folder, device="cpu")
+    return load_folder(tiny_folder, device="cpu")
 
 
 @pytest.fixture(scope="session")

@@ -1,22 +1,29 @@
-"""A backbone folder: written whole, read back, and refused with a sentence when something in it is wrong."""
+"""A backbone folder: written whole, read back, and refused with a sentence that names the file at fault."""
 
+import dataclasses
 import json
 import pickle
 import shutil
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from unibrain.backbone import BackboneConfig, load_backbone
-from unibrain.backbone.config import OFFICIAL
-from unibrain.backbone.loading import choose_device
-from unibrain.backbone.storage import PARTS, VOCABULARY_FILES, folder_fingerprint, read_part, write_backbone
+from unibrain.backbone import BackboneConfig, SamplingSettings, load_backbone
+from unibrain.backbone import folder as folder_part
+from unibrain.backbone.config import OFFICIAL, FlowsConfig, ScheduleConfig
+from unibrain.backbone.folder import PARTS, VOCABULARY_FILES, folder_fingerprint
+from unibrain.backbone.loading import write_backbone
 from unibrain.errors import InputError
+from unibrain.workspace.fingerprints import sha256_of
 
 WEIGHT_FILES = [f"{part}.safetensors" for part in PARTS]
+PICTURES = np.zeros((1, 16, 16, 3), dtype=np.uint8)
 
 
 @pytest.fixture
@@ -24,32 +31,125 @@ def folder(tiny_folder: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(tiny_folder, tmp_path / "tiny"))
 
 
-def refused(folder: Path, file: str, words: str) -> None:
-    with pytest.raises(InputError, match=words) as caught:
-        load_backbone(folder, device="cpu")
+def use_all(folder: Path) -> None:
+    backbone = load_backbone(folder, device="cpu")
+    contexts = {"c_image": backbone.encode("c_image", PICTURES), "c_text": backbone.encode("c_text", ["a dog"])}
+    z_text = backbone.encode("z_text", ["a dog"])
+    backbone.sample("picture", None, contexts, backbone.sampling("picture"), np.arange(1))
+    backbone.sample("caption", z_text, contexts, backbone.sampling("caption"), np.arange(1))
+
+
+def written(content: str | bytes) -> Callable[[Path], Any]:
+    return lambda path: path.write_bytes(content if isinstance(content, bytes) else content.encode())
+
+
+def cut(length: int) -> Callable[[Path], Any]:
+    return lambda path: path.write_bytes(path.read_bytes()[:length])
+
+
+def weights(**changes: torch.Tensor | None) -> Callable[[Path], Any]:
+    """Put tensors into a weight file; None takes one out."""
+
+    def change(path: Path) -> None:
+        content = {**load_file(path), **changes}
+        save_file({key: value for key, value in content.items() if value is not None}, path)
+
+    return change
+
+
+def edited(key: str, value: Any) -> Callable[[Path], Any]:
+    """Change one entry of config.json, its place written with dots."""
+
+    def change(path: Path) -> None:
+        content = json.loads(path.read_text())
+        *parents, last = key.split(".")
+        entry = content
+        for parent in parents:
+            entry = entry[parent]
+        entry[last] = value
+        path.write_text(json.dumps(content))
+
+    return change
+
+
+def one_more(path: Path) -> None:
+    if path.suffix == ".txt":
+        path.write_text(path.read_text() + "stranger\n")
+    else:
+        content = json.loads(path.read_text())
+        path.write_text(json.dumps({**content, "stranger": len(content)}))
+
+
+@pytest.mark.parametrize(
+    ("file", "damage", "names"),
+    [
+        *((name, Path.unlink, "no such file") for name in [*WEIGHT_FILES[:2], "clip.safetensors", *VOCABULARY_FILES]),
+        *(("flows.safetensors", cut(length), "safetensors") for length in (0, 5, 200, -1)),
+        ("autokl.safetensors", written(b"\x80\x02}q\x00."), "safetensors"),
+        ("flows.safetensors", weights(**{"image.time_embed.0.weight": torch.zeros(8, 8)}), "image.time_embed.0.weight"),
+        ("flows.safetensors", weights(**{"text.data_blocks.0.0.weight": None}), "text.data_blocks.0.0.weight"),
+        ("optimus.safetensors", weights(**{"to_memory.weight": None}), "to_memory.weight"),
+        ("optimus.safetensors", weights(**{"gpt2.transformer.wte.weight": None}), "gpt2.transformer.wte.weight"),
+        ("autokl.safetensors", weights(stranger=torch.zeros(1)), "stranger"),
+        ("config.json", edited("colour", "red"), "colour"),
+        ("config.json", edited("flows.depth", 3), "flows.depth"),
+        ("config.json", edited("flows", [1, 2]), "flows"),
+        ("config.json", edited("flows.model_channels", 48), "48"),
+        ("config.json", edited("flows.model_channels", "many"), "flows.model_channels"),
+        ("config.json", edited("flows.text_width", 8), "text_width"),
+        ("config.json", edited("schedule.prediction", "sample"), "schedule.prediction"),
+        ("config.json", edited("unconditional_image", "white"), "unconditional_image"),
+        ("config.json", edited("image.strength", 1.0), "strength is 1.0"),
+        ("config.json", edited("optimus.bert.hidden_size", 15), "15"),
+        ("config.json", edited("autokl.norm_groups", 5), "no network can be built"),
+        *(("config.json", written(text), "config.json") for text in ("", "{", "[]", "null", '"text"', b"\xff")),
+        ("config.json", written("[" * 100_000), "config.json"),
+        ("bert-vocab.txt", one_more, "tokens"),
+        ("gpt2-vocab.json", one_more, "tokens"),
+        ("clip-vocab.json", one_more, "tokens"),
+        ("bert-vocab.txt", written("a\nb\n"), "[PAD]"),
+        ("bert-vocab.txt", written(b"\xff\xfe"), "UTF-8"),
+        ("gpt2-vocab.json", written("[1, 2]"), "pieces"),
+        ("gpt2-vocab.json", written("{"), "JSON"),
+        ("gpt2-vocab.json", written("[" * 100_000), "JSON"),
+        ("gpt2-vocab.json", written('{"a": 0, "b": 0}'), "0 to 1"),
+        ("clip-vocab.json", written('{"a": 0}'), "<|startoftext|>"),
+        ("gpt2-merges.txt", written("#version: 0.2\na b c\n"), "pair"),
+        ("clip-merges.txt", written("#version: 0.2\nnot there\n"), "merges"),
+    ],
+)
+def test_a_damaged_folder_is_refused_by_the_file_at_fault(
+    folder: Path, file: str, damage: Callable[[Path], Any], names: str
+) -> None:
+    damage(folder / file)
+    with pytest.raises(InputError) as caught:
+        use_all(folder)
     message = str(caught.value)
     assert str(folder / file) in message
+    assert names in message
     assert "\n" not in message
 
 
-@pytest.mark.parametrize("file", [*WEIGHT_FILES, *VOCABULARY_FILES])
-def test_missing_file(folder: Path, file: str) -> None:
-    (folder / file).unlink()
-    refused(folder, file, "no such file")
+def test_weights_of_another_configuration(folder: Path) -> None:
+    edited("flows.res_blocks", [2])(folder / "config.json")
+    with pytest.raises(InputError, match=r"flows\.safetensors: lacks"):
+        use_all(folder)
 
 
-def test_missing_configuration(folder: Path) -> None:
+def test_tied_weights_that_differ_are_refused(folder: Path) -> None:
+    file = folder / "optimus.safetensors"
+    head = load_file(file)["gpt2.transformer.wte.weight"]
+    weights(**{"gpt2.lm_head.weight": head + 1})(file)
+    with pytest.raises(InputError, match=r"optimus\.safetensors: gpt2.*have to be equal"):
+        use_all(folder)
+
+
+def test_a_folder_without_configuration_or_of_another_name(folder: Path) -> None:
     (folder / "config.json").unlink()
-    with pytest.raises(InputError, match=r"config\.json is missing") as caught:
-        load_backbone(folder)
-    assert str(folder) in str(caught.value)
-
-
-@pytest.mark.parametrize("length", [0, 5, 200, -1])
-def test_truncated_weights(folder: Path, length: int) -> None:
-    file = folder / "flows.safetensors"
-    file.write_bytes(file.read_bytes()[:length])
-    refused(folder, "flows.safetensors", "not a readable safetensors file")
+    for missing in (folder, folder / "none"):
+        with pytest.raises(InputError, match=r"config\.json is missing") as caught:
+            load_backbone(missing)
+        assert str(missing) in str(caught.value)
 
 
 class Bomb:
@@ -70,117 +170,51 @@ def test_a_pickle_is_refused_and_not_run(folder: Path, tmp_path: Path, write: st
         file.write_bytes(pickle.dumps(content))
     else:
         torch.save(content, file)
-    refused(folder, "clip.safetensors", "not a readable safetensors file")
+    with pytest.raises(InputError, match=r"clip\.safetensors: not a readable safetensors file"):
+        load_backbone(folder, device="cpu")
     assert not mark.exists()
 
 
-def change(file: Path, edit: Any) -> None:
-    weights = load_file(file)
-    edit(weights)
-    save_file(weights, file)
-
-
-def test_weights_of_another_size(folder: Path) -> None:
-    key = "image.time_embed.0.weight"
-    change(folder / "flows.safetensors", lambda weights: weights.update({key: torch.zeros(8, 8)}))
-    refused(folder, "flows.safetensors", r"image\.time_embed\.0\.weight has shape \(8, 8\), expected \(128, 32\)")
-
-
-def test_missing_key(folder: Path) -> None:
-    change(folder / "optimus.safetensors", lambda weights: weights.pop("to_memory.weight"))
-    refused(folder, "optimus.safetensors", r"lacks to_memory\.weight \(1 keys are missing, 0 unknown\)")
-
-
-def test_unknown_key(folder: Path) -> None:
-    change(folder / "autokl.safetensors", lambda weights: weights.update(stranger=torch.zeros(1)))
-    refused(folder, "autokl.safetensors", r"holds stranger \(0 keys are missing, 1 unknown\)")
-
-
-def edited(folder: Path, **changes: Any) -> None:
-    file = folder / "config.json"
-    content = json.loads(file.read_text())
-    for path, value in changes.items():
-        *parents, last = path.split("__")
-        entry = content
-        for parent in parents:
-            entry = entry[parent]
-        entry[last] = value
-    file.write_text(json.dumps(content))
-
-
 @pytest.mark.parametrize(
-    ("changes", "words"),
+    ("make", "wrong", "names"),
     [
-        ({"colour": "red"}, "unknown field colour"),
-        ({"flows__depth": 3}, "unknown field depth"),
-        ({"flows": [1, 2]}, "expected the fields of FlowsConfig"),
-        ({"flows__model_channels": 48}, "expected a multiple of 32"),
-        ({"flows__model_channels": "many"}, "not a backbone configuration"),
-        ({"flows__text_width": 8}, "text_width is 8, expected 16"),
-        ({"schedule__prediction": "sample"}, "expected 'epsilon' or 'v_prediction'"),
-        ({"unconditional_image": "white"}, "unconditional_image is 'white'"),
-        ({"image__strength": 1.0}, "strength is 1.0"),
-        ({"optimus__bert__hidden_size": 15}, "no network can be built"),
-        ({"autokl__norm_groups": 5}, "no network can be built"),
+        (SamplingSettings, {"strength": 0.0}, "strength is 0.0"),
+        (SamplingSettings, {"strength": 1.0}, "leave the latent out"),
+        (SamplingSettings, {"strength": float("nan")}, "strength is nan"),
+        (SamplingSettings, {"steps": 0}, "steps is 0"),
+        (SamplingSettings, {"steps": 1000}, "steps is 1000"),
+        (SamplingSettings, {"steps": 3, "strength": 0.3}, "less than one step"),
+        (SamplingSettings, {"image_weight": -0.1}, "image_weight is -0.1"),
+        (SamplingSettings, {"image_weight": 1.01}, "image_weight is 1.01"),
+        (SamplingSettings, {"eta": 1.5}, "eta is 1.5"),
+        (SamplingSettings, {"guidance_scale": -1.0}, "guidance_scale is -1.0"),
+        (SamplingSettings, {"guidance_scale": float("inf")}, "guidance_scale is inf"),
+        (SamplingSettings, {"guidance_scale": float("nan")}, "guidance_scale is nan"),
+        (ScheduleConfig, {"prediction": "sample"}, "prediction is 'sample'"),
+        (ScheduleConfig, {"timesteps": 0}, "0 timesteps"),
+        (ScheduleConfig, {"beta_start": 0.5, "beta_end": 0.1}, "from 0.5 to 0.1"),
+        (FlowsConfig, {"res_blocks": (1,)}, "res_blocks 1"),
+        (FlowsConfig, {"channel_mult": (2, 2, 4, 4)}, "starts with 2"),
+        (FlowsConfig, {"channel_mult": (), "res_blocks": (), "attention": ()}, "channel_mult has 0"),
+        (FlowsConfig, {"model_channels": 48}, "48"),
+        (FlowsConfig, {"model_channels": 32, "heads": 5}, "5 heads"),
+        (FlowsConfig, {"heads": 0}, "0 heads"),
     ],
 )
-def test_wrong_configuration(folder: Path, changes: dict[str, Any], words: str) -> None:
-    edited(folder, **changes)
-    refused(folder, "config.json", words)
+def test_values_out_of_range(make: type, wrong: dict[str, Any], names: str) -> None:
+    given = {"image_weight": 0.5, **wrong} if make is SamplingSettings else wrong
+    with pytest.raises(InputError, match=names):
+        make(**given)
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", "null", '"text"', "\xff"])
-def test_configuration_that_is_none(folder: Path, content: str) -> None:
-    (folder / "config.json").write_text(content, encoding="latin-1")
-    refused(folder, "config.json", "not a backbone configuration")
-
-
-def test_configuration_of_other_weights(folder: Path) -> None:
-    edited(folder, flows__res_blocks=[2])
-    refused(folder, "flows.safetensors", "expected the .* keys of this configuration")
-
-
-@pytest.mark.parametrize("file", ["bert-vocab.txt", "gpt2-vocab.json", "clip-vocab.json"])
-def test_vocabulary_of_another_size(folder: Path, file: str) -> None:
-    path = folder / file
-    if file.endswith("txt"):
-        path.write_text(path.read_text() + "stranger\n")
-    else:
-        content = json.loads(path.read_text())
-        path.write_text(json.dumps({**content, "stranger": len(content)}))
-    refused(folder, file, "expected the .* of config.json")
-
-
-@pytest.mark.parametrize(
-    ("file", "content", "words"),
-    [
-        ("bert-vocab.txt", "a\nb\n", r"holds no \[PAD\]"),
-        ("gpt2-vocab.json", "[1, 2]", "no map of pieces to numbers"),
-        ("gpt2-vocab.json", "{", "no valid JSON"),
-        ("clip-vocab.json", '{"a": 0}', "holds no <|startoftext|>"),
-        ("gpt2-merges.txt", "#version: 0.2\na b c\n", "a line is no pair"),
-        ("clip-merges.txt", "#version: 0.2\nnot there\n", "does not fit its vocabulary"),
-        ("bert-vocab.txt", b"\xff\xfe", "no UTF-8 text"),
-    ],
-)
-def test_damaged_vocabulary(folder: Path, file: str, content: str | bytes, words: str) -> None:
-    (folder / file).write_bytes(content if isinstance(content, bytes) else content.encode())
-    refused(folder, file, words.replace("|", r"\|"))
-
-
-@pytest.mark.parametrize("device", ["nonsense", "cuda:99", ""])
-def test_no_such_device(tiny_folder: Path, device: str) -> None:
-    with pytest.raises(InputError, match=f"device {device} cannot be used"):
-        load_backbone(tiny_folder, device=device)
-
-
-def test_auto_takes_a_device_that_is_there() -> None:
-    assert torch.zeros(1, device=choose_device("auto")).device.type == choose_device("auto").type
-
-
-def test_read_part_of_a_missing_file(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"autokl\.safetensors: no such file, expected the backbone's autokl weights"):
-        read_part(tmp_path, "autokl")
+def test_configurations_come_back(tmp_path: Path, tiny_config: BackboneConfig) -> None:
+    for config in (OFFICIAL, tiny_config):
+        file = tmp_path / f"{config.name}.json"
+        file.write_text(config.to_json())
+        assert BackboneConfig.from_json(file) == config
+    file.write_text(json.dumps({"name": "short", "image": {"image_weight": 1}}))
+    short = BackboneConfig.from_json(file)
+    assert short == dataclasses.replace(OFFICIAL, name="short", image=SamplingSettings(1.0))
 
 
 def test_fingerprint_follows_every_file(folder: Path, tiny_folder: Path) -> None:
@@ -196,10 +230,31 @@ def test_fingerprint_follows_every_file(folder: Path, tiny_folder: Path) -> None
     assert len(seen) == 1 + 1 + len(WEIGHT_FILES) + len(VOCABULARY_FILES)
 
 
-def test_weights_are_stored_in_half_precision(tiny_folder: Path) -> None:
+def test_a_recorded_hash_is_taken_for_a_large_unchanged_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = folder_fingerprint(folder)
+    hashes = {file.name: {"size": file.stat().st_size, "sha256": sha256_of(file)} for file in folder.iterdir()}
+    (folder / "manifest.json").write_text(json.dumps({"files": hashes}))
+    monkeypatch.setattr(folder_part, "LARGE", 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(folder_part, "sha256_of", lambda path: pytest.fail(f"{path} was read"))
+        assert folder_fingerprint(folder) == expected
+    # Changed afterwards, of the same size: the record no longer counts.
+    file = folder / "clip.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    time.sleep(0.02)
+    file.write_bytes(content)
+    assert folder_fingerprint(folder) != expected
+    for damaged in ("[]", "{", "[" * 100_000, '{"files": {"clip.safetensors": {"size": 1}}}'):
+        (folder / "manifest.json").write_text(damaged)
+        assert folder_fingerprint(folder) != expected
+
+
+def test_weights_are_stored_once_in_half_precision(tiny_folder: Path) -> None:
     for part in PARTS:
         for key, value in load_file(tiny_folder / f"{part}.safetensors").items():
             assert value.dtype == torch.float16 or not value.is_floating_point(), key
+    assert "gpt2.lm_head.weight" not in load_file(tiny_folder / "optimus.safetensors")
 
 
 def test_failed_writing_leaves_the_old_folder(folder: Path, tmp_path: Path) -> None:
@@ -208,10 +263,3 @@ def test_failed_writing_leaves_the_old_folder(folder: Path, tmp_path: Path) -> N
         write_backbone(folder, "{}", {part: {} for part in PARTS}, tmp_path / "no-vocabularies", {})
     assert folder_fingerprint(folder) == before
     assert [path.name for path in tmp_path.iterdir()] == ["tiny"]
-
-
-def test_configurations_come_back(tmp_path: Path, tiny_config: BackboneConfig) -> None:
-    for config in (OFFICIAL, tiny_config):
-        file = tmp_path / f"{config.name}.json"
-        file.write_text(config.to_json())
-        assert BackboneConfig.from_json(file) == config

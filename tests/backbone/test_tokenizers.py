@@ -1,6 +1,9 @@
-"""The three tokenizers against those of transformers, on the same vocabulary files."""
+"""The three tokenizers against those of transformers, on the same vocabulary files; the clean-up of captions."""
 
 import json
+import re
+from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +12,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from transformers import BertTokenizer, CLIPTokenizer, GPT2Tokenizer
 
-from unibrain.backbone.storage import VOCABULARY_FILES
-from unibrain.training.vocabularies import Vocabularies, make_vocabularies
+from unibrain.backbone.tokenizers import BertPieces, ClipTokens, Gpt2Tokens, clean_up, remove_repeated_phrases
 
 WORDS = sorted({"a", "red", "bus", "on", "the", "street", "dog", "grass", "two", "birds", "house", "sea", "horse"})
 UNICODE = (
@@ -42,7 +44,7 @@ def merges(path: Path) -> list[tuple[str, str]]:
 
 
 @pytest.fixture(scope="module")
-def bert(vocabulary_folder: Path) -> Any:
+def their_bert(vocabulary_folder: Path) -> Any:
     lines = (vocabulary_folder / "bert-vocab.txt").read_text(encoding="utf-8").splitlines()
     return BertTokenizer({piece: index for index, piece in enumerate(lines)}, do_lower_case=False, strip_accents=False)
 
@@ -57,14 +59,14 @@ def plain_bert(vocabulary_folder: Path) -> Any:
 
 
 @pytest.fixture(scope="module")
-def gpt2(vocabulary_folder: Path) -> Any:
+def their_gpt2(vocabulary_folder: Path) -> Any:
     return GPT2Tokenizer(
         read_json(vocabulary_folder / "gpt2-vocab.json"), merges(vocabulary_folder / "gpt2-merges.txt")
     )
 
 
 @pytest.fixture(scope="module")
-def clip(vocabulary_folder: Path) -> Any:
+def their_clip(vocabulary_folder: Path) -> Any:
     return CLIPTokenizer(
         read_json(vocabulary_folder / "clip-vocab.json"), merges(vocabulary_folder / "clip-merges.txt")
     )
@@ -74,88 +76,129 @@ def clip(vocabulary_folder: Path) -> Any:
 @given(texts)
 @example("a café naïve")
 @example("日本語 sign")
-def test_bert_pieces_are_those_of_transformers(vocabularies: Vocabularies, bert: Any, text: str) -> None:
-    ours = vocabularies.bert
-    expected = bert(text.lower())["input_ids"]
-    assert ours.ids(text) == [*expected[:-1][: ours.max_pieces + 1], expected[-1]]
+def test_bert_pieces_are_those_of_transformers(bert: BertPieces, their_bert: Any, text: str) -> None:
+    expected = their_bert(text.lower())["input_ids"]
+    assert bert.ids(text) == [*expected[:-1][: bert.max_pieces + 1], expected[-1]]
 
 
 @quick
 @given(texts)
 @example("a café naïve")
-def test_bert_pieces_are_those_of_the_python_tokenizer(vocabularies: Vocabularies, plain_bert: Any, text: str) -> None:
+def test_bert_pieces_are_those_of_the_python_tokenizer(bert: BertPieces, plain_bert: Any, text: str) -> None:
     pieces = plain_bert.convert_tokens_to_ids(plain_bert.tokenize(text.lower()))
-    ours = vocabularies.bert
-    assert ours.ids(text) == [ours.cls, *pieces[: ours.max_pieces], ours.sep]
+    assert bert.ids(text) == [bert.cls, *pieces[: bert.max_pieces], bert.sep]
 
 
 @quick
 @given(texts)
 @example("a café naïve")
 @example("giraffe 🦒!")
-def test_gpt2_tokens_are_those_of_transformers(vocabularies: Vocabularies, gpt2: Any, text: str) -> None:
-    ours = vocabularies.gpt2
-    assert ours.ids(text) == [ours.bos, *gpt2(" " + text.strip())["input_ids"], ours.eos]
+def test_gpt2_tokens_are_those_of_transformers(gpt2: Gpt2Tokens, their_gpt2: Any, text: str) -> None:
+    assert gpt2.ids(text) == [gpt2.bos, *their_gpt2(" " + text.strip())["input_ids"], gpt2.eos]
 
 
 @quick
 @given(texts)
 @example("İstanbul ß")
 @example("cafe\u0301 e\u0301")
-def test_clip_tokens_are_those_of_transformers(vocabularies: Vocabularies, clip: Any, text: str) -> None:
-    ours = vocabularies.clip
-    expected = clip(text, padding="max_length", truncation=True, max_length=ours.length)["input_ids"]
-    assert ours([text]).tolist() == [expected]
+def test_clip_tokens_are_those_of_transformers(clip: ClipTokens, their_clip: Any, text: str) -> None:
+    expected = their_clip(text, padding="max_length", truncation=True, max_length=clip.length)["input_ids"]
+    assert clip([text]).tolist() == [expected]
 
 
 @given(st.lists(st.sampled_from(WORDS), min_size=1, max_size=12))
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_captions_come_back(vocabularies: Vocabularies, words: list[str]) -> None:
+def test_captions_come_back(gpt2: Gpt2Tokens, words: list[str]) -> None:
     caption = " ".join(words)
-    tokens = vocabularies.gpt2.ids(caption)
-    assert vocabularies.gpt2.caption(tokens) == caption
-    assert vocabularies.gpt2.raw_text(tokens).split() == ["<BOS>", *words, "<EOS>"]
+    tokens = gpt2.ids(caption)
+    assert gpt2.caption(tokens) == caption
+    assert gpt2.raw_text(tokens).split() == ["<BOS>", *words, "<EOS>"]
 
 
 @pytest.mark.parametrize("caption", ["a café naïve", "giraffe 🦒!", "a dog's house, isn't it?", "3 dogs"])
-def test_unusual_captions_come_back(vocabularies: Vocabularies, caption: str) -> None:
-    assert vocabularies.gpt2.caption(vocabularies.gpt2.ids(caption)) == caption
+def test_unusual_captions_come_back(gpt2: Gpt2Tokens, caption: str) -> None:
+    assert gpt2.caption(gpt2.ids(caption)) == caption
 
 
-def test_marks_inside_a_sentence_stay(vocabularies: Vocabularies) -> None:
-    gpt2 = vocabularies.gpt2
+def test_marks_inside_a_sentence_stay(gpt2: Gpt2Tokens) -> None:
     _, *dog, _ = gpt2.ids("a dog")
     assert gpt2.caption([gpt2.bos, *dog, gpt2.pad, *dog, gpt2.eos]) == "a dog <PAD> a dog"
 
 
-def test_every_word_of_the_captions_is_one_token(vocabularies: Vocabularies, captions: tuple[str, ...]) -> None:
-    known = [word for word in WORDS if sum(word in caption.split() for caption in captions) > 1]
-    assert len(known) > 5
-    for word in known:
-        assert len(vocabularies.bert.ids(word)) == len(vocabularies.gpt2.ids(word)) == 3
-        assert int((vocabularies.clip([word]) != vocabularies.clip.eos).sum()) == 2
+def test_padding_and_mask(bert: BertPieces) -> None:
+    ids, mask = bert(["a dog", "", "a red bus on the street"])
+    assert mask.sum(1).tolist() == [len(bert.ids(text)) for text in ("a dog", "", "a red bus on the street")]
+    assert ids.shape == mask.shape == (3, mask.sum(1).max())
+    assert (ids[mask == 0] == bert.pad).all()
 
 
-def test_padding_and_mask(vocabularies: Vocabularies) -> None:
-    ids, mask = vocabularies.bert(["a dog", "", "a red bus on the street"])
-    assert mask.sum(1).tolist() == [4, 2, 8]
-    assert ids.shape == mask.shape == (3, 8)
-    assert (ids[mask == 0] == vocabularies.bert.pad).all()
-
-
-def test_long_sentences_are_cut(vocabularies: Vocabularies) -> None:
+def test_long_sentences_are_cut(bert: BertPieces, clip: ClipTokens) -> None:
     sentence = " ".join(["dog"] * 50)
-    ids, _ = vocabularies.bert([sentence])
-    assert ids.shape == (1, vocabularies.bert.max_pieces + 2)
-    assert ids[0, -1] == vocabularies.bert.sep
-    tokens = vocabularies.clip([sentence])
-    assert tokens.shape == (1, vocabularies.clip.length)
-    assert (tokens[0] == vocabularies.clip.eos).sum() == 1
+    ids, _ = bert([sentence])
+    assert ids.shape == (1, bert.max_pieces + 2)
+    assert ids[0, -1] == bert.sep
+    tokens = clip([sentence])
+    assert tokens.shape == (1, clip.length)
+    assert (tokens[0] == clip.eos).sum() == 1
 
 
-def test_vocabularies_are_made_the_same_again(
-    vocabulary_folder: Path, captions: tuple[str, ...], tmp_path: Path
-) -> None:
-    make_vocabularies(captions, tmp_path)
-    for name in VOCABULARY_FILES:
-        assert (tmp_path / name).read_bytes() == (vocabulary_folder / name).read_bytes(), name
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a dog , a cat .", "a dog, a cat."),
+        ("dogs do not bark !", "dogs don't bark!"),
+        ("it is n't the dog 's house ?", "it isn't the dog's house?"),
+        ("i 'm sure they 've seen that we 're here", "i'm sure they've seen that we're here"),
+        ("the dogs ' house", "the dogs'house"),
+        ("a dog does not bark", "a dog does not bark"),
+    ],
+)
+def test_the_published_contractions(text: str, expected: str) -> None:
+    assert clean_up(text) == expected
+
+
+MARKED = [*WORDS, "dog,", "(a", "dog)", "street.", ".", ",", "'", "dog's", "[", "))"]
+marked = st.lists(st.sampled_from(MARKED), max_size=10).map(" ".join)
+anything = st.one_of(marked, st.text("ab .,()", max_size=14), st.text(max_size=20))
+
+
+def by_the_published_loop(caption: str) -> str:
+    """The same, written as the published code goes: over lists of phrases that grow word by word."""
+    tokens: list[str] = []
+    for word in caption.split():
+        head = re.match(r"[(\[{]*", word)[0]
+        tail = re.search(r"[?!.,:;}\])]*$", word[len(head) :])[0]
+        core = word[len(head) : len(word) - len(tail)]
+        tokens += [part for mark in head for part in (mark, "+")] + [core] * bool(core)
+        tokens += [part for mark in tail for part in ("+", mark)]
+    phrases, length = [(token,) for token in tokens], 1
+    while len(phrases) > 1:
+        place = next((i for i in range(len(phrases) - length) if phrases[i] == phrases[i + length]), None)
+        if place is not None:
+            del phrases[place + 1 : place + length + 1]
+            continue
+        phrases = [(*phrase, following[-1]) for phrase, following in pairwise(phrases)]
+        length += 1
+    text = " ".join(phrases[0]) if phrases else ""
+    return re.sub(r"(^| )\+( |$)", "", re.sub(r" \+(?= |$)|^\+(?= )", "", re.sub(r" \+ ", "", text))).strip()
+
+
+@given(marked)
+@example("a plate of food , food , food .")
+@settings(max_examples=300, deadline=None)
+def test_repeats_go_as_in_the_published_loop(caption: str) -> None:
+    assert remove_repeated_phrases(caption) == by_the_published_loop(caption)
+
+
+@given(anything)
+@settings(max_examples=300, deadline=None)
+def test_no_word_is_added_or_lost_for_good(caption: str) -> None:
+    before, after = (Counter(re.findall(r"\w+", text)) for text in (caption, remove_repeated_phrases(caption)))
+    assert after <= before
+    assert set(after) == set(before)
+
+
+@given(st.permutations(WORDS))
+def test_captions_without_repeats_stay(order: list[str]) -> None:
+    caption = " ".join(order) + "."
+    assert remove_repeated_phrases(caption) == caption

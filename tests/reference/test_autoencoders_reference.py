@@ -1,12 +1,9 @@
 """AutoKL, Optimus and CLIP against what the published code computed."""
 
-import re
-
 import torch
 
 from unibrain.backbone.autokl import decode_latents, encode_pictures
 from unibrain.backbone.clip import image_context, text_context
-from unibrain.backbone.optimus import filter_logits
 
 
 def test_autokl_both_ways(reference):
@@ -17,8 +14,6 @@ def test_autokl_both_ways(reference):
     posterior = autokl.encode(golden["image01"] * 2 - 1).latent_dist
     torch.testing.assert_close(posterior.mean, golden["mean"], atol=atol, rtol=0)
     torch.testing.assert_close(posterior.logvar, golden["logvar"], atol=atol, rtol=0)
-    sampled = encode_pictures(autokl, golden["image01"], scale, golden["sample_noise"])
-    torch.testing.assert_close(sampled, golden["scaled_sample"], atol=atol, rtol=0)
     mean = encode_pictures(autokl, golden["image01"], scale)
     torch.testing.assert_close(mean, scale * golden["mean"], atol=atol, rtol=0)
     torch.testing.assert_close(
@@ -63,23 +58,6 @@ def _without_padding(ids):
 def test_optimus_writes_greedily(reference):
     golden = reference.load("golden_optimus")
     assert reference.optimus.write(golden["z"]) == _without_padding(golden["greedy_ids"])
-
-
-def test_optimus_writes_with_chance(reference):
-    golden = reference.load("golden_optimus")
-    generator = torch.Generator().manual_seed(1234)
-    sentences = [reference.optimus.write(z[None], [generator])[0] for z in golden["z"]]
-    assert sentences == _without_padding(golden["sampled_ids_seed1234"])
-
-
-def test_token_filters(reference):
-    golden = reference.load("golden_optimus")
-    filters = [key for key in golden if key.startswith("filter.")]
-    assert filters
-    for key in filters:
-        found = re.fullmatch(r"filter\.top_k(\d+)_top_p([0-9.]+)", key)
-        assert found is not None, key
-        assert torch.equal(filter_logits(golden["filter_logits"], int(found[1]), float(found[2])), golden[key]), key
 
 
 def test_clip_contexts(reference):

@@ -1,0 +1,236 @@
+"""DDIM against the scheduler of diffusers, and guidance: what is computed, what is left out, the formula."""
+
+from typing import Any
+
+import pytest
+import torch
+from diffusers import DDIMScheduler
+from torch import Tensor
+
+from unibrain.backbone.config import FlowsConfig, SamplingSettings, ScheduleConfig
+from unibrain.backbone.flows import FourFlows
+from unibrain.backbone.sampling import ddim_steps, guided_model, sample_ddim, start_index
+from unibrain.errors import InputError
+
+PREDICTIONS = ("epsilon", "v_prediction")
+
+
+class LinearModel:
+    def __init__(self, width: int) -> None:
+        generator = torch.Generator().manual_seed(5)
+        self.matrix = torch.randn(width, width, generator=generator, dtype=torch.float64) / width**0.5
+        self.offset = torch.randn(width, generator=generator, dtype=torch.float64)
+        self.timesteps: list[int] = []
+
+    def __call__(self, x: Tensor, timesteps: Tensor) -> Tensor:
+        assert timesteps.shape == (len(x),)
+        assert timesteps.dtype == torch.int64
+        self.timesteps.append(int(timesteps[0]))
+        return x @ self.matrix + self.offset * (timesteps[:, None] / 1000)
+
+
+def scheduler(prediction: str, steps: int) -> DDIMScheduler:
+    made = DDIMScheduler(
+        num_train_timesteps=1000,
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
+        timestep_spacing="leading",
+        prediction_type=prediction,
+    )
+    made.set_timesteps(steps)
+    return made
+
+
+def noises(steps: int, shape: tuple[int, ...]) -> Tensor:
+    return torch.randn(steps, *shape, generator=torch.Generator().manual_seed(8), dtype=torch.float64)
+
+
+@pytest.mark.parametrize("prediction", PREDICTIONS)
+@pytest.mark.parametrize(("steps", "eta"), [(50, 0.0), (20, 0.0), (20, 1.0), (10, 0.4)])
+@pytest.mark.parametrize("strength", [None, 0.75])
+def test_trajectory_is_that_of_diffusers(prediction: str, steps: int, eta: float, strength: float | None) -> None:
+    count = steps if strength is None else start_index(SamplingSettings(0.5, strength=strength, steps=steps))
+    x = torch.randn(3, 6, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    noise = noises(steps, (3, 6))
+
+    reference, model = scheduler(prediction, steps), LinearModel(6)
+    expected, sample = [], x
+    for index, timestep in zip(range(count - 1, -1, -1), reference.timesteps[steps - count :], strict=True):
+        output = model(sample, torch.full((3,), int(timestep)))
+        result = reference.step(output, timestep, sample, eta=eta, variance_noise=noise[index] if eta else None)
+        sample = result.prev_sample
+        expected.append((index, sample, result.pred_original_sample))
+
+    config = ScheduleConfig(prediction=prediction)
+    ours, found, drawn = LinearModel(6), [], []
+
+    def draw(index: int) -> Tensor:
+        drawn.append(index)
+        return noise[index]
+
+    last = sample_ddim(
+        ours, x, ddim_steps(config, steps, eta), count, prediction, draw, lambda *state: found.append(state)
+    )
+    assert ours.timesteps == model.timesteps
+    assert drawn == (list(range(count - 1, -1, -1)) if eta else [])
+    for (index, x_found, x0_found), (index_expected, x_expected, x0_expected) in zip(found, expected, strict=True):
+        assert index == index_expected
+        # The scheduler of diffusers keeps its levels in float32.
+        torch.testing.assert_close(x_found, x_expected, atol=2e-5, rtol=2e-5)
+        torch.testing.assert_close(x0_found, x0_expected, atol=2e-5, rtol=2e-4)
+    assert torch.equal(last, found[-1][1])
+
+
+@pytest.mark.parametrize(
+    ("strength", "steps", "expected"), [(0.75, 50, 37), (0.5, 50, 25), (0.999, 50, 49), (0.1, 10, 1), (0.75, 7, 5)]
+)
+def test_start_index(strength: float, steps: int, expected: int) -> None:
+    assert start_index(SamplingSettings(0.5, strength=strength, steps=steps)) == expected
+
+
+def test_steps_that_do_not_divide_the_schedule() -> None:
+    steps = ddim_steps(ScheduleConfig(), 30)
+    assert steps.timesteps.tolist() == list(range(1, 1000, 33))
+    assert len(steps.alphas) == len(steps.alphas_prev) == len(steps.sigmas) == 31
+    assert torch.equal(steps.alphas_prev[1:], steps.alphas[:-1])
+
+
+@pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
+def test_noise_never_exceeds_what_is_left(eta: float) -> None:
+    steps = ddim_steps(ScheduleConfig(), 50, eta)
+    assert (steps.sigmas**2 <= 1 - steps.alphas_prev).all()
+    assert bool((steps.sigmas > 0).all()) == (eta > 0)
+
+
+@pytest.mark.parametrize(("timesteps", "steps"), [(1000, 999), (1000, 501), (100, 200), (1000, 0)])
+def test_numbers_of_steps_beyond_the_schedule_are_refused(timesteps: int, steps: int) -> None:
+    with pytest.raises(InputError, match=f"{steps} steps"):
+        ddim_steps(ScheduleConfig(timesteps), steps)
+
+
+CONFIG = FlowsConfig(3, 10, 32, (1,), (1,), (True,), heads=2, context_width=8, second_dim=2)
+LATENTS = {"image": (2, 3, 4, 4), "text": (2, 10)}
+
+
+def random(*shape: int) -> Tensor:
+    return torch.randn(shape, dtype=torch.float64)
+
+
+class Counting(FourFlows):
+    """Flows that write down how they are called."""
+
+    def __init__(self) -> None:
+        super().__init__(CONFIG)
+        self.batches: list[int] = []
+        self.read: list[str] = []
+        for name in ("c_image", "c_text"):
+            for index in range(len(self.plan.context_channels)):
+                self.context_block(name, index).register_forward_hook(lambda *_, name=name: self.read.append(name))
+
+    def forward(self, x: Tensor, *arguments: Any, **options: Any) -> Tensor:
+        self.batches.append(len(x))
+        return super().forward(x, *arguments, **options)
+
+
+@pytest.fixture
+def flows() -> Counting:
+    torch.manual_seed(2)
+    # In double precision, so that only a wrong formula makes a difference.
+    return Counting().double().eval().requires_grad_(False)
+
+
+@pytest.fixture
+def contexts(flows: Counting) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    conditional = {"c_image": random(2, 4, 8), "c_text": random(2, 6, 8)}
+    unconditional = {"c_image": random(1, 4, 8), "c_text": random(1, 6, 8)}
+    return conditional, unconditional
+
+
+def mixed(flows: FourFlows, x: Tensor, timesteps: Tensor, contexts: dict[str, Tensor], weight: float) -> Tensor:
+    """One prediction under both contexts, repeated for the batch by hand."""
+    shares = {"c_image": weight, "c_text": 1 - weight}
+    return flows(
+        x,
+        timesteps,
+        [flows.prepare(name, contexts[name].expand(len(x), -1, -1), share) for name, share in shares.items()],
+    )
+
+
+@pytest.mark.parametrize("latent", LATENTS)
+@pytest.mark.parametrize("weight", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("scale", [0.0, 2.5, 7.5])
+def test_formula(flows: Counting, contexts: Any, latent: str, weight: float, scale: float) -> None:
+    conditional, unconditional = contexts
+    x, timesteps = random(*LATENTS[latent]), torch.tensor([7, 700])
+    found = guided_model(flows, conditional, unconditional, weight, scale)(x, timesteps)
+    e_c = mixed(flows, x, timesteps, conditional, weight)
+    e_u = mixed(flows, x, timesteps, unconditional, weight)
+    assert (e_c - e_u).abs().max() > 1e-3
+    torch.testing.assert_close(found, (1 - scale) * e_u + scale * e_c, atol=1e-10, rtol=0)
+
+
+def test_scale_one_leaves_the_unconditional_half_out(flows: Counting, contexts: Any) -> None:
+    conditional, unconditional = contexts
+    x, timesteps = random(*LATENTS["image"]), torch.tensor([7, 700])
+    model = guided_model(flows, conditional, unconditional, 0.6, 1.0)
+    assert flows.batches == []
+    found = model(x, timesteps)
+    assert flows.batches == [2]
+    torch.testing.assert_close(found, mixed(flows, x, timesteps, conditional, 0.6), atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("latent", LATENTS)
+def test_guided_steps_are_one_call_that_doubles_at_the_first_context(
+    flows: Counting, contexts: Any, latent: str
+) -> None:
+    widths: list[int] = []
+    for holder in getattr(flows, latent).data_blocks:
+        holder[0].register_forward_hook(lambda _, __, output: widths.append(len(output)))
+    model = guided_model(flows, *contexts, 0.6, 2.0)
+    model(random(*LATENTS[latent]), torch.tensor([7, 700]))
+    assert flows.batches == [2]
+    first = next(i for i, step in enumerate(flows.plan.steps) if step.action == "context")
+    before = sum(step.action == "data" for step in flows.plan.steps[:first])
+    assert before == 2
+    assert widths == [2] * before + [4] * (len(flows.plan.data) - before)
+
+
+@pytest.mark.parametrize("latent", LATENTS)
+def test_prepared_unconditional_contexts_and_one_timestep_for_all_rows(
+    flows: Counting, contexts: Any, latent: str
+) -> None:
+    conditional, unconditional = contexts
+    prepared = {kind: flows.prepare(kind, rows) for kind, rows in unconditional.items()}
+    x = random(*LATENTS[latent])
+    expected = guided_model(flows, conditional, unconditional, 0.6, 3.0)(x, torch.tensor([7, 7]))
+    found = guided_model(flows, conditional, prepared, 0.6, 3.0)(x, torch.tensor([7]).expand(2))
+    torch.testing.assert_close(found, expected, atol=1e-12, rtol=0)
+    both = flows.prepare("c_image", conditional["c_image"]).beside(prepared["c_image"])
+    rows = {len(keys) for pairs in both.keys_values for keys, _ in pairs}
+    assert rows == {1, 2}, "the shared row was copied for every scan"
+
+
+@pytest.mark.parametrize(("weight", "kinds"), [(0.0, {"c_text"}), (1.0, {"c_image"}), (0.5, {"c_image", "c_text"})])
+@pytest.mark.parametrize("scale", [1.0, 3.0])
+def test_a_context_without_a_share_is_not_read(
+    flows: Counting, contexts: Any, weight: float, kinds: set[str], scale: float
+) -> None:
+    model = guided_model(flows, *contexts, weight, scale)
+    model(random(*LATENTS["image"]), torch.tensor([7, 700]))
+    assert set(flows.read) == kinds
+    assert len(flows.read) == len(kinds) * len(flows.plan.context_channels)
+
+
+def test_shares_are_relative(flows: Counting, contexts: Any) -> None:
+    conditional, _ = contexts
+    x, timesteps = random(*LATENTS["image"]), torch.tensor([7, 700])
+    once = [flows.prepare("c_image", conditional["c_image"], 0.2), flows.prepare("c_text", conditional["c_text"], 0.8)]
+    tenfold = [
+        flows.prepare("c_image", conditional["c_image"], 2.0),
+        flows.prepare("c_text", conditional["c_text"], 8.0),
+    ]
+    torch.testing.assert_close(flows(x, timesteps, once), flows(x, timesteps, tenfold), atol=1e-12, rtol=0)
