@@ -32,21 +32,21 @@ def test_the_bundled_table_equals_the_full_wordnet():
 
 
 def test_the_bundled_table_has_every_word_of_the_scene_world():
-    from unibrain.stimuli import scenes
+    from unibrain import demo
 
     table = bundled_synonyms()
-    words = {word for entry in scenes.vocabulary() for word in captions.words_of(entry)}
+    words = {word for entry in demo.vocabulary() for word in captions.words_of(entry)}
     assert sorted(word for word in words if word not in table) == []
     for index in range(50):
-        for caption in scenes.describe(scenes.sample_scene(7, index, "test")):
+        for caption in demo.describe(demo.sample_scene(7, index, "test")):
             assert all(word in table for word in captions.words_of(caption)), caption
 
 
 @needs_wordnet
 def test_meteor_of_scene_captions_is_the_same_with_the_table_and_with_the_full_wordnet():
-    from unibrain.stimuli import scenes
+    from unibrain import demo
 
-    described = [scenes.describe(scenes.sample_scene(3, index, "test")) for index in range(20)]
+    described = [demo.describe(demo.sample_scene(3, index, "test")) for index in range(20)]
     decoded = [true[0] for true in described[1:] + described[:1]]
     ours = captions.meteor(decoded, described, bundled_synonyms())
     full = captions.meteor(decoded, described, full_wordnet())

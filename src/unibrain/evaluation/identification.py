@@ -59,10 +59,3 @@ def _own(similarity: NDArray[np.float64]) -> NDArray[np.float64]:
     if similarity.shape != (n, n) or n < 2:
         raise ValueError(f"a similarity matrix of shape {similarity.shape} is not square with at least two images")
     return np.diagonal(similarity)[None, :]
-
-
-def two_way_identification(
-    true_features: NDArray[np.floating], decoded_features: NDArray[np.floating]
-) -> NDArray[np.float64]:
-    """`identify` on the correlations of features, both of shape (n, ...): one share per decoded item, shape (n,)."""
-    return identify(correlations(true_features, decoded_features))
