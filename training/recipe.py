@@ -1,8 +1,8 @@
-"""Sizes and recipes of the small backbone that comes with the package."""
+"""Sizes of the small backbone that comes with the package, and how its parts are trained."""
 
-from dataclasses import replace
 from typing import Any
 
+from training.loop import Recipe
 from unibrain.backbone.config import (
     AutoKLConfig,
     BackboneConfig,
@@ -12,33 +12,22 @@ from unibrain.backbone.config import (
     SamplingSettings,
     ScheduleConfig,
 )
-from unibrain.training.loop import Recipe
 
-__all__ = ["RECIPES", "SCENES", "small_config"]
-
-SCENES = {"seed": 20, "train": 60_000, "validation": 500}
-"""Which scenes the small backbone is trained and measured on (see `unibrain.demo.sample_scene`)."""
-
-TEXT_TOKENS = 20
+SCENE_SEED, TRAINING_SCENES = 20, 60_000
+TEXT_TOKENS, MAX_PIECES = 20, 24
 
 RECIPES = {
-    "autokl": Recipe(steps=6900, batch_size=8, learning_rate=1e-3, cooldown=1900, average=0.998, weight_decay=0.0),
-    "clip": Recipe(steps=2400, batch_size=96, learning_rate=1e-3, cooldown=800, average=0.995, weight_decay=0.05),
-    "optimus": Recipe(steps=4000, batch_size=64, learning_rate=1.5e-3, cooldown=1000, average=0.997),
-    "flows": Recipe(steps=7800, batch_size=64, learning_rate=8e-4, warmup=300, cooldown=1500, average=0.998),
+    "autokl": Recipe(steps=20_000, batch_size=32, learning_rate=8e-4, cooldown=8000, average=0.999, weight_decay=0.0),
+    "clip": Recipe(steps=6000, batch_size=256, learning_rate=8e-4, cooldown=3000, average=0.998, weight_decay=0.02),
+    "optimus": Recipe(steps=8000, batch_size=128, learning_rate=1.5e-3, cooldown=3000, average=0.998),
+    "flows": Recipe(steps=20_000, batch_size=256, learning_rate=8e-4, warmup=500, cooldown=8000, average=0.9995),
 }
 
 
 def small_config(bert_vocabulary: int, gpt2_vocabulary: int, clip_vocabulary: int) -> BackboneConfig:
     """The small backbone's configuration; the sizes of the vocabularies follow from the scenes' captions.
 
-    Parameters
-    ----------
-    bert_vocabulary, gpt2_vocabulary, clip_vocabulary : int
-
-    Returns
-    -------
-    BackboneConfig
+    The scale of the image latents is measured later, when the image autoencoder is trained.
     """
     eos = clip_vocabulary - 1
     quiet: dict[str, Any] = {"attention_dropout": 0.0}
@@ -47,10 +36,10 @@ def small_config(bert_vocabulary: int, gpt2_vocabulary: int, clip_vocabulary: in
         flows=FlowsConfig(
             image_channels=24,
             text_width=128,
-            model_channels=96,
-            channel_mult=(1,),
-            res_blocks=(2,),
-            attention=(True,),
+            model_channels=64,
+            channel_mult=(1, 2),
+            res_blocks=(1, 2),
+            attention=(False, True),
             heads=4,
             context_width=128,
             second_dim=2,
@@ -84,7 +73,7 @@ def small_config(bert_vocabulary: int, gpt2_vocabulary: int, clip_vocabulary: in
                 "bos_token_id": gpt2_vocabulary - 2,
                 "eos_token_id": gpt2_vocabulary - 1,
             },
-            max_pieces=24,
+            max_pieces=MAX_PIECES,
             max_length=28,
         ),
         clip=ClipConfig(
@@ -111,11 +100,6 @@ def small_config(bert_vocabulary: int, gpt2_vocabulary: int, clip_vocabulary: in
             eos_token_id=eos,
             resize=64,
         ),
-        image=SamplingSettings(image_weight=0.5, guidance_scale=3.0, strength=0.9, steps=20, eta=1.0),
-        text=SamplingSettings(image_weight=0.6, guidance_scale=5.0, strength=0.9, steps=30, eta=1.0),
+        image=SamplingSettings(image_weight=0.6, guidance_scale=3.0, strength=0.75, steps=20, eta=1.0),
+        text=SamplingSettings(image_weight=0.9, guidance_scale=3.0, strength=0.75, steps=30, eta=1.0),
     )
-
-
-def with_scale(config: BackboneConfig, scale_factor: float) -> BackboneConfig:
-    """The configuration with the measured scale of the image latents."""
-    return replace(config, autokl=replace(config.autokl, scale_factor=scale_factor))

@@ -1,1 +1,0 @@
-"""Training the small backbone from scratch on scenes. Nothing here runs when scans are decoded."""

@@ -1,0 +1,183 @@
+"""All parts, trained for two steps on a few scenes, exported, loaded, and trained on from there."""
+
+import dataclasses
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from sklearn.linear_model import Ridge
+
+from training import contexts, quality
+from training import run as run_module
+from training.contexts import predicted_contexts, simulated_betas
+from training.judge import fit_judge, write_judge
+from training.loop import Recipe
+from training.run import TrainingRun
+from training.scenes import PATCHES, SceneCode, scene_set
+from unibrain.backbone import load_backbone
+from unibrain.demo import BACKGROUNDS, load_catalogue
+from unibrain.errors import InputError
+
+SCENES = 14
+PARTS = ("autokl", "clip", "optimus", "flows")
+RECIPES = {part: Recipe(steps=2, batch_size=2, learning_rate=1e-3, warmup=1, average=0.5) for part in PARTS}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _little() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run_module, "TRAINING_SCENES", SCENES)
+        patch.setattr(contexts, "FITTED", 8)
+        patch.setattr(contexts, "CHOSEN", 2)
+        patch.setattr(contexts, "BRAINS", ((1001, "easy"), (1003, "realistic")))
+        yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> TrainingRun:
+    trained = TrainingRun(tmp_path_factory.mktemp("training"), RECIPES)
+    for part in PARTS:
+        trained.train(part)
+    return trained
+
+
+@pytest.fixture(scope="module")
+def exported(run: TrainingRun) -> Path:
+    return run.export(run.folder / "backbone")
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_every_trainer_takes_finite_steps(run: TrainingRun, part: str) -> None:
+    state = torch.load(run.folder / f"{part}.state.pt", weights_only=True)
+    assert state["step"] == 2
+    for weights in (state["model"], state["averaged"]):
+        assert all(bool(value.isfinite().all()) for value in weights.values())
+    assert any(not torch.equal(state["model"][key], state["averaged"][key]) for key in state["model"])
+    # A parameter that the loss does not reach has no entry here.
+    reached = state["optimiser"]["state"]
+    assert set(reached) == set(state["optimiser"]["param_groups"][0]["params"])
+
+
+def test_what_the_flows_are_trained_on(run: TrainingRun, exported: Path) -> None:
+    data, backbone = run.data, load_backbone(exported, device="cpu")
+    assert backbone.config.autokl.scale_factor == pytest.approx(data.scale_factor, rel=1e-6)
+    close = {"atol": 0.02, "rtol": 0.02}  # exported weights, and the data, are in half precision
+    pictures = np.array(run.scenes.pictures)
+    np.testing.assert_allclose(data.exact["z_image"].float(), backbone.encode("z_image", pictures), **close)
+    assert float(data.exact["z_image"].float().std()) == pytest.approx(1, abs=0.01)
+    np.testing.assert_allclose(data.exact["c_image"].float(), backbone.encode("c_image", pictures), **close)
+    for name in ("c_text", "z_text"):
+        encoded = np.stack([backbone.encode(name, row[:5]) for row in run.scenes.captions])
+        encoded = encoded.mean(1) if name == "c_text" else encoded
+        np.testing.assert_allclose(data.exact[name].float(), encoded, **close)
+    for name, empty in backbone.unconditional_contexts().items():
+        np.testing.assert_allclose(data.empty[name], empty, **close)
+    assert len(data.predicted) == 2
+    for brain in data.predicted:
+        assert {name: values.shape for name, values in brain.items()} == {
+            name: data.exact[name].shape for name in ("c_image", "c_text")
+        }
+
+
+def test_predicted_contexts_are_those_of_ridge_regression(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(contexts, "FITTED", 60)
+    monkeypatch.setattr(contexts, "CHOSEN", 30)
+    rng = np.random.default_rng(0)
+    betas = rng.normal(2, 3, (120, 40)).astype(np.float32)
+    tokens = (betas @ rng.normal(size=(40, 15)) + 9 * rng.normal(size=(120, 15))).reshape(120, 3, 5)
+    found = predicted_contexts(betas, {"c_image": torch.tensor(tokens)})["c_image"].numpy()
+    x = (betas - betas[:60].mean(0)) / betas[:60].std(0, ddof=1)
+    flat, guesses = tokens.reshape(120, -1), {}
+    mean_eigenvalue = float(np.linalg.eigvalsh(x[:60] @ x[:60].T).mean())
+    for share in contexts.ALPHAS:
+        ridge = Ridge(share * mean_eigenvalue).fit(x[:60], flat[:60])
+        guesses[float(np.square(ridge.predict(x[60:90]) - flat[60:90]).mean())] = ridge.predict(x)
+    expected = guesses[min(guesses)]
+    scale = expected.std()
+    np.testing.assert_allclose(found.reshape(120, -1) / scale, expected / scale, atol=0.01)
+
+
+def test_simulated_betas_differ_between_subjects_and_repeat(run: TrainingRun) -> None:
+    one, again, other = (simulated_betas(run.scenes, seed, "easy") for seed in (1001, 1001, 1002))
+    np.testing.assert_array_equal(one, again)
+    assert one.shape != other.shape or not np.allclose(one, other)
+
+
+def test_the_code_is_linear_in_the_scene(tmp_path: Path) -> None:
+    scenes = scene_set(tmp_path, "train", 400, seed=3)
+    code = SceneCode(128, 6)
+    parts = [torch.tensor(part) for part in (scenes.objects, scenes.sizes, scenes.covered, scenes.backgrounds)]
+    image, text = code.image(*parts), code.text(parts[0], parts[3])
+    assert image.shape == (400, 1 + PATCHES**2, 128)
+    assert text.shape == (400, 6, 128)
+    assert torch.allclose(image[:, 0].norm(dim=-1), torch.ones(400))
+    # Concepts add up: a pair's tokens are the sum of its members', whatever is behind them.
+    x = quality.content_matrix(scenes)[:, : len(load_catalogue())] > 0
+    x = np.hstack([x / x.sum(1, keepdims=True) * np.where(x.sum(1, keepdims=True) == 2, 1.0, 0.7)])
+    behind = np.eye(len(BACKGROUNDS))[scenes.backgrounds]
+    design = np.hstack([x, behind])
+    fitted = design @ np.linalg.lstsq(design, text[:, 0].numpy(), rcond=None)[0]
+    np.testing.assert_allclose(fitted, text[:, 0].numpy(), atol=1e-4)
+    objects, backgrounds = code.objects[:-1], code.backgrounds
+    assert float((objects @ backgrounds.T).abs().max()) < 1e-5
+    alike = objects @ objects.T - torch.eye(len(objects))
+    assert float(alike.max()) < 0.7
+    # What covers a patch is in its token.
+    assert scenes.covered.shape == (400, 2, PATCHES**2)
+    areas = scenes.covered.sum(2) / PATCHES**2
+    np.testing.assert_allclose(areas, scenes.sizes**2, atol=1e-5)
+
+
+def test_the_judge_finds_what_features_tell(tmp_path: Path) -> None:
+    scenes = scene_set(tmp_path, "train", 1300, seed=4)
+    rng = np.random.default_rng(0)
+    features = quality.content_matrix(scenes) @ rng.normal(size=(142, 200)) + 0.2 * rng.normal(size=(1300, 200))
+    judge = fit_judge(features.astype(np.float32), scenes)
+    assert min(quality.judged_pictures(judge, features.astype(np.float32), scenes).values()) > 0.95
+    write_judge(judge, tmp_path / "judge.safetensors")
+    stored = load_file(tmp_path / "judge.safetensors")
+    assert {name: tuple(values.shape) for name, values in stored.items()}["objects"] == (201, 130)
+    first = [row[0] for row in scenes.captions]
+    said = quality.judged_captions(first, scenes)
+    assert said["every object named"] == 1
+    assert said["background named"] > 0.9
+
+
+def test_export(run: TrainingRun, exported: Path) -> None:
+    assert load_backbone(exported, device="cpu").name == "small"
+    for part in PARTS:
+        averaged = run.averaged(part)
+        stored = load_file(exported / f"{part}.safetensors")
+        assert all(torch.equal(value, averaged[key].to(value.dtype)) for key, value in stored.items())
+    assert sum(file.stat().st_size for file in exported.glob("*.safetensors")) < 40e6
+    card = (exported / "README.md").read_text()
+    assert f"{SCENES} scenes" in card
+    assert set(json.loads((exported / "training-log.json").read_text())) == set(PARTS)
+
+
+def test_training_goes_on_from_a_backbone(exported: Path, tmp_path: Path) -> None:
+    still = dataclasses.replace(RECIPES["flows"], steps=1, learning_rate=0.0, average=0.0)
+    run = TrainingRun(tmp_path, dict.fromkeys(PARTS, still), start=exported)
+    for part in ("optimus", "flows"):
+        run.train(part)
+    assert {path.name for path in tmp_path.glob("*.state.pt")} == {"optimus.state.pt", "flows.state.pt"}
+    again = run.export(tmp_path / "backbone")
+    # At a learning rate of zero nothing may have changed.
+    for part in PARTS:
+        before, after = (load_file(folder / f"{part}.safetensors") for folder in (exported, again))
+        assert before.keys() == after.keys()
+        assert all(torch.equal(value, after[key]) for key, value in before.items()), part
+
+
+def test_parts_are_trained_in_order(tmp_path: Path, run: TrainingRun) -> None:
+    unfinished = TrainingRun(tmp_path, RECIPES)
+    unfinished.__dict__["vocabularies"] = run.vocabularies
+    with pytest.raises(InputError, match=r"autokl\.state\.pt: there is no checkpoint of autokl"):
+        unfinished.train("flows")

@@ -1,0 +1,230 @@
+"""Training the three coders: image autoencoder, CLIP and text autoencoder."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from training.loop import Recipe, train
+from training.scenes import SceneCode, SceneSet
+from unibrain.backbone.autokl import make_autokl
+from unibrain.backbone.clip import image_context, make_clip, make_image_processor, text_context
+from unibrain.backbone.config import AutoKLConfig, ClipConfig, OptimusConfig
+from unibrain.backbone.optimus import Optimus
+
+KL_WEIGHT = {"autokl": 1e-4, "optimus": 0.02}
+CONTRAST_WEIGHT, CODE_WEIGHT, READING_WEIGHT = 0.25, 4.0, 0.5
+BAG_WEIGHT, WORD_DROPOUT = 0.5, 0.4
+READ_PATCH = 8
+
+Weights = dict[str, Tensor] | None
+
+
+def _batches(pictures: Any, device: str) -> Callable[[Tensor], Tensor]:
+    """Rows of pictures as numbers from 0 to 1, channels first; a graphics card holds all of them."""
+    held = torch.from_numpy(np.array(pictures)).to(device) if device != "cpu" else None
+
+    def batch(rows: Tensor) -> Tensor:
+        some = held[rows] if held is not None else torch.from_numpy(np.array(pictures[rows.numpy()]))
+        return some.permute(0, 3, 1, 2).float() / 255
+
+    return batch
+
+
+def train_autokl(
+    config: AutoKLConfig, scenes: SceneSet, recipe: Recipe, folder: Path, device: str = "cpu", start: Weights = None
+) -> Any:
+    """Train on pictures: absolute and squared error, edges, and a light pull of the posterior towards N(0, 1)."""
+    torch.manual_seed(recipe.seed)
+    autokl = make_autokl(config).to(memory_format=torch.channels_last)
+    if start is not None:
+        autokl.load_state_dict(start)
+    pictures = _batches(scenes.pictures, device)
+
+    def loss(network: Any, generator: torch.Generator) -> dict[str, Tensor]:
+        rows = torch.randint(len(scenes.captions), (recipe.batch_size,), generator=generator, device=device)
+        batch = (pictures(rows) * 2 - 1).contiguous(memory_format=torch.channels_last)
+        posterior = network.encode(batch.bfloat16()).latent_dist
+        noise = torch.randn(posterior.mean.shape, generator=generator, device=device).bfloat16()
+        output = network.decode(posterior.mean + posterior.std * noise).sample.float()
+        absolute, squared = functional.l1_loss(output, batch), functional.mse_loss(output, batch)
+        edges = sum(functional.l1_loss(output.diff(dim=axis), batch.diff(dim=axis)) for axis in (2, 3))
+        kl = posterior.kl().float().mean() / posterior.mean[0].numel()
+        psnr = -10 * torch.log10(squared.detach() / 4)
+        return {"loss": absolute + squared + edges + KL_WEIGHT["autokl"] * kl, "psnr": psnr, "kl": kl}
+
+    return train(autokl, loss, recipe, folder, "autokl", device)
+
+
+class PictureReader(nn.Module):
+    """Reads a picture back from its context tokens with one cross-attention; only used in training.
+
+    It pulls the tokens to hold what the scene's code leaves out: how things look, in the form in which flows read it.
+
+    Parameters
+    ----------
+    context_width : int
+    picture_size : int
+        Pixels; a multiple of 8.
+    heads : int
+    """
+
+    def __init__(self, context_width: int, picture_size: int, heads: int = 4) -> None:
+        super().__init__()
+        width = 192
+        self.rows = picture_size // READ_PATCH
+        self.queries = nn.Parameter(torch.randn(self.rows**2, width) * 0.5)
+        self.attention = nn.MultiheadAttention(width, heads, kdim=context_width, vdim=context_width, batch_first=True)
+        self.output = nn.Sequential(
+            nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, 3 * READ_PATCH**2)
+        )
+
+    def forward(self, context: Tensor) -> Tensor:
+        """Map tokens (B, tokens, width) to pictures (B, 3, size, size), values about -1 to 1."""
+        queries = self.queries.expand(len(context), -1, -1)
+        read = self.output(queries + self.attention(queries, context, context, need_weights=False)[0])
+        return functional.pixel_shuffle(read.transpose(1, 2).unflatten(2, (self.rows, self.rows)), READ_PATCH)
+
+
+def train_clip(
+    config: ClipConfig,
+    scenes: SceneSet,
+    tokens: Tensor,
+    recipe: Recipe,
+    folder: Path,
+    device: str = "cpu",
+    start: Weights = None,
+) -> Any:
+    """Train on pictures and captions: contrast them, keep pictures readable, and keep tokens linear in the scene.
+
+    The last is what makes the contexts predictable: all tokens of both towers approach `SceneCode`, and what they
+    add to it costs as much as its share of their variance.
+
+    Parameters
+    ----------
+    config : ClipConfig
+    scenes : SceneSet
+        Of CLIP's own picture size, so that preprocessing is only the normalisation.
+    tokens : Tensor of shape (n, captions, tokens), int64
+    recipe, folder, device
+        See `train`.
+    start : dict of str to Tensor, optional
+        Weights of CLIP to start from.
+    """
+    torch.manual_seed(recipe.seed)
+    clip = make_clip(config)
+    clip.set_attn_implementation("eager")  # with few tokens it is the fastest on a processor
+    if start is not None:
+        clip.load_state_dict(start)
+    reader = PictureReader(config.projection_width, scenes.pictures.shape[1])
+    both = nn.ModuleDict({"clip": clip, "reader": reader})
+    code = SceneCode(config.projection_width, tokens.shape[2]).to(device)
+    content = [torch.tensor(part, device=device) for part in (scenes.objects, scenes.sizes, scenes.covered)]
+    backgrounds = torch.tensor(scenes.backgrounds, device=device)
+    tokens = tokens.to(device)
+    processor = make_image_processor(config)
+    mean = torch.tensor(processor.image_mean, device=device)[:, None, None]
+    deviation = torch.tensor(processor.image_std, device=device)[:, None, None]
+    pictures = _batches(scenes.pictures, device)
+    target = torch.arange(recipe.batch_size, device=device)
+
+    def loss(networks: Any, generator: torch.Generator) -> dict[str, Tensor]:
+        rows = torch.randint(len(tokens), (recipe.batch_size,), generator=generator, device=device)
+        which = torch.randint(tokens.shape[1], (recipe.batch_size,), generator=generator, device=device)
+        batch, ids = pictures(rows), tokens[rows, which]
+        narrow = image_context(networks["clip"], ((batch - mean) / deviation).bfloat16())
+        image, text = narrow.float(), text_context(networks["clip"], ids, config.eos_token_id).float()
+        sentence = text[target, (ids == config.eos_token_id).int().argmax(1)]
+        similarity = networks["clip"].logit_scale.float().exp().clamp(max=50) * image[:, 0] @ sentence.T
+        contrast = (functional.cross_entropy(similarity, target) + functional.cross_entropy(similarity.T, target)) / 2
+        reading = functional.mse_loss(networks["reader"](narrow).float(), batch * 2 - 1)
+        content_rows = [part[rows] for part in content]
+        from_image = _unexplained(image, code.image(*content_rows, backgrounds[rows]))
+        from_text = _unexplained(text, code.text(content_rows[0], backgrounds[rows]))
+        total = CONTRAST_WEIGHT * contrast + READING_WEIGHT * reading + CODE_WEIGHT * (from_image + from_text)
+        accuracy = (similarity.argmax(1) == target).float().mean()
+        return {
+            "loss": total,
+            "contrast": contrast,
+            "reading": reading,
+            "image_code": from_image,
+            "text_code": from_text,
+            "accuracy": accuracy,
+        }
+
+    train(both, loss, recipe, folder, "clip", device)
+    return clip
+
+
+def _unexplained(tokens: Tensor, code: Tensor) -> Tensor:
+    """Squared distance of tokens (n, tokens, width) to their code, as a share of the code's variance over the batch."""
+    return (tokens - code).square().mean() / code.var(0).mean()
+
+
+def train_optimus(
+    config: OptimusConfig,
+    bert_ids: Tensor,
+    gpt2_ids: Tensor,
+    recipe: Recipe,
+    folder: Path,
+    device: str = "cpu",
+    start: Weights = None,
+) -> Optimus:
+    """Train on captions as a variational autoencoder.
+
+    The decoder sees a part of the words replaced by padding, so that it has to take them from the latent; and a linear
+    map that is not kept reads the bag of words from the latent. Without both, the latent holds the sentence's form
+    only.
+
+    Parameters
+    ----------
+    config : OptimusConfig
+    bert_ids : Tensor of shape (n, pieces), int64
+        Padded with 0.
+    gpt2_ids : Tensor of shape (n, tokens), int64
+        From the begin to the end mark, padded with the padding mark.
+    recipe, folder, device
+        See `train`.
+    start : dict of str to Tensor, optional
+        Weights of Optimus to start from.
+    """
+    torch.manual_seed(recipe.seed)
+    optimus = Optimus(config)
+    if start is not None:
+        optimus.load_state_dict(start)
+    bag = nn.Linear(config.latent_width, config.gpt2["vocab_size"])
+    both = nn.ModuleDict({"optimus": optimus, "bag": bag})
+    bert_ids, gpt2_ids = bert_ids.to(device), gpt2_ids.to(device)
+    pad, ramp = optimus.pad, max(1, recipe.steps // 8)
+    steps = iter(range(10**9))
+
+    def loss(networks: Any, generator: torch.Generator) -> dict[str, Tensor]:
+        rows = torch.randint(len(bert_ids), (recipe.batch_size,), generator=generator, device=device)
+        read, written = bert_ids[rows], gpt2_ids[rows]
+        read = read[:, : int((read != 0).sum(1).max())]
+        written = written[:, : int((written != pad).sum(1).max())]
+        mean, log_variance = networks["optimus"].encode(read, (read != 0).long())
+        noise = torch.randn(mean.shape, generator=generator, device=device)
+        z = mean + (log_variance / 2).exp() * noise.to(mean.dtype)
+        seen, target = written[:, :-1].clone(), written[:, 1:]
+        dropped = torch.rand(seen.shape, generator=generator, device=device) < WORD_DROPOUT
+        dropped[:, 0] = False
+        seen[dropped] = pad
+        logits, _ = networks["optimus"].logits(z, seen)
+        logits, counts = logits.float(), target != pad
+        error = functional.cross_entropy(logits[counts], target[counts], reduction="sum") / len(rows)
+        words = networks["bag"](z).float().log_softmax(-1).gather(1, target)
+        missed = -words[counts].sum() / len(rows)
+        mean, log_variance = mean.float(), log_variance.float()
+        kl = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(1).mean()
+        weight = KL_WEIGHT["optimus"] * min(1.0, next(steps) / ramp)
+        right = (logits.argmax(-1) == target)[counts].float().mean()
+        total = error + weight * kl + BAG_WEIGHT * missed
+        return {"loss": total, "error": error, "missed": missed, "kl": kl, "accuracy": right}
+
+    train(both, loss, recipe, folder, "optimus", device)
+    return optimus

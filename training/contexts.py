@@ -1,0 +1,168 @@
+"""What the flows are trained on: latents and contexts of scenes, exact ones and such as real regressions predict."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from training.scenes import SceneSet
+from training.vocabularies import Vocabularies
+from unibrain.backbone.autokl import encode_pictures
+from unibrain.backbone.clip import image_context, make_image_processor, preprocess, text_context
+from unibrain.backbone.config import BackboneConfig
+from unibrain.demo import SimulationSettings, load_catalogue, sample_scene
+from unibrain.demo.anatomy import build_anatomy
+from unibrain.demo.voxels import TrialNoise, draw_tuning, signal
+from unibrain.scans.nsd_layout import REPEATS
+from unibrain.workspace.files import atomic_path
+from unibrain.workspace.progress import track
+
+CAPTIONS = 5
+CONTEXTS = ("c_image", "c_text")
+
+FITTED, CHOSEN = 3000, 500
+"""Scenes that each regression is fitted to, and on which its penalty is chosen; neither is predicted."""
+ALPHAS = (0.03, 0.1, 0.3, 1.0, 3.0)
+"""Penalties, as shares of the kernel's mean eigenvalue."""
+BRAINS: tuple[tuple[int, str], ...] = ((1001, "easy"), (1002, "easy"), (1003, "realistic"))
+"""Seeds and difficulties of the simulated subjects. The demo's have small seeds; none of them is here."""
+
+
+@dataclass(frozen=True)
+class FlowData:
+    """What the flows are trained on; n scenes.
+
+    Attributes
+    ----------
+    exact : dict of str to Tensor
+        ``z_image`` (n, channels, h, w), scaled; ``z_text`` (n, captions, width); ``c_image`` and ``c_text``
+        (n, tokens, width), the latter a mean over captions.
+    empty : dict of str to Tensor of shape (1, tokens, width)
+        Unconditional contexts.
+    predicted : list of dict of str to Tensor of shape (n, tokens, width)
+        ``c_image`` and ``c_text`` as the ridge regressions of each simulated subject predict them.
+    first : int
+        The regressions know the scenes before this one.
+    scale_factor : float
+        One over the deviation of the unscaled image latents.
+    """
+
+    exact: dict[str, Tensor]
+    empty: dict[str, Tensor]
+    predicted: list[dict[str, Tensor]]
+    first: int
+    scale_factor: float
+
+
+def flow_data(
+    config: BackboneConfig,
+    coders: dict[str, Any],
+    vocabularies: Vocabularies,
+    scenes: SceneSet,
+    folder: Path,
+    device: str = "cpu",
+) -> FlowData:
+    """Encode all scenes and predict their contexts, or take what an earlier call left in `folder` (in float16)."""
+    file = folder / "flow-data.safetensors"
+    if not file.exists():
+        with atomic_path(file) as temporary:
+            save_file(_encode(config, coders, vocabularies, scenes, device), temporary)
+    stored = load_file(file)
+    scale_factor = float(stored.pop("scale_factor"))
+    empty = {name: stored.pop(f"empty_{name}") for name in CONTEXTS}
+    predicted = []
+    for seed, difficulty in BRAINS:
+        file = folder / f"predicted-{seed}-{difficulty}.safetensors"
+        if not file.exists():
+            voxels = simulated_betas(scenes, seed, difficulty)
+            contexts = {name: stored[name] for name in CONTEXTS}
+            with atomic_path(file) as temporary:
+                save_file(predicted_contexts(voxels, contexts, device), temporary)
+        predicted.append(load_file(file))
+    return FlowData(stored, empty, predicted, FITTED + CHOSEN, scale_factor)
+
+
+@torch.inference_mode()
+def _encode(
+    config: BackboneConfig, coders: dict[str, Any], vocabularies: Vocabularies, scenes: SceneSet, device: str
+) -> dict[str, Tensor]:
+    processor = make_image_processor(config.clip)
+    size, eos = config.clip.resize, config.clip.eos_token_id
+    mean = torch.tensor(processor.image_mean, device=device)[:, None, None]
+    deviation = torch.tensor(processor.image_std, device=device)[:, None, None]
+    autokl, optimus, clip = (coders[part].to(device) for part in ("autokl", "optimus", "clip"))
+    rows: dict[str, list[Tensor]] = {"z_image": [], "z_text": [], "c_image": [], "c_text": []}
+    batch = 100 if device == "cpu" else 1000
+    for first in track(range(0, len(scenes.captions), batch), "encoding scenes", unit="batch"):
+        some = slice(first, first + batch)
+        pixels = torch.tensor(np.array(scenes.pictures[some]), device=device).permute(0, 3, 1, 2).float() / 255
+        captions = [caption for row in scenes.captions[some] for caption in row[:CAPTIONS]]
+        rows["z_image"].append(encode_pictures(autokl, pixels, 1.0))
+        rows["c_image"].append(image_context(clip, (pixels - mean) / deviation))
+        text = text_context(clip, vocabularies.clip(captions).to(device), eos)
+        rows["c_text"].append(text.unflatten(0, (-1, CAPTIONS)).mean(1))
+        ids, mask = vocabularies.bert(captions)
+        rows["z_text"].append(optimus.encode(ids.to(device), mask.to(device))[0].unflatten(0, (-1, CAPTIONS)))
+    encoded = {name: torch.cat([part.half().cpu() for part in parts]) for name, parts in rows.items()}
+    scale_factor = 1 / encoded["z_image"].float().std()
+    encoded["z_image"] = (encoded["z_image"].float() * scale_factor).half()
+    grey = np.full((1, size, size, 3), 127, dtype=np.uint8)
+    encoded["empty_c_image"] = image_context(clip, preprocess(processor, grey, size).to(device)).cpu()
+    encoded["empty_c_text"] = text_context(clip, vocabularies.clip([""]).to(device), eos).cpu()
+    encoded["scale_factor"] = scale_factor
+    return {name: value.contiguous() for name, value in encoded.items()}
+
+
+def simulated_betas(scenes: SceneSet, seed: int, difficulty: str) -> NDArray[np.float32]:
+    """Responses of one simulated subject to all scenes, averaged over three noisy repeats: (n, voxels)."""
+    settings = SimulationSettings(difficulty=difficulty, semantic_fields=True)
+    brain, tuned, reliable, trials = (np.random.default_rng([seed, stream]) for stream in range(4))
+    tuning = draw_tuning(build_anatomy(settings.grid, brain), load_catalogue(), tuned, settings.semantic_fields)
+    shown = [sample_scene(scenes.seed, index, scenes.split) for index in range(len(scenes.captions))]
+    fitted = np.arange(len(shown)) < FITTED
+    betas = signal(tuning, scenes.pictures, shown, fitted)
+    noise = TrialNoise(betas[fitted], settings.noise, reliable)
+    for first in range(0, len(betas), 1000):
+        rows = slice(first, first + 1000)
+        for _ in range(REPEATS):
+            betas[rows] += noise.draw(len(betas[rows]), trials) / np.float32(REPEATS)
+    return betas
+
+
+@torch.inference_mode()
+def predicted_contexts(
+    betas: NDArray[np.float32], contexts: dict[str, Tensor], device: str = "cpu"
+) -> dict[str, Tensor]:
+    """Contexts of all scenes as ridge regressions fitted to the first `FITTED` of them predict them, in float16.
+
+    One penalty per context, chosen on the next `CHOSEN`. Predictions are not rescaled: they are conditional means.
+    """
+    fitted = torch.from_numpy(betas[:FITTED]).to(device)
+    mean, deviation = fitted.mean(0), fitted.std(0)
+    x = (fitted - mean) / deviation
+    kernel = x @ x.T
+    values, vectors = torch.linalg.eigh(kernel.double())
+    values, vectors = values.float(), vectors.float()
+    others = [(torch.from_numpy(part).to(device) - mean) / deviation for part in np.array_split(betas, 20)]
+    similar = torch.cat([part @ x.T for part in others]) @ vectors  # (n, FITTED), in the kernel's axes
+    found = {}
+    for name, targets in contexts.items():
+        y = targets.to(device).float().flatten(1)
+        centre = y[:FITTED].mean(0)
+        turned = vectors.T @ (y[:FITTED] - centre)
+        held_out = slice(FITTED, FITTED + CHOSEN)
+        errors = {}
+        for share in ALPHAS:
+            guess = (similar[held_out] / (values + share * values.mean())) @ turned + centre
+            errors[share] = float((guess - y[held_out]).square().mean())
+        alpha = min(errors, key=errors.__getitem__) * values.mean()
+        guesses = [(part / (values + alpha)) @ turned + centre for part in similar.split(2000)]
+        found[name] = torch.cat([guess.half().cpu() for guess in guesses]).unflatten(1, targets.shape[1:])
+        explained = 1 - errors[min(errors, key=errors.__getitem__)] / float(y[held_out].var(0).mean())
+        print(f"{name}: explained {explained:.3f}", flush=True)
+    return found
