@@ -142,14 +142,14 @@ def main() -> None:
         size = write_tree(folder / "nsd", chosen.written)
         some = f"1-{chosen.nifti_sessions}"
         jobs: dict[str, dict[str, str]] = {
-            "unibrain, HDF5": {"protocol": "unibrain", "file_format": "hdf5"},
+            "unibrain, HDF5": {"protocol": "unibrain", "format": "hdf5"},
             "nsd-40, HDF5, noise ceiling recomputed": {
                 "protocol": "nsd-40",
-                "file_format": "hdf5",
+                "format": "hdf5",
                 "noise_ceiling": "recompute",
             },
-            "single-trial, HDF5": {"protocol": "single-trial", "file_format": "hdf5"},
-            f"sessions {some}, NIfTI": {"sessions": some, "file_format": "nifti"},
+            "single-trial, HDF5": {"protocol": "single-trial", "format": "hdf5"},
+            f"sessions {some}, NIfTI": {"sessions": some, "format": "nifti"},
         }
         results = {}
         for title, section in jobs.items():

@@ -146,6 +146,17 @@ def mat73(path: Path) -> None:
         file["order"] = np.arange(6).reshape(3, 2)
 
 
+def matlab(attribute: str, value: Any) -> Callable[[Path], None]:
+    """As MATLAB 7.3 writes text, and an empty array."""
+
+    def make(path: Path) -> None:
+        mat73(path)
+        with h5py.File(path, "a") as file:
+            file["order"].attrs[attribute] = value
+
+    return make
+
+
 TRUNCATED, LINK, ELSEWHERE = "truncated or damaged", "link", "other files"
 
 
@@ -184,6 +195,8 @@ TRUNCATED, LINK, ELSEWHERE = "truncated or damaged", "link", "other files"
         (mat, "a.mat", lambda path: savemat(path, {"other": 1}), "no field order"),
         (mat, "a.mat", half(lambda path: savemat(path, {"order": SECRET})), TRUNCATED),
         (mat, "a.mat", half(mat73), TRUNCATED),
+        (mat, "a.mat", matlab("MATLAB_class", np.bytes_(b"char")), "text"),
+        (mat, "a.mat", matlab("MATLAB_empty", np.uint8(1)), "is empty"),
         (table, "a.csv", write_text("name\nx\n"), "no column id"),
         (table, "a.csv", write_text("id\n1\nx\n"), "'x' in row 2"),
         (table, "a.csv", write_text("id\n1.5\n"), "'1.5' in row 1"),

@@ -20,319 +20,212 @@ from unibrain.scans import NsdLayout, PrepareSettings, read_nsd
 NIFTI = PrepareSettings(file_format="nifti")
 HDF5 = PrepareSettings(file_format="hdf5")
 
-Damage = Callable[[NsdLayout], None]
-DAMAGE: dict[str, tuple[Damage, PrepareSettings | None, tuple[str, ...]]] = {}
+Damage = Callable[[NsdLayout], object]
 
 
-def wrong(*names: str, settings: PrepareSettings | None = None) -> Callable[[Damage], Damage]:
-    """A row of the table: what the message must name."""
-
-    def add(damage: Damage) -> Damage:
-        DAMAGE[damage.__name__] = (damage, settings, names)
-        return damage
-
-    return add
+def changed(
+    rewrite: Callable[[Path, Any], None], find: Callable[[NsdLayout], Path], change: Callable[[Any], Any]
+) -> Damage:
+    return lambda tree: rewrite(find(tree), change)
 
 
-FILES: dict[str, Callable[[NsdLayout], Path]] = {
-    "design": lambda tree: tree.expdesign,
-    "images": lambda tree: tree.stim_info,
-    "mask": lambda tree: tree.roi("nsdgeneral"),
-    "hdf5": lambda tree: tree.betas(2, "hdf5"),
-    "nifti": lambda tree: tree.betas(2, "nifti"),
-}
-for which, find in FILES.items():
-    reading = PrepareSettings(file_format=which) if which in ("hdf5", "nifti") else None
-    name = find(NsdLayout(Path())).name
-    DAMAGE[f"missing_{which}"] = (lambda tree, find=find: find(tree).unlink(), reading, (name, "no such file"))
-    if which != "images":
-        DAMAGE[f"truncated_{which}"] = (lambda tree, find=find: cut(find(tree)), reading, (name, "truncated"))
+def table(find: Callable[[NsdLayout], Path], change: Callable[[Any], Any]) -> Damage:
+    return changed(rewrite_table, find, change)
 
 
-# The design and its tables
+def nifti(session: int, change: Callable[[np.ndarray], np.ndarray]) -> Damage:
+    return changed(rewrite_nifti, lambda tree: tree.betas(session, "nifti"), change)
 
 
-def _shift(column: str, by: int) -> Callable[[Any], Any]:
-    return lambda table: table.assign(**{column: table[column] + by})
+def hdf5(session: int, change: Callable[[np.ndarray], np.ndarray]) -> Damage:
+    return changed(rewrite_hdf5, lambda tree: tree.betas(session, "hdf5"), change)
 
 
-@wrong("responses.tsv", "73KID", "counted from 0")
-def ids_73k_from_zero(tree: NsdLayout) -> None:
-    rewrite_table(tree.responses, _shift("73KID", -1))
+def labels(name: str, change: Callable[[np.ndarray], np.ndarray]) -> Damage:
+    return changed(rewrite_nifti, lambda tree: tree.roi(name), change)
 
 
-@wrong("responses.tsv", "10KID", "counted from 0")
-def ids_10k_from_zero(tree: NsdLayout) -> None:
-    rewrite_table(tree.responses, _shift("10KID", -1))
+def raw(change: Callable[[bytes], bytes]) -> Damage:
+    """Other bytes in the NIfTI of session 2."""
+    return lambda tree: (path := tree.betas(2, "nifti")).write_bytes(change(path.read_bytes()))
 
 
-@wrong("nsd_expdesign.mat", "masterordering goes from 0")
-def a_design_from_zero(tree: NsdLayout) -> None:
-    rewrite_design(tree, masterordering=lambda order: order - 1)
+def flipped(content: bytes) -> bytes:
+    stored = bytearray(gzip.compress(gzip.decompress(content), compresslevel=0))
+    stored[len(stored) // 2] ^= 1
+    return bytes(stored)
 
 
-@wrong("responses.tsv", "73KID")
-def responses_of_another_subject(tree: NsdLayout) -> None:
-    tree.responses.write_bytes(NsdLayout(tree.root, 2).responses.read_bytes())
+def shifted(column: str, by: int) -> Callable[[Any], Any]:
+    return lambda rows: rows.assign(**{column: rows[column] + by})
 
 
-@wrong("responses.tsv", "chronological")
-def responses_out_of_order(tree: NsdLayout) -> None:
-    rewrite_table(tree.responses, lambda table: table.iloc[::-1])
+def group(tree: NsdLayout) -> None:
+    with h5py.File(tree.betas(1, "hdf5"), "w") as file:
+        file["betas/inside"] = [1]
 
 
-@wrong("responses.tsv", "column 73KID")
-def responses_without_a_column(tree: NsdLayout) -> None:
-    rewrite_table(tree.responses, lambda table: table.drop(columns="73KID"))
+def other(tree: NsdLayout) -> None:
+    with h5py.File(tree.betas(1, "hdf5"), "w") as file:
+        file["other"] = [1]
 
 
-@wrong("responses.tsv", "10KID holds 'nan'")
-def responses_with_a_gap(tree: NsdLayout) -> None:
-    rewrite_table(tree.responses, lambda table: table.assign(**{"10KID": table["10KID"].where(table.index != 4)}))
+def one_nan(betas: np.ndarray) -> np.ndarray:
+    betas = betas.astype(np.float32)
+    betas[3, *np.argwhere(betas[0] != 0)[5]] = np.nan
+    return betas
 
 
-@wrong("responses.tsv", "88", "87")
-def more_trials_than_the_design(tree: NsdLayout) -> None:
-    rewrite_table(tree.responses, lambda table: pandas.concat([table, table.tail(1)]))
-
-
-@wrong("nsd_stim_info_merged.csv", "1 to 198")
-def images_from_one(tree: NsdLayout) -> None:
-    rewrite_table(tree.stim_info, _shift("nsdId", 1))
-
-
-@wrong("nsd_stim_info_merged.csv", "1-based")
-def listed_trials_from_zero(tree: NsdLayout) -> None:
-    columns = [f"subject1_rep{rep}" for rep in range(3)]
-    rewrite_table(
-        tree.stim_info, lambda table: table.assign(**{name: (table[name] - 1).clip(lower=0) for name in columns})
-    )
-
-
-@wrong("nsd_stim_info_merged.csv", "shared1000")
-def other_shared_images(tree: NsdLayout) -> None:
-    rewrite_table(tree.stim_info, lambda table: table.assign(shared1000=np.roll(table["shared1000"], 1)))
-
-
-@wrong("nsd_stim_info_merged.csv", "subject1_rep2")
-def images_without_a_column(tree: NsdLayout) -> None:
-    rewrite_table(tree.stim_info, lambda table: table.drop(columns="subject1_rep2"))
-
-
-@wrong("nsd_stim_info_merged.csv", "100 images", "nsd_expdesign.mat")
-def a_table_of_images_that_was_cut(tree: NsdLayout) -> None:
-    rewrite_table(tree.stim_info, lambda table: table[table["nsdId"] < 100])
-
-
-@wrong("nsd_stim_info_merged.csv", "198 images", "nsd_expdesign.mat", "73001")
 def ids_too_large(tree: NsdLayout) -> None:
     design = read_design_file(tree)
     design["subjectim"][0, -1] = 73_001
     savemat(tree.expdesign, design)
     last = design["subjectim"].shape[1]
     rewrite_table(
-        tree.responses, lambda table: table.assign(**{"73KID": table["73KID"].where(table["10KID"] != last, 73_001)})
+        tree.responses, lambda rows: rows.assign(**{"73KID": rows["73KID"].where(rows["10KID"] != last, 73_001)})
     )
 
 
-@wrong("nsd_expdesign.mat", "no field subjectim")
-def a_design_without_a_field(tree: NsdLayout) -> None:
-    savemat(tree.expdesign, {"masterordering": np.arange(1, 4)})
-
-
-@wrong("nsd_expdesign.mat", "masterordering", "Python objects")
-def a_design_of_cells(tree: NsdLayout) -> None:
-    rewrite_design(tree, masterordering=lambda order: order.astype(object))
-
-
-@wrong("nsd_expdesign.mat", "must not be trained on")
 def a_test_image_in_training(tree: NsdLayout) -> None:
     design = read_design_file(tree)
     twice, once = int(design["subjectim"][0, 2]), int(design["subjectim"][0, -1])
     design["subjectim"][0, -1] = twice
     savemat(tree.expdesign, design)
-    rewrite_table(tree.responses, lambda table: table.assign(**{"73KID": table["73KID"].replace(once, twice)}))
+    rewrite_table(tree.responses, lambda rows: rows.assign(**{"73KID": rows["73KID"].replace(once, twice)}))
 
 
-@wrong("betas_fithrf", "1 training images")
 def one_training_image(tree: NsdLayout) -> None:
     design = read_design_file(tree)
-    shared = design["sharedix"].size
-    order = np.array([1, 2, 3, shared + 1, 4, 5])
+    order = np.array([1, 2, 3, design["sharedix"].size + 1, 4, 5])
     ids = design["subjectim"][0, order - 1].astype(int)
     savemat(tree.expdesign, {**design, "masterordering": order[None]})
     trials = {"SESSION": 1, "73KID": ids, "10KID": order}
     pandas.DataFrame(trials).to_csv(tree.responses, sep="\t", index=False)
 
-    def listed(table: Any) -> Any:
-        columns = [f"subject1_rep{rep}" for rep in range(3)]
-        table[columns] = 0
-        table.loc[ids - 1, columns[0]] = np.arange(1, 7)
-        return table
+    def listed(rows: Any) -> Any:
+        rows[REPEATS] = 0
+        rows.loc[ids - 1, REPEATS[0]] = np.arange(1, 7)
+        return rows
 
     rewrite_table(tree.stim_info, listed)
 
 
-# Betas
-
-
-@wrong("betas_session01.hdf5", "(8, 9, 7, 29)", "(29, 7, 9, 8)", "other order", settings=HDF5)
-def betas_in_matlab_order(tree: NsdLayout) -> None:
-    rewrite_hdf5(tree.betas(1, "hdf5"), lambda betas: betas.T)
-
-
-@wrong("betas_session01.hdf5", "no dataset betas", settings=HDF5)
-def hdf5_without_betas(tree: NsdLayout) -> None:
-    with h5py.File(tree.betas(1, "hdf5"), "w") as file:
-        file["other"] = [1]
-
-
-@wrong("betas_session01.hdf5", "group", settings=HDF5)
-def betas_as_a_group(tree: NsdLayout) -> None:
-    with h5py.File(tree.betas(1, "hdf5"), "w") as file:
-        file["betas/inside"] = [1]
-
-
-@wrong("betas_session01.hdf5", "text", settings=HDF5)
-def betas_of_text(tree: NsdLayout) -> None:
-    rewrite_hdf5(tree.betas(1, "hdf5"), lambda betas: betas.astype("S3"))
-
-
-@wrong("betas_session03.nii.gz", "(8, 9, 7, 28)", settings=NIFTI)
-def a_trial_too_few(tree: NsdLayout) -> None:
-    rewrite_nifti(tree.betas(3, "nifti"), lambda betas: betas[..., :-1])
-
-
-@wrong("betas_session01.nii.gz", "(9, 8, 7, 29)", settings=NIFTI)
-def betas_of_another_grid(tree: NsdLayout) -> None:
-    rewrite_nifti(tree.betas(1, "nifti"), lambda betas: np.moveaxis(betas, 0, 1))
-
-
-@wrong("betas_session01.hdf5", "(29, 7, 9, 7)")
-def betas_of_another_grid_in_hdf5(tree: NsdLayout) -> None:
-    rewrite_hdf5(tree.betas(1, "hdf5"), lambda betas: betas[..., :-1])
-
-
-@wrong("betas_session02.hdf5", "1 of", "NaN", settings=PrepareSettings(file_format="hdf5", mask="brainmask"))
-def nan_betas(tree: NsdLayout) -> None:
-    def spoil(betas: np.ndarray) -> np.ndarray:
-        betas = betas.astype(np.float32)
-        betas[3, *np.argwhere(betas[0] != 0)[5]] = np.nan
-        return betas
-
-    rewrite_hdf5(tree.betas(2, "hdf5"), spoil)
-
-
-@wrong("betas_session01.nii.gz", "infinite", settings=NIFTI)
-def infinite_betas(tree: NsdLayout) -> None:
-    rewrite_nifti(tree.betas(1, "nifti"), lambda betas: np.where(betas > 0, np.inf, betas).astype(np.float32))
-
-
-@wrong("betas_session01.nii.gz", "complex", settings=NIFTI)
-def complex_betas(tree: NsdLayout) -> None:
-    rewrite_nifti(tree.betas(1, "nifti"), lambda betas: betas.astype(np.complex64))
-
-
-@wrong("betas_fithrf", "constant")
-def nothing_but_constant_voxels(tree: NsdLayout) -> None:
-    for session in (1, 2, 3):
-        rewrite_hdf5(tree.betas(session, "hdf5"), np.zeros_like)
-
-
-@wrong("betas_session02.nii.gz", "truncated", settings=NIFTI)
-def a_nifti_cut_in_its_checksum(tree: NsdLayout) -> None:
-    path = tree.betas(2, "nifti")
-    path.write_bytes(path.read_bytes()[:-4])
-
-
-@wrong("betas_session02.nii.gz", "damaged", "CRC", settings=NIFTI)
-def a_nifti_with_a_flipped_bit(tree: NsdLayout) -> None:
-    path = tree.betas(2, "nifti")
-    stored = bytearray(gzip.compress(gzip.decompress(path.read_bytes()), compresslevel=0))
-    stored[len(stored) // 2] ^= 1
-    path.write_bytes(bytes(stored))
-
-
-@wrong("betas_session02.nii.gz", "it ends in volume 1 to 29 of 29", settings=NIFTI)
-def a_nifti_shorter_than_its_header_says(tree: NsdLayout) -> None:
-    path = tree.betas(2, "nifti")
-    path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes())[:-2000]))
-
-
-# Volumes and labels
-
-
-@wrong("nsdgeneral.nii.gz", "(7, 9, 7)", "(8, 9, 7)")
-def a_mask_of_another_grid(tree: NsdLayout) -> None:
-    rewrite_nifti(tree.roi("nsdgeneral"), lambda labels: labels[1:])
-
-
-@wrong("brainmask.nii.gz", "(7, 9, 7)", "(8, 9, 7)")
-def a_brain_of_another_grid(tree: NsdLayout) -> None:
-    rewrite_nifti(tree.brainmask, lambda labels: labels[1:])
-
-
-@wrong("floc-words.nii.gz", "(7, 9, 7)")
-def regions_of_another_grid(tree: NsdLayout) -> None:
-    rewrite_nifti(tree.roi("floc-words"), lambda labels: labels[1:])
-
-
-@wrong("ncsnr.nii.gz", "(7, 9, 7)")
-def a_ceiling_of_another_grid(tree: NsdLayout) -> None:
-    rewrite_nifti(tree.ncsnr(), lambda ratio: ratio[1:])
-
-
-@wrong("ncsnr.nii.gz", "gzip")
-def a_ceiling_of_garbage(tree: NsdLayout) -> None:
-    tree.ncsnr().write_bytes(b"no volume")
-
-
-@wrong("nsdgeneral.nii.gz", "whole numbers")
-def a_mask_with_fractions(tree: NsdLayout) -> None:
-    rewrite_nifti(tree.roi("nsdgeneral"), lambda labels: labels + 0.5)
-
-
-@wrong("nsdgeneral.nii.gz", "whole numbers")
-def a_mask_with_nan(tree: NsdLayout) -> None:
-    rewrite_nifti(tree.roi("nsdgeneral"), lambda labels: np.where(labels < 0, np.nan, labels))
-
-
-@wrong("roi", "nsdgeneral", "no voxel")
-def an_empty_mask(tree: NsdLayout) -> None:
-    rewrite_nifti(tree.roi("nsdgeneral"), lambda labels: np.minimum(labels, 0))
-
-
-@wrong("prf-visualrois.mgz.ctab", "hV4")
-def a_label_table_without_the_name(tree: NsdLayout) -> None:
-    table = tree.label_tables("prf-visualrois")[0]
-    table.write_text(table.read_text().replace("hV4", "other"))
-
-
-@wrong("prf-visualrois.mgz.ctab", "line 3", "'1 V1d'")
-def a_label_table_with_a_number_twice(tree: NsdLayout) -> None:
-    tree.label_tables("prf-visualrois")[0].write_text("0 Unknown\n1 V1v\n1 V1d\n")
-
-
-@wrong("betas_session02.hdf5", "1 of 3", "1, 3 are there")
-def betas_that_were_not_downloaded(tree: NsdLayout) -> None:
+def not_downloaded(tree: NsdLayout) -> None:
     tree.betas(2, "hdf5").unlink()
     tree.betas(3, "nifti").unlink()
 
 
-@pytest.mark.parametrize("case", DAMAGE)
-def test_the_file_at_fault_is_named(own_tree: NsdLayout, case: str) -> None:
-    damage, settings, names = DAMAGE[case]
+def nameless_label(tree: NsdLayout) -> None:
+    path = tree.label_tables("prf-visualrois")[0]
+    path.write_text(path.read_text().replace("hV4", "other"))
+
+
+REPEATS = [f"subject1_rep{rep}" for rep in range(3)]
+FILES: dict[str, Callable[[NsdLayout], Path]] = {
+    "nsd_expdesign.mat": lambda tree: tree.expdesign,
+    "nsd_stim_info_merged.csv": lambda tree: tree.stim_info,
+    "nsdgeneral.nii.gz": lambda tree: tree.roi("nsdgeneral"),
+    "betas_session02.hdf5": lambda tree: tree.betas(2, "hdf5"),
+    "betas_session02.nii.gz": lambda tree: tree.betas(2, "nifti"),
+}
+RESPONSES, IMAGES, DESIGN = (lambda tree: tree.responses), (lambda tree: tree.stim_info), "nsd_expdesign.mat"
+WRONG: list[tuple[Damage, tuple[str, ...]]] = [
+    *((lambda tree, find=find: find(tree).unlink(), (name, "no such file")) for name, find in FILES.items()),
+    *(
+        (lambda tree, find=find: cut(find(tree)), (name, "truncated"))
+        for name, find in FILES.items()
+        if "csv" not in name
+    ),
+    # The design and its tables
+    (table(RESPONSES, shifted("73KID", -1)), ("responses.tsv", "73KID", "counted from 0")),
+    (table(RESPONSES, shifted("10KID", -1)), ("responses.tsv", "10KID", "counted from 0")),
+    (table(RESPONSES, lambda rows: rows.iloc[::-1]), ("responses.tsv", "chronological")),
+    (table(RESPONSES, lambda rows: rows.drop(columns="73KID")), ("responses.tsv", "column 73KID")),
+    (
+        table(RESPONSES, lambda rows: rows.assign(**{"10KID": rows["10KID"].where(rows.index != 4)})),
+        ("responses.tsv", "10KID holds 'nan'"),
+    ),
+    (table(RESPONSES, lambda rows: pandas.concat([rows, rows.tail(1)])), ("responses.tsv", "88", "87")),
+    (
+        lambda tree: tree.responses.write_bytes(NsdLayout(tree.root, 2).responses.read_bytes()),
+        ("responses.tsv", "73KID"),
+    ),
+    (lambda tree: rewrite_design(tree, masterordering=lambda order: order - 1), (DESIGN, "masterordering goes from 0")),
+    (
+        lambda tree: rewrite_design(tree, masterordering=lambda order: order.astype(object)),
+        (DESIGN, "masterordering", "Python objects"),
+    ),
+    (lambda tree: savemat(tree.expdesign, {"masterordering": np.arange(1, 4)}), (DESIGN, "no field subjectim")),
+    (a_test_image_in_training, (DESIGN, "must not be trained on")),
+    (one_training_image, ("betas_fithrf", "1 training images")),
+    (table(IMAGES, shifted("nsdId", 1)), ("nsd_stim_info_merged.csv", "1 to 198")),
+    (
+        table(IMAGES, lambda rows: rows.assign(**{name: (rows[name] - 1).clip(lower=0) for name in REPEATS})),
+        ("nsd_stim_info_merged.csv", "1-based"),
+    ),
+    (
+        table(IMAGES, lambda rows: rows.assign(shared1000=np.roll(rows["shared1000"], 1))),
+        ("nsd_stim_info_merged.csv", "shared1000"),
+    ),
+    (table(IMAGES, lambda rows: rows.drop(columns=REPEATS[2])), ("nsd_stim_info_merged.csv", "subject1_rep2")),
+    (table(IMAGES, lambda rows: rows[rows["nsdId"] < 100]), ("nsd_stim_info_merged.csv", "100 images", DESIGN)),
+    (ids_too_large, ("nsd_stim_info_merged.csv", "198 images", DESIGN, "73001")),
+    # Betas
+    (not_downloaded, ("betas_session02.hdf5", "1 of 3", "1, 3 are there")),
+    (other, ("betas_session01.hdf5", "no dataset betas")),
+    (group, ("betas_session01.hdf5", "group")),
+    (hdf5(1, lambda betas: betas.T), ("betas_session01.hdf5", "(8, 9, 7, 29)", "(29, 7, 9, 8)", "other order")),
+    (hdf5(1, lambda betas: betas.astype("S3")), ("betas_session01.hdf5", "text")),
+    (hdf5(1, lambda betas: betas[..., :-1]), ("betas_session01.hdf5", "(29, 7, 9, 7)")),
+    (hdf5(2, one_nan), ("betas_session02.hdf5", "1 of", "NaN")),
+    (nifti(3, lambda betas: betas[..., :-1]), ("betas_session03.nii.gz", "(8, 9, 7, 28)")),
+    (nifti(1, lambda betas: np.moveaxis(betas, 0, 1)), ("betas_session01.nii.gz", "(9, 8, 7, 29)")),
+    (
+        nifti(1, lambda betas: np.where(betas > 0, np.inf, betas).astype(np.float32)),
+        ("betas_session01.nii.gz", "infinite"),
+    ),
+    (nifti(1, lambda betas: betas.astype(np.complex64)), ("betas_session01.nii.gz", "complex")),
+    (raw(lambda content: content[:-4]), ("betas_session02.nii.gz", "truncated")),
+    (raw(flipped), ("betas_session02.nii.gz", "truncated", "CRC")),
+    (
+        raw(lambda content: gzip.compress(gzip.decompress(content)[:-2000])),
+        ("betas_session02.nii.gz", "truncated", "volume 1 to 29 of 29"),
+    ),
+    (lambda tree: [hdf5(session, np.zeros_like)(tree) for session in (1, 2, 3)], ("betas_fithrf", "constant")),
+    # Volumes and labels
+    (labels("nsdgeneral", lambda found: found[1:]), ("nsdgeneral.nii.gz", "(7, 9, 7)", "(8, 9, 7)")),
+    (labels("floc-words", lambda found: found[1:]), ("floc-words.nii.gz", "(7, 9, 7)")),
+    (
+        changed(rewrite_nifti, lambda tree: tree.brainmask, lambda found: found[1:]),
+        ("brainmask.nii.gz", "(7, 9, 7)", "(8, 9, 7)"),
+    ),
+    (changed(rewrite_nifti, lambda tree: tree.ncsnr(), lambda found: found[1:]), ("ncsnr.nii.gz", "(7, 9, 7)")),
+    (lambda tree: tree.ncsnr().write_bytes(b"no volume"), ("ncsnr.nii.gz", "gzip")),
+    (labels("nsdgeneral", lambda found: found + 0.5), ("nsdgeneral.nii.gz", "whole numbers")),
+    (labels("nsdgeneral", lambda found: np.where(found < 0, np.nan, found)), ("nsdgeneral.nii.gz", "whole numbers")),
+    (labels("nsdgeneral", lambda found: np.minimum(found, 0)), ("roi", "nsdgeneral", "no voxel")),
+    (nameless_label, ("prf-visualrois.mgz.ctab", "hV4")),
+    (
+        lambda tree: tree.label_tables("prf-visualrois")[0].write_text("0 Unknown\n1 V1v\n1 V1d\n"),
+        ("prf-visualrois.mgz.ctab", "line 3", "'1 V1d'"),
+    ),
+]
+
+
+@pytest.mark.parametrize(("damage", "names"), WRONG)
+def test_the_file_at_fault_is_named(own_tree: NsdLayout, damage: Damage, names: tuple[str, ...]) -> None:
     damage(own_tree)
+    kind = "nifti" if "betas_session" in names[0] and "nii" in names[0] else "hdf5" if "hdf5" in names[0] else "auto"
     with pytest.raises(InputError) as caught:
-        read_nsd(own_tree.root, 1, settings)
+        read_nsd(own_tree.root, 1, PrepareSettings(file_format="auto" if "1 of 3" in names else kind))
     text = str(caught.value)
-    assert text.startswith(str(own_tree.root)), text
-    assert "\n" not in text
     head, _, rest = text.partition(": ")
+    assert head.startswith(str(own_tree.root))
+    assert "\n" not in text
     assert names[0] in head
     for name in names[1:]:
         assert name in rest
-    assert ("truncated" in text) == ("truncated" in names or "damaged" in names or "it ends in" in rest)
+    assert ("truncated" in text) == ("truncated" in names), "only what is damaged is called so"
 
 
 @pytest.mark.parametrize(

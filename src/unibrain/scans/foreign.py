@@ -163,13 +163,17 @@ def hdf5_dataset(path: Path, file: Any, name: str, kinds: str = _REAL) -> Any:
     with reading(path, "HDF5", also=(TypeError,)):
         dtype, shape, stored = there.dtype, there.shape, there.id.get_create_plist()
         elsewhere = bool(there.external) or there.is_virtual
+        matlab = {key: there.attrs[key] for key in ("MATLAB_class", "MATLAB_empty") if key in there.attrs}
         filters = [stored.get_filter(number) for number in range(stored.get_nfilters())]
     if elsewhere:
         raise InputError(
             f"{path}: the content of {name} lies in other files, which are not read. Copy it into this one."
         )
-    if shape is None:
+    # MATLAB writes text as numbers, and in place of an empty array its size.
+    if shape is None or matlab.get("MATLAB_empty"):
         raise InputError(f"{path}: the dataset {name} is empty. {_AGAIN}.")
+    if matlab.get("MATLAB_class") == b"char":
+        raise InputError(f"{path}: the dataset {name} holds text, not real numbers. Save it as real numbers.")
     _check_type(path, f"the dataset {name}", dtype, kinds)
     for code, _, _, called in filters:
         if not h5py.h5z.filter_avail(code):
