@@ -140,11 +140,11 @@ class SimulateSection(Section):
 
     section: ClassVar[str] = "simulate"
 
-    difficulty: Literal["easy", "realistic"] = Field("easy", description="How noisy the simulated scans are.")
-    seed: Seed = Field(1, description="Seed of the images, the brain and its noise.")
-    training_images: int = Field(3000, ge=4, le=9000, description="Images that the decoder is trained on.")
-    test_images: int = Field(120, ge=2, le=1000, description="Unseen images that are decoded.")
-    sessions: int = Field(10, ge=2, le=40, description="Scan sessions that the trials are spread over.")
+    difficulty: Literal["easy", "realistic"] = Field(default="easy", description="How noisy the simulated scans are.")
+    seed: Seed = Field(default=1, description="Seed of the images, the brain and its noise.")
+    training_images: int = Field(default=3000, ge=4, le=9000, description="Images that the decoder is trained on.")
+    test_images: int = Field(default=120, ge=2, le=1000, description="Unseen images that are decoded.")
+    sessions: int = Field(default=10, ge=2, le=40, description="Scan sessions that the trials are spread over.")
 
 
 class CustomSection(Section):
@@ -153,49 +153,49 @@ class CustomSection(Section):
     section: ClassVar[str] = "custom"
 
     scans: PathText | None = Field(
-        None,
+        default=None,
         description="Scans x voxels as npy, csv, tsv or HDF5 (FILE:DATASET), or volumes as 4-D NIfTI or GLMsingle's "
         "betasmd.",
     )
-    pictures: PathText | None = Field(None, description="Folder of the pictures that were shown.")
+    pictures: PathText | None = Field(default=None, description="Folder of the pictures that were shown.")
     table: PathText | None = Field(
-        None,
+        default=None,
         description="Table (csv or tsv) with columns scan_from_0 or scan_from_1, picture, captions, session, split.",
     )
     mask: PathText | None = Field(
-        None,
+        default=None,
         description="Voxels to read of volumes, above 0 (NIfTI or npy); for a matrix, where its voxels lie.",
     )
     regions: Annotated[str, AfterValidator(_named_files)] | None = Field(
-        None,
+        default=None,
         description="Masks of regions, on the grid of the mask or one value per voxel: NAME=FILE, several separated by "
         "semicolons.",
     )
     scan_base: int | None = Field(
-        None, ge=0, le=1, description="What a column named scan is counted from; left out: its name says it."
+        default=None, ge=0, le=1, description="What a column named scan is counted from; left out: its name says it."
     )
     test_share: float = Field(
-        0.1, gt=0, le=0.9, description="Without a column split: share of the pictures that is held out."
+        default=0.1, gt=0, le=0.9, description="Without a column split: share of the pictures that is held out."
     )
-    split_seed: Seed = Field(0, description="Seed of that draw.")
+    split_seed: Seed = Field(default=0, description="Seed of that draw.")
     average: Literal["all", "test"] = Field(
-        "all",
+        default="all",
         description="Average the repeats of all pictures, or of test pictures only: then each training scan is a row.",
     )
     zscore: Literal["train", "session", "none"] = Field(
-        "train", description="Z-score by training statistics over all sessions, or of each session, or not."
+        default="train", description="Z-score by training statistics over all sessions, or of each session, or not."
     )
     crop: Literal["centre", "pad"] = Field(
-        "centre", description="Oblong pictures: cut out the middle square, or add grey borders."
+        default="centre", description="Oblong pictures: cut out the middle square, or add grey borders."
     )
     picture_size: int | None = Field(
-        None,
+        default=None,
         ge=16,
         le=2048,
         description="Side of the stored pictures in pixels; left out: the smallest picture's, at most 512.",
     )
-    name: Name = Field("custom", description="Name of the subject.")
-    simulated: bool = Field(False, description="The scans are simulated: every page made of them then says so.")
+    name: Name = Field(default="custom", description="Name of the subject.")
+    simulated: bool = Field(default=False, description="The scans are simulated: every page made of them then says so.")
 
     def region_files(self) -> dict[str, Path]:
         """`regions` as name to file."""
@@ -209,41 +209,41 @@ class PrepareSection(Section):
     section: ClassVar[str] = "prepare"
 
     root: PathText | None = Field(
-        None, description="NSD's folder (it holds nsddata); leave it out where the run simulates its subject."
+        default=None, description="NSD's folder (it holds nsddata); leave it out where the run simulates its subject."
     )
-    subject: int = Field(1, ge=1, le=8, description="Number of the subject.")
+    subject: int = Field(default=1, ge=1, le=8, description="Number of the subject.")
     sessions: Annotated[str, AfterValidator(_session_list)] | None = Field(
-        None,
+        default=None,
         description="Sessions to read (1-37 or 1,2,5-8), or present for those whose betas are there; left out: the "
         "protocol's, or all that were run.",
     )
     protocol: Literal["unibrain", "nsd-40", "single-trial", "session-zscore"] | None = Field(
-        None,
+        default=None,
         description="Published protocol: sessions 1-37 (unibrain) or 1-40 (nsd-40) averaged, training on single "
         "trials, or z-scores per session; left out: all sessions averaged.",
     )
     average: Literal["all", "test"] | None = Field(
-        None,
+        default=None,
         description="Average the repeats of all images, or of test images only; left out: the protocol's choice.",
     )
     zscore: Literal["train", "session", "none"] | None = Field(
-        None,
+        default=None,
         description="Z-score by training statistics over all sessions, or of each session, or not; left out: the "
         "protocol's.",
     )
     mask: Annotated[str, _like(_REGION, "a name such as nsdgeneral, V1+V2 or streams:ventral")] = Field(
-        "nsdgeneral",
+        default="nsdgeneral",
         description="Voxels to read: a label volume, region or label, brainmask, or a union such as V1+V2+faces; lh. "
         "or rh. before a name takes one hemisphere.",
     )
     regions: Annotated[str, _like(f"{_REGION}(, ?{_REGION})*", "names such as default,lh,streams:ventral")] = Field(
-        "default", description="Regions to keep, separated by commas: default, all, or names as in mask."
+        default="default", description="Regions to keep, separated by commas: default, all, or names as in mask."
     )
     noise_ceiling: Literal["file", "recompute"] = Field(
-        "file", description="Noise ceiling from NSD's ncsnr, or computed from the sessions that are read."
+        default="file", description="Noise ceiling from NSD's ncsnr, or computed from the sessions that are read."
     )
-    beta_version: Name = Field("betas_fithrf_GLMdenoise_RR", description="NSD's folder of betas.")
-    format: Literal["auto", "nifti", "hdf5"] = Field("auto", description="Which copy of the betas to read.")
+    beta_version: Name = Field(default="betas_fithrf_GLMdenoise_RR", description="NSD's folder of betas.")
+    format: Literal["auto", "nifti", "hdf5"] = Field(default="auto", description="Which copy of the betas to read.")
 
     def session_numbers(self) -> tuple[int, ...] | Literal["present"] | None:
         """`sessions` as ascending numbers; ``"present"``, or None for all."""
@@ -260,31 +260,31 @@ class ExtractSection(Section):
     section: ClassVar[str] = "extract"
 
     backbone: Annotated[str, AfterValidator(_backbone)] = Field(
-        "small",
+        default="small",
         description="Which backbone: small comes with the package, official is the converted one; or the folder of "
         "another.",
     )
     captions_from: Literal["coco", "curated"] = Field(
-        "coco", description="Captions of NSD's images: COCO's own files, or the array curated for NSD."
+        default="coco", description="Captions of NSD's images: COCO's own files, or the array curated for NSD."
     )
     captions_file: PathText | None = Field(
-        None, description="That array; left out: COCO_73k_annots_curated.npy beside COCO's files."
+        default=None, description="That array; left out: COCO_73k_annots_curated.npy beside COCO's files."
     )
     caption: Literal["first", "random"] = Field(
-        "first",
+        default="first",
         description="Caption that the text latent encodes: an image's first, or one drawn by caption_seed.",
     )
     caption_context: Literal["mean", "first", "random"] = Field(
-        "mean",
+        default="mean",
         description="CLIP-Text tokens of all captions of an image averaged, of its first, or of one drawn by "
         "caption_seed.",
     )
-    caption_seed: Seed = Field(0, description="Seed of drawn captions.")
-    batch_size: int = Field(64, ge=1, description="Images at a time.", json_schema_extra=_SPEED)
+    caption_seed: Seed = Field(default=0, description="Seed of drawn captions.")
+    batch_size: int = Field(default=64, ge=1, description="Images at a time.", json_schema_extra=_SPEED)
     storage: Literal["auto", "npy", "zarr"] = Field(
-        "auto", description="How latents are stored: npy, or chunked zarr; auto takes zarr from 1 GB on."
+        default="auto", description="How latents are stored: npy, or chunked zarr; auto takes zarr from 1 GB on."
     )
-    precision: Literal["float32", "float16"] = Field("float32", description="Precision of the stored latents.")
+    precision: Literal["float32", "float16"] = Field(default="float32", description="Precision of the stored latents.")
 
     @field_validator("captions_file")
     @classmethod
@@ -300,38 +300,38 @@ class FitSection(Section):
     section: ClassVar[str] = "fit"
 
     alpha: Annotated[float, Field(gt=0)] | Literal["cv"] = Field(
-        "cv", description="Ridge penalty of all latents, or cv to choose one for each by cross-validation."
+        default="cv", description="Ridge penalty of all latents, or cv to choose one for each by cross-validation."
     )
     alpha_per: Literal["latent", "token", "target"] = Field(
-        "latent", description="What gets a penalty of its own where cv chooses."
+        default="latent", description="What gets a penalty of its own where cv chooses."
     )
     folds: Annotated[int, Field(ge=2)] | Literal["loo"] = Field(
-        5,
+        default=5,
         description="Folds of the cross-validation, inside the training images; or loo: one image left out at a time.",
     )
     bands: Annotated[str, AfterValidator(_band_list)] | None = Field(
-        None,
+        default=None,
         description="Banded ridge: groups of regions that each get a penalty of their own, such as "
         "early=V1+V2+V3,faces=faces; left out: one penalty for all voxels.",
     )
     rescale: Literal["train", "train_per_dimension", "none", "test"] = Field(
-        "train",
+        default="train",
         description="How predictions get their natural size back: from training statistics, not, or from the test set "
         "(compare).",
     )
     shuffle_scans: bool = Field(
-        False,
+        default=False,
         description="Shuffle the training scans against their images: a control, everything then decodes at chance.",
     )
-    seed: Seed = Field(0, description="Seed of the folds and of that shuffle.")
+    seed: Seed = Field(default=0, description="Seed of the folds and of that shuffle.")
     memory: float = Field(
-        2.0,
+        default=2.0,
         gt=0,
         description="Gigabytes for streaming the latents, beside the kernel of the scans.",
         json_schema_extra=_SPEED,
     )
     device: Annotated[str, _like(r"cpu|cuda(:\d{1,3})?", "cpu, cuda or cuda:1")] = Field(
-        "cpu", description="Where the regressions are computed.", json_schema_extra=_SPEED
+        default="cpu", description="Where the regressions are computed.", json_schema_extra=_SPEED
     )
 
     def band_regions(self) -> dict[str, tuple[str, ...]] | None:
@@ -348,31 +348,36 @@ class ReconstructSection(Section):
     section: ClassVar[str] = "reconstruct"
 
     image_weight_pictures: Share | None = Field(
-        None, description="Share of CLIP-Image against CLIP-Text tokens in pictures; left out: the backbone's own."
+        default=None,
+        description="Share of CLIP-Image against CLIP-Text tokens in pictures; left out: the backbone's own.",
     )
     image_weight_captions: Share | None = Field(
-        None, description="Share of CLIP-Image against CLIP-Text tokens in captions; left out: the backbone's own."
+        default=None,
+        description="Share of CLIP-Image against CLIP-Text tokens in captions; left out: the backbone's own.",
     )
     guidance_scale: float | None = Field(
-        None, ge=0, description="Classifier-free guidance of both flows; left out: the backbone's own."
+        default=None, ge=0, description="Classifier-free guidance of both flows; left out: the backbone's own."
     )
     strength: float | None = Field(
-        None,
+        default=None,
         gt=0,
         le=0.999,
         description="Part of the diffusion that the predicted latent is pushed through; left out: the backbone's own.",
     )
     steps: int | None = Field(
-        None, ge=1, le=999, description="Steps of the whole diffusion; left out: the backbone's own."
+        default=None, ge=1, le=999, description="Steps of the whole diffusion; left out: the backbone's own."
     )
     eta: Share | None = Field(
-        None,
+        default=None,
         description="Fresh noise in every step, from 0 (DDIM) to 1 (as much as in training); left out: the backbone's "
         "own.",
     )
-    seed: Seed = Field(0, description="Seed of the noise, one stream per scan.")
+    seed: Seed = Field(default=0, description="Seed of the noise, one stream per scan.")
     batch_size: int | None = Field(
-        None, ge=1, description="Scans at a time; left out: as many as fit into memory.", json_schema_extra=_SPEED
+        default=None,
+        ge=1,
+        description="Scans at a time; left out: as many as fit into memory.",
+        json_schema_extra=_SPEED,
     )
 
 
@@ -381,7 +386,7 @@ class EvaluateSection(Section):
 
     section: ClassVar[str] = "evaluate"
 
-    seed: Seed = Field(0, description="Seed of the shuffled controls.")
+    seed: Seed = Field(default=0, description="Seed of the shuffled controls.")
 
 
 class ReportSection(Section):
@@ -389,7 +394,7 @@ class ReportSection(Section):
 
     section: ClassVar[str] = "report"
 
-    title: str = Field("UniBrain", description="Heading of the page.")
+    title: str = Field(default="UniBrain", description="Heading of the page.")
 
 
 SECTIONS: dict[str, type[Section]] = {
