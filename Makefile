@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 # More arguments for the two commands, for example: make demo DEMO_ARGS="--seed 1"
 DEMO_ARGS ?=
 PYTEST_ARGS ?=
+# For pip, for example: make demo PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu"
+PIP_ARGS ?=
 
 .PHONY: help demo test lint clean
 
@@ -30,17 +32,17 @@ clean:
 
 # The stamps are older than a changed pyproject.toml or constraints.txt: then it is installed again.
 $(VENV)/.installed-demo: pyproject.toml constraints.txt | $(BIN)/python
-	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e ".[demo]"
+	$(BIN)/python -m pip install --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e ".[demo]"
 	@touch $@
 
 $(VENV)/.installed-test: pyproject.toml constraints.txt | $(BIN)/python
-	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e ".[demo,test]"
+	$(BIN)/python -m pip install --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e ".[demo,test]"
 	@touch $@ $(VENV)/.installed-demo
 
-# Python 3.11 or 3.12, or what PYTHON names: make demo PYTHON=/opt/python3.12/bin/python3
+# Python 3.11 to 3.13, or what PYTHON names: make demo PYTHON=/opt/python3.12/bin/python3
 $(BIN)/python:
-	@for candidate in $(PYTHON) python3.11 python3.12 python3 python; do \
-	  if "$$candidate" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null; then \
+	@for candidate in $(PYTHON) python3.11 python3.12 python3.13 python3 python; do \
+	  if "$$candidate" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null; then \
 	    echo "making $(VENV) with $$candidate ($$("$$candidate" --version))"; \
 	    "$$candidate" -m venv $(VENV) && exit 0; \
 	    rm -rf $(VENV); \
@@ -48,5 +50,5 @@ $(BIN)/python:
 	    exit 1; \
 	  fi; \
 	done; \
-	echo "Error: no Python 3.11 or 3.12 was found: install one, or name it with make PYTHON=/path/to/python3.11" >&2; \
+	echo "Error: no Python 3.11 to 3.13 was found: install one, or name it with make PYTHON=/path/to/python3.11" >&2; \
 	exit 1
