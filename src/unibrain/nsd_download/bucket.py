@@ -53,7 +53,7 @@ def entity_tag(path: Path, part_size: int | None) -> str:
     with path.open("rb") as file:
         if part_size is None:
             return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
-        parts = []
+        parts: list[bytes] = []
         while True:
             part, left = hashlib.md5(usedforsecurity=False), part_size
             while block := file.read(min(2**20, left)):

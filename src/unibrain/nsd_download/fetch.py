@@ -30,6 +30,9 @@ MANIFEST_FILE = "fetch-manifest.json"
 
 _SMALL = 2**26
 
+Job = Callable[[Callable[[int], None], threading.Event], object]
+"""A download: given a function that counts bytes, and the event that tells it to stop."""
+
 
 @dataclass(frozen=True)
 class NsdFetched:
@@ -195,13 +198,8 @@ def _download(bucket: Bucket, plan: Plan, missing: list[NeededFile], manifest: F
     return len(came)
 
 
-def in_threads(
-    jobs: Iterable[Callable[[Callable[[int], None], threading.Event], None]], total: int, about: str, threads: int
-) -> None:
-    """Run downloads in threads under one bar of `total` bytes; the first that fails, or Ctrl-C, stops the others.
-
-    Each job is given a function that counts bytes, and the event that tells it to stop.
-    """
+def in_threads(jobs: Iterable[Job], total: int, about: str, threads: int) -> None:
+    """Run downloads in threads under one bar of `total` bytes; the first that fails, or Ctrl-C, stops the others."""
     stop, lock, came = threading.Event(), threading.Lock(), 0
     failed: list[Exception] = []
     with progress_bar(-(-total // 2**20), about, "MiB") as tick:
@@ -213,7 +211,7 @@ def in_threads(
                     tick()
                 came += number
 
-        def run(job: Callable[[Callable[[int], None], threading.Event], None]) -> None:
+        def run(job: Job) -> None:
             try:
                 if not stop.is_set():
                     job(count, stop)

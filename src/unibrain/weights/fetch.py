@@ -95,7 +95,7 @@ def _listed(
     api: "HfApi", repository: str, revision: str, names: dict[Role, str], cache: Path | None
 ) -> dict[Role, _File]:
     """Look up the files of one repository, by the hub's own dry run."""
-    from huggingface_hub import is_offline_mode
+    from huggingface_hub import RepoFile, is_offline_mode
 
     found, hashes = {}, {}
     for role, name in names.items():
@@ -106,7 +106,7 @@ def _listed(
         with _hub(f"{repository} at {revision}", api.endpoint):
             infos = api.get_paths_info(repository, list(names.values()), revision=commit)
         # The hub knows the SHA-256 of its large files only.
-        hashes = {info.path: info.lfs.sha256 for info in infos if getattr(info, "lfs", None)}
+        hashes = {info.path: info.lfs.sha256 for info in infos if isinstance(info, RepoFile) and info.lfs}
     return {
         role: _File(
             names[role],
@@ -137,7 +137,7 @@ def _is_made_of(manifest: Manifest, sources: Sequence[Source]) -> bool:
     def right(made: SourceFile) -> bool:
         if made.role not in wanted or made.origin is None:
             return False
-        source, names = wanted[made.role]  # type: ignore[index]
+        source, names = wanted[made.role]
         return (
             made.origin.repository in source.repositories
             and source.revision in ("main", made.origin.revision)
