@@ -73,11 +73,11 @@ def run_one(
             f"{run.root}: there is no run in this folder. Check the path, or begin with `unibrain prepare`, "
             "`unibrain import` or `unibrain simulate`."
         )
-    asked = True if name == "audit" and audit_betas is None and not run.artefact("audit").exists() else audit_betas
-    stages = declare(run, settings, backbone, asked if name == "audit" else None)
-    with run.lock():
-        _check_source(run, settings)
-        return Chain(run, stages).run(name, with_earlier, lambda: write_settings(run.settings, settings))
+    if name == "audit" and audit_betas is None and not run.artefact("audit").exists():
+        audit_betas = True
+    chain = Chain(run, declare(run, settings, backbone, audit_betas if name == "audit" else None))
+    names = [*chain.above(name), name] if with_earlier else [name]
+    return _run_stages(names, run, settings, backbone, audit_betas)[-1]
 
 
 def run_all(run: RunFolder, settings: Settings, backbone: BackboneSource | None = None) -> tuple[StageResult, ...]:
@@ -100,18 +100,26 @@ def run_all(run: RunFolder, settings: Settings, backbone: BackboneSource | None 
     InputError
         If the input is wrong or missing, or another run works in the folder.
     """
-    backbone = backbone or BackboneSource()
     simulated = settings.simulate is not None
     audit = True if simulated and not run.artefact("audit").exists() else None
     names = [stage.name for stage in declare(run, settings, backbone, audit)]
-    results, seen = [], dict[str, Fingerprint]()
+    return _run_stages(names, run, settings, backbone, audit)
+
+
+def _run_stages(
+    names: Sequence[str],
+    run: RunFolder,
+    settings: Settings,
+    backbone: BackboneSource | None,
+    audit_betas: bool | None,
+) -> tuple[StageResult, ...]:
+    backbone, results, seen = backbone or BackboneSource(), [], dict[str, Fingerprint]()
     with run.lock():
         _check_source(run, settings)
-        write_settings(run.settings, settings)
         for name in names:
             # Declared anew for each: what the audit reads depends on what is there by then.
-            stages = declare(run, settings, backbone, audit if name == "audit" else None)
-            results.append(Chain(run, stages, seen).run(name))
+            stages = declare(run, settings, backbone, audit_betas if name == "audit" else None)
+            results.append(Chain(run, stages, seen).run(name, lambda: write_settings(run.settings, settings)))
     return tuple(results)
 
 

@@ -30,7 +30,7 @@ _SEED = 2**32 - 1
 _WORD = "[A-Za-z0-9][A-Za-z0-9_.+-]*"
 _REGION = "[A-Za-z0-9][A-Za-z0-9_.+:-]*"
 _SPEED = {"changes_result": False}
-"""Marks what only changes speed, such as a batch size: no stage is redone for it."""
+"""Marks what changes speed, and results by no more than rounding, such as a batch size: no stage is redone for it."""
 
 _FIRST = "# Settings of this run, as unibrain keeps them. Change values, and leave the first and the last line alone."
 _LAST = "# End of the settings."

@@ -176,7 +176,7 @@ class Chain:
         """Say why `name`, asked for, has to run (again); None if it is up to date. Stages above it must be current."""
         return self._reason(self.stages[name], read=self.stages[name].outputs, asked=True)
 
-    def run(self, name: str, with_earlier: bool = False, ready: Callable[[], None] | None = None) -> StageResult:
+    def run(self, name: str, ready: Callable[[], None] | None = None) -> StageResult:
         """Run a stage unless it is up to date, once all stages above it are.
 
         What it reads itself is read in full before; what lies further up counts as unchanged where the file system says
@@ -185,8 +185,6 @@ class Chain:
         Parameters
         ----------
         name : str
-        with_earlier : bool
-            First run what is not current above it, instead of refusing.
         ready : callable, optional
             Called before anything runs, once nothing is in the way.
 
@@ -203,17 +201,12 @@ class Chain:
         """
         for earlier in self.above(name):
             reason = self._reason(self.stages[earlier], read=self.stages[name].inputs)
-            if reason is None:
-                continue
-            if not with_earlier:
+            if reason is not None:
                 root = self.run_folder.root
                 raise InputError(
                     f"{root}: {name} needs {earlier}, which is not up to date ({reason}). Run `unibrain {earlier} "
                     f"{root}` first, or add --with-earlier."
                 )
-            if ready is not None:
-                ready()
-            self._do(self.stages[earlier], reason)
         if ready is not None:
             ready()
         stage = self.stages[name]
