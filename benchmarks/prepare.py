@@ -21,11 +21,10 @@ import h5py
 import nibabel
 import numpy as np
 
-from unibrain.scans.nsd_layout import NsdLayout
 from unibrain.demo.experiment import draw_experiment
+from unibrain.demo.nsd_tree import write_expdesign, write_nifti, write_responses, write_stim_info
 from unibrain.demo.settings import SimulationSettings
-from unibrain.demo.nsd_tree import write_expdesign, write_responses, write_stim_info
-from unibrain.demo.nsd_tree import write_nifti
+from unibrain.scans.nsd_layout import NsdLayout
 
 GRID = (81, 104, 83)
 VOXELS = 15_724
