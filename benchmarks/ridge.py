@@ -1,4 +1,4 @@
-"""How fast and how lean the four regressions are at the size of NSD's subject 1, on generated data.
+"""How fast and how small the four regressions are at the size of NSD's subject 1, on generated data.
 
     python benchmarks/ridge.py --folder /tmp/ridge-benchmark
 
@@ -8,8 +8,8 @@ each contestant in a process of its own:
 - ours: seconds per stage from scans and stored targets to predictions on disk, the achieved share of this machine's
   matrix product rate, and the peak memory of the process. All targets are read once before the clock starts, as the
   others' are in memory by then; the time of that is told, too;
-- a fit with all defaults, with one given alpha, and with alphas chosen by five folds among the default grid, from a
-  sample of the targets and from random projections of all;
+- a fit with all defaults, with one given alpha, and with alphas chosen among the default grid from a sample of the
+  targets, by five folds or leaving out one image;
 - the common recipe, scikit-learn's Ridge refitted for each token in double precision, on a few tokens, extrapolated to
   all targets by their number;
 - himalaya's KernelRidge with conjugate gradients, the faster of its solvers here (`--slow-peers` adds its default, an
@@ -164,7 +164,6 @@ def main() -> None:
     fits = {"one alpha": run("ours-fit", **own, alpha=6e4)}
     if not arguments.no_cv:
         fits["chosen"] = run("ours-fit", **own)
-        fits["chosen, random projections"] = run("ours-fit", **own, projection="random")
         fits["chosen, leaving one out"] = run("ours-fit", **own, folds="loo")
     result["fit_seconds"] = {name: found and round(found["fit"], 1) for name, found in fits.items()}
     result["fit_peak_gb"] = {name: found and round(found["peak_gb"], 2) for name, found in fits.items()}

@@ -65,16 +65,17 @@ class Stages:
 def ours(folder: Path, memory: float, device: str) -> dict[str, Any]:
     """Fit for one alpha, save, load, and predict all test scans onto the disk."""
     from unibrain.latents import open_latents
-    from unibrain.regression import BrainDecoder, fitting, systems
+    from unibrain.regression import BrainDecoder
     from unibrain.regression import decoder as decoder_module
+    from unibrain.regression.ridge import System
 
     stages = Stages()
-    stages.watch(fitting, "centred_kernel", "kernel")
-    stages.watch(fitting, "factorise_once", "factor")
+    stages.watch(decoder_module, "centred_kernel", "kernel")
+    stages.watch(decoder_module, "factorise_once", "factor")
     stages.watch(decoder_module, "fit_gains", "check targets")
-    stages.watch(systems.System, "operators", "operator")
+    stages.watch(System, "operators", "operator")
     train, test, rows = scans(folder)
-    targets = open_latents(folder / "latents").at(rows)
+    targets = open_latents(folder / "latents", verify=False).at(rows)
     stages.seconds["read for the first time"], _ = timed(read_all, targets)
     decoder = BrainDecoder(ALPHA, rescale="none", memory=memory, device=device)
     fit, _ = timed(decoder.fit, train, targets, rows)
@@ -91,12 +92,13 @@ def ours(folder: Path, memory: float, device: str) -> dict[str, Any]:
         rates.append(product_rate(len(test) + 1, len(train)))
     stages.seconds["stream"] = float(np.median(streams))
     peak = peak_gb()
-    stages.seconds["save"], _ = timed(decoder.save, folder / "decoder.safetensors")
-    size = (folder / "decoder.safetensors").stat().st_size / 1e9
+    stages.seconds["save"], _ = timed(decoder.save, folder / "decoder")
+    size = (folder / "decoder" / "decoder.safetensors").stat().st_size / 1e9
     del decoder
 
     def one_scan() -> Any:
-        return BrainDecoder.load(folder / "decoder.safetensors").predict(test[0])
+        # As a run does, which has compared the checksums of what a stage reads.
+        return BrainDecoder.load(folder / "decoder", verify=False).predict(test[0])
 
     single, _ = timed(one_scan)
     t = sum(int(np.prod(shape)) for shape in targets.shapes.values())
@@ -118,10 +120,8 @@ def ours(folder: Path, memory: float, device: str) -> dict[str, Any]:
 
 def multiply_all(decoder: Any, test: np.ndarray, stages: Stages) -> float:
     """Seconds of reading and multiplying all targets, without writing predictions."""
-    from unibrain.regression.predict import predict_blocks
-
     before = stages.seconds["operator"]
-    spent, _ = timed(lambda: sum(1 for _ in predict_blocks(decoder, test)))
+    spent, _ = timed(lambda: sum(1 for _ in decoder.predict_blocks(test)))
     operator = stages.seconds["operator"] - before
     stages.seconds["operator"] = before
     return spent - operator
@@ -129,9 +129,9 @@ def multiply_all(decoder: Any, test: np.ndarray, stages: Stages) -> float:
 
 def read_all(latents: Any) -> None:
     """Read all stored targets once, so that the system keeps of them in memory what it can."""
-    from unibrain.regression.targets import block_width, targets_of
+    from unibrain.regression.targets import block_width, training_targets
 
-    for targets in targets_of(latents).values():
+    for targets in training_targets(latents).values():
         for _ in targets.blocks(block_width(targets, 1, 1e9)):
             pass
 
@@ -142,7 +142,7 @@ def ours_fit(folder: Path, memory: float, device: str, **parameters: Any) -> dic
     from unibrain.regression import BrainDecoder
 
     train, _, rows = scans(folder)
-    targets = open_latents(folder / "latents").at(rows)
+    targets = open_latents(folder / "latents", verify=False).at(rows)
     read_all(targets)
     fit, _ = timed(BrainDecoder(**parameters, memory=memory, device=device).fit, train, targets)
     return {"fit": fit, "peak_gb": peak_gb()}
@@ -155,7 +155,7 @@ def recipe(folder: Path, tokens: int) -> dict[str, Any]:
     from unibrain.latents import open_latents
 
     train, test, rows = (array.astype(np.float64) if array.ndim == 2 else array for array in scans(folder))
-    reader = open_latents(folder / "latents").at(rows).columns("c_image")
+    reader = open_latents(folder / "latents", verify=False).at(rows).columns("c_image")
     seconds = []
     for token in range(min(tokens, reader.shape[1] // TOKEN)):
         columns = reader[:, token * TOKEN : (token + 1) * TOKEN].astype(np.float64)
@@ -171,7 +171,7 @@ def some_targets(folder: Path, rows: np.ndarray, count: int) -> np.ndarray:
     """Training targets in memory."""
     from unibrain.latents import open_latents
 
-    reader = open_latents(folder / "latents").at(rows).columns("c_image")
+    reader = open_latents(folder / "latents", verify=False).at(rows).columns("c_image")
     return np.asarray(reader[:, 0 : min(count, reader.shape[1])], dtype=np.float32)
 
 
@@ -206,27 +206,27 @@ def himalaya_cv(folder: Path, targets: list[int], estimator: str) -> dict[str, A
 
     himalaya.backend.set_backend("torch")
 
-    from unibrain.regression.decoder import DEFAULT_ALPHAS
+    from unibrain.regression import DEFAULT_ALPHAS
 
     train, _, rows = scans(folder)
     train -= train.mean(axis=0)
-    room = himalaya.ridge if estimator == "RidgeCV" else himalaya.kernel_ridge
+    module = himalaya.ridge if estimator == "RidgeCV" else himalaya.kernel_ridge
     seconds = []
     for count in targets:
         columns = some_targets(folder, rows, count)
         columns -= columns.mean(axis=0)
         alphas = np.array(DEFAULT_ALPHAS, dtype=np.float32)
         # All penalties at once would take 13 matrices of images x images, several times.
-        model = getattr(room, estimator)(alphas=alphas, cv=5, solver_params={"n_alphas_batch": 3})
+        model = getattr(module, estimator)(alphas=alphas, cv=5, solver_params={"n_alphas_batch": 3})
         seconds.append(timed(model.fit, train, columns)[0])
     return {"seconds": seconds, "targets": targets, "peak_gb": peak_gb()}
 
 
 def growth(folder: Path) -> dict[str, Any]:
     """Kernel and stream at shares of the images, targets and voxels, each with the others fixed."""
-    from unibrain.regression.kernels import centred_kernel, cross_kernel
-    from unibrain.regression.ridge import factorise_once
-    from unibrain.regression.stream import apply_operator
+    from unibrain.regression.backend import NumpyBackend
+    from unibrain.regression.ridge import centred_kernel, cross_kernel, factorise_once
+    from unibrain.regression.targets import Operators, Targets, products
 
     train, test, _ = scans(folder)
     n, p, m = *train.shape, len(test)
@@ -240,19 +240,23 @@ def growth(folder: Path) -> dict[str, Any]:
                 varied: max(8, int({"images": n, "targets": t, "voxels": p}[varied] * share))
             }
             X = np.ascontiguousarray(train[: size["images"], : size["voxels"]])
-            new, Y = test[:, : size["voxels"]], targets[: size["images"], : size["targets"]]
+            new = test[:, : size["voxels"]]
+            Y = Targets(targets[: size["images"], : size["targets"]], "y", np.arange(size["images"]))
 
             def operator(X: np.ndarray = X, new: np.ndarray = new) -> Any:
                 kernel, mean = centred_kernel(X)
-                cross = cross_kernel(new, X, mean)
-                return factorise_once(kernel, ALPHA).operators(cross, [ALPHA])[ALPHA]
+                by_alpha = factorise_once(kernel, ALPHA).operators(cross_kernel(new, X, mean), [ALPHA])
+                return Operators(by_alpha, np.array([ALPHA]), np.dtype(np.float32), NumpyBackend())
 
-            kernel_seconds, weights = timed(operator)
+            def stream(operators: Any, Y: Any = Y) -> int:
+                return sum(1 for _ in products(operators, Y, 2e9))
+
+            kernel_seconds, operators = timed(operator)
             # The first one pays for fresh memory, too.
-            stream = min(timed(apply_operator, weights, Y)[0] for _ in range(3))
+            seconds = min(timed(stream, operators)[0] for _ in range(3))
             model = 2 * m * size["images"] * size["targets"] / rate
             rows.append(
-                {"varied": varied, "size": size[varied], "kernel": kernel_seconds, "stream": stream, "model": model}
+                {"varied": varied, "size": size[varied], "kernel": kernel_seconds, "stream": seconds, "model": model}
             )
     return {"rows": rows}
 

@@ -3,8 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-__all__ = ["draw_growth"]
-
 TITLES = {"images": "training images n", "targets": "targets t", "voxels": "voxels p"}
 
 

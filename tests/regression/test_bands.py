@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 from himalaya.kernel_ridge import WeightedKernelRidge, solve_multiple_kernel_ridge_random_search
-from himalaya.ridge import GroupRidgeCV
 from himalaya.scoring import r2_score_split
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -128,21 +127,6 @@ def test_search_equals_that_of_himalaya(problem):
         np.testing.assert_allclose(errors, -scores.mean(axis=1), rtol=1e-6)
         assert int(np.argmax(scores.mean(axis=1))) == choice.chosen[latent]
         assert np.unique(alphas).tolist() == [pytest.approx(choice.alpha[latent])]
-
-
-def test_finds_what_himalaya_s_group_ridge_finds(problem):
-    X, bands, targets = problem
-    order = np.argsort([next(i for i, mask in enumerate(bands.values()) if mask[v]) for v in range(80)], kind="stable")
-    groups = np.repeat(np.arange(3), list(SIZES.values()))
-    choice = choose_bands(band_kernels(X, bands), training_targets(targets), ALPHAS, candidates=40)
-    for latent, Y in enumerate(matrices(targets).values()):
-        model = GroupRidgeCV(
-            groups=groups,
-            solver_params={"n_iter": 40, "alphas": ALPHAS, "local_alpha": False, "progress_bar": False},
-            random_state=0,
-            fit_intercept=True,
-        ).fit((X - X.mean(axis=0))[:, order], Y - Y.mean(axis=0))
-        assert int(np.argmax(model.deltas_.mean(axis=1))) == int(np.argmax(choice.weights[latent]))
 
 
 @pytest.mark.parametrize("weights", [[1.0, 1.0, 1.0], [0.3, 2.0, 0.7]])

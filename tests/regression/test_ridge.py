@@ -58,15 +58,6 @@ def test_equals_scikit_learn(n, p, t, alpha, dtype, tolerance, once):
     assert relative(found, expected.reshape(found.shape)) < tolerance
 
 
-def test_equals_himalaya():
-    # himalaya is not a dependency of the package, only a second opinion where it is installed for the tests.
-    kernel_ridge = pytest.importorskip("himalaya.kernel_ridge")
-    X, Y, X_new = make(40, 90, 6)
-    X_mean, Y_mean = X.mean(axis=0), Y.mean(axis=0)
-    model = kernel_ridge.KernelRidge(alpha=12.0, kernel="linear").fit(X - X_mean, Y - Y_mean)
-    assert relative(predict(X, Y, X_new, 12.0), model.predict(X_new - X_mean) + Y_mean) < 1e-10
-
-
 @settings(max_examples=40, deadline=None)
 @given(
     n=st.integers(2, 25),
@@ -89,21 +80,6 @@ def test_constant_columns():
     found = predict(X, Y, X_new, 5.0)
     assert relative(found, Ridge(5.0).fit(X, Y).predict(X_new)) < 1e-10
     np.testing.assert_allclose(found[:, 1], -2.25, rtol=1e-14)
-
-
-def test_float16_targets_are_multiplied_in_float32():
-    X, Y, X_new = make(60, 20, 3)
-    half = Y.astype(np.float16)
-    found = predict(X, half, X_new, 5.0)
-    assert found.dtype == np.float32
-    assert relative(found, Ridge(5.0).fit(X, half.astype(np.float64)).predict(X_new)) < 1e-5
-
-
-def test_memory_map_in_blocks_equals_array_at_once(tmp_path):
-    X, Y, X_new = make(30, 50, 23, np.float32)
-    np.save(tmp_path / "targets.npy", Y)
-    mapped = np.load(tmp_path / "targets.npy", mmap_mode="r")
-    np.testing.assert_allclose(predict(X, mapped, X_new, 5.0, memory=40_000), predict(X, Y, X_new, 5.0), rtol=1e-5)
 
 
 def test_kernel_over_several_blocks_of_voxels(monkeypatch):

@@ -345,7 +345,9 @@ class BrainDecoder(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         save_decoder(folder, self.get_params(), vars(self))
 
     @classmethod
-    def load(cls, folder: str | os.PathLike[str], targets: str | os.PathLike[str] | None = None) -> "BrainDecoder":
+    def load(
+        cls, folder: str | os.PathLike[str], targets: str | os.PathLike[str] | None = None, verify: bool = True
+    ) -> "BrainDecoder":
         """Read a decoder that `save` wrote; it predicts the very same numbers.
 
         Parameters
@@ -354,6 +356,9 @@ class BrainDecoder(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             The folder that it was saved to, such as ``run/decoder``.
         targets : path-like, optional
             Folder of the latents that it was fitted to, if they were moved.
+        verify : bool
+            Compare the checksums of stored training targets, which reads all of them once. The decoder's own file is
+            compared in any case.
 
         Raises
         ------
@@ -362,7 +367,7 @@ class BrainDecoder(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         DamagedFile
             If the file or the training targets are truncated or changed, or of another version.
         """
-        parameters, fitted = load_decoder(folder, targets)
+        parameters, fitted = load_decoder(folder, targets, verify)
         decoder = cls(**parameters)
         decoder.__dict__.update(fitted)
         return decoder

@@ -70,11 +70,11 @@ def save_decoder(folder: str | os.PathLike[str], parameters: Mapping[str, Any], 
 
 
 def load_decoder(
-    folder: str | os.PathLike[str], targets: str | os.PathLike[str] | None = None
+    folder: str | os.PathLike[str], targets: str | os.PathLike[str] | None = None, verify: bool = True
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Read what `save_decoder` wrote: constructor parameters and fitted attributes.
 
-    `targets` is where the training targets lie now, if they were moved.
+    `targets` is where the training targets lie now, if they were moved; `verify` reads all of them for their checksums.
     """
     path = decoder_file(folder)
     about, tensors = _read(path)
@@ -84,7 +84,7 @@ def load_decoder(
         shapes = {name: tuple(shape) for name, shape in about["shapes"].items()}
         known = TrainingTargets(about["kind"], tensors["groups"], shapes, arrays)
     else:
-        known = training_targets(_find_targets(about["stored"], path, targets).at(tensors["rows"]))
+        known = training_targets(_find_targets(about["stored"], path, targets, verify).at(tensors["rows"]))
     parameters = about["parameters"]
     parameters["alphas"] = tuple(parameters["alphas"])
     fitted = {
@@ -209,7 +209,9 @@ def _place(latents: StoredLatents, path: Path) -> str:
         return absolute.as_posix()
 
 
-def _find_targets(stored: Mapping[str, Any], path: Path, moved_to: str | os.PathLike[str] | None) -> StoredLatents:
+def _find_targets(
+    stored: Mapping[str, Any], path: Path, moved_to: str | os.PathLike[str] | None, verify: bool
+) -> StoredLatents:
     """Open the targets that a decoder refers to: only read, and only if their checksums are those of the fit."""
     if moved_to is None and "://" not in stored["place"]:
         # Joining keeps an absolute path as it is.
@@ -219,7 +221,8 @@ def _find_targets(stored: Mapping[str, Any], path: Path, moved_to: str | os.Path
                 f"{path} was fitted to the latents in {moved_to}, which are gone. Restore them, name their new folder "
                 "(BrainDecoder.load(folder, targets=...)), or fit again."
             )
-    return reopen_latents(stored["place"] if moved_to is None else moved_to, stored["manifest_sha256"])
+    place = stored["place"] if moved_to is None else moved_to
+    return reopen_latents(place, stored["manifest_sha256"], verify)
 
 
 def _plain(value: Any) -> Any:
