@@ -372,8 +372,11 @@ def _from_nifti(path: Path, mask: Mask | None) -> ScanMatrix:
             while file.read(2**24):
                 pass
 
-    def read(rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    def volume(row: int) -> NDArray[Any]:
         with reading(path, "NIfTI", "Export it again"):
-            return _by_volume(path, lambda row: np.asarray(nifti.image.dataobj[..., row]), rows, given.inside)
+            return np.asarray(nifti.image.dataobj[..., row])
+
+    def read(rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        return _by_volume(path, volume, rows, given.inside)
 
     return _matrix(path, nifti.shape[3], int(given.inside.sum()), given, read)

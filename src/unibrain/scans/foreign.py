@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -257,7 +258,7 @@ def open_nifti(path: Path, what: str, remedy: str = "Check the path", keep_open:
         raise InputError(f"{path}: is not compressed with gzip, as its name says. {_AGAIN}, or rename it to .nii.")
     with reading(path, "NIfTI"), gzip.open(path) if packed else path.open("rb") as file:
         head = file.read(540)
-    if head[344:347] not in (b"n+1", b"ni1") and head[4:7] != b"n+2":
+    if head[344:347] != b"n+1" and head[4:7] != b"n+2":
         if len(head) < 348:
             raise InputError(f"{path}: is truncated or damaged, it ends inside the header. {_AGAIN}.")
         raise InputError(f"{path}: is no NIfTI file. Give {what} as NIfTI.")
@@ -291,7 +292,7 @@ def open_npy(path: Path, what: str, remedy: str = "Check the path", kinds: str =
     require_file(path, what, remedy)
     if _head(path, "npy")[:6] != b"\x93NUMPY":
         raise InputError(f"{path}: is no .npy file. Save it with numpy.save.")
-    with reading(path, "npy", "Save it again"), path.open("rb") as file:
+    with reading(path, "npy", "Save it again", also=(SyntaxError, TokenError)), path.open("rb") as file:
         version = np.lib.format.read_magic(file)
         header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, _, dtype = header(file)
