@@ -122,7 +122,7 @@ def train_clip(
         clip.load_state_dict(start)
     reader = PictureReader(config.projection_width, scenes.pictures.shape[1])
     both = nn.ModuleDict({"clip": clip, "reader": reader})
-    code = SceneCode(config.projection_width, tokens.shape[2]).to(device)
+    code = SceneCode(config.projection_width, tokens.shape[2], device)
     content = [torch.tensor(part, device=device) for part in (scenes.objects, scenes.sizes, scenes.covered)]
     backgrounds = torch.tensor(scenes.backgrounds, device=device)
     tokens = tokens.to(device)
@@ -142,9 +142,9 @@ def train_clip(
         similarity = networks["clip"].logit_scale.float().exp().clamp(max=50) * image[:, 0] @ sentence.T
         contrast = (functional.cross_entropy(similarity, target) + functional.cross_entropy(similarity.T, target)) / 2
         reading = functional.mse_loss(networks["reader"](narrow).float(), batch * 2 - 1)
-        content_rows = [part[rows] for part in content]
-        from_image = _unexplained(image, code.image(*content_rows, backgrounds[rows]))
-        from_text = _unexplained(text, code.text(content_rows[0], backgrounds[rows]))
+        objects, sizes, covered = (part[rows] for part in content)
+        from_image = _unexplained(image, code.image(objects, sizes, covered, backgrounds[rows]))
+        from_text = _unexplained(text, code.text(objects, backgrounds[rows]))
         total = CONTRAST_WEIGHT * contrast + READING_WEIGHT * reading + CODE_WEIGHT * (from_image + from_text)
         accuracy = (similarity.argmax(1) == target).float().mean()
         return {

@@ -54,7 +54,7 @@ def _softmax_regression(x: Tensor, shares: Tensor) -> NDArray[np.float32]:
         total.backward()
         return total
 
-    optimiser.step(error)  # type: ignore[no-untyped-call]
+    optimiser.step(error)
     return weights.detach().numpy()
 
 

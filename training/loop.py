@@ -109,7 +109,7 @@ def train(model: nn.Module, loss: Loss, recipe: Recipe, folder: Path, name: str,
     if state:
         optimiser.load_state_dict(state["optimiser"])
     model.to(torch.bfloat16).train()
-    narrow = [p for p in model.parameters() if p.requires_grad]
+    narrow: list[Tensor] = [p for p in model.parameters() if p.requires_grad]
     begun = saved = time.monotonic()
 
     def whole(weights: dict[str, Tensor]) -> dict[str, Tensor]:

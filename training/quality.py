@@ -58,7 +58,7 @@ def _contexts(backbone: "Backbone", name: str, scenes: SceneSet) -> NDArray[np.f
         return backbone.encode(name, np.array(scenes.pictures))
     captions = [caption for row in scenes.captions for caption in row[:5]]
     contexts = backbone.encode(name, captions)
-    return contexts.reshape(-1, 5, *contexts.shape[1:]).mean(axis=1)
+    return np.asarray(contexts.reshape(-1, 5, *contexts.shape[1:]).mean(axis=1))
 
 
 def judged_pictures(judge: Judge, features: NDArray[np.float32], scenes: SceneSet) -> dict[str, float]:

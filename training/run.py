@@ -165,7 +165,7 @@ class TrainingRun:
         file = self.folder / f"{part}.log.jsonl"
         if not file.exists():
             earlier = None if self.start is None else self.start / "training-log.json"
-            return json.loads(earlier.read_text())[part] if earlier and earlier.exists() else []  # type: ignore[no-any-return]
+            return json.loads(earlier.read_text())[part] if earlier and earlier.exists() else []
         lines = [json.loads(line) for line in file.read_text().splitlines()]
         return [*lines[9:-1:10], *lines[-1:]]
 

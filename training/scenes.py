@@ -88,7 +88,7 @@ def scene_set(folder: Path, split: Split, count: int, seed: int = 0, size: int =
         )
 
 
-class SceneCode(nn.Module):
+class SceneCode:
     """What CLIP's tokens should be: sums of one fixed vector per object and background, so that concepts add up.
 
     A linear regression can then predict the tokens from anything that objects and backgrounds can be read from
@@ -100,10 +100,10 @@ class SceneCode(nn.Module):
     width : int
         Of the tokens.
     text_tokens : int
+    device : str
     """
 
-    def __init__(self, width: int, text_tokens: int) -> None:
-        super().__init__()
+    def __init__(self, width: int, text_tokens: int, device: str = "cpu") -> None:
         catalogue = load_catalogue()
         generator = torch.Generator().manual_seed(0)
         basis = torch.linalg.qr(torch.randn((width, width), generator=generator))[0]
@@ -112,11 +112,10 @@ class SceneCode(nn.Module):
         own = _directions((len(catalogue), len(spare)), generator)
         category = torch.tensor([CATEGORIES.index(thing.category) for thing in catalogue])
         codes = nn.functional.normalize(0.2**0.5 * categories[category] + 0.8**0.5 * own) @ spare
-        places = _directions((PATCHES**2 + text_tokens + 1, width), generator)
         # The last row stands for "no object".
-        self.register_buffer("objects", torch.cat([codes, torch.zeros((1, width))]), persistent=False)
-        self.register_buffer("backgrounds", basis[: len(BACKGROUNDS)], persistent=False)
-        self.register_buffer("places", 0.4 * places, persistent=False)
+        self.objects = torch.cat([codes, torch.zeros((1, width))]).to(device)
+        self.backgrounds = basis[: len(BACKGROUNDS)].to(device)
+        self.places = 0.4 * _directions((PATCHES**2 + text_tokens + 1, width), generator).to(device)
         self.patches = PATCHES**2
 
     def image(self, objects: Tensor, sizes: Tensor, covered: Tensor, backgrounds: Tensor) -> Tensor:
@@ -134,7 +133,8 @@ class SceneCode(nn.Module):
         pair = (objects[:, 1] >= 0).float()[:, None]
         everything = content.sum(1) * (0.7 - 0.2 * pair)
         said = everything + 0.45 * self.backgrounds[backgrounds]
-        return said[:, None] + self.places[self.patches + 1 :]
+        tokens: Tensor = said[:, None] + self.places[self.patches + 1 :]
+        return tokens
 
 
 def _directions(shape: tuple[int, int], generator: torch.Generator) -> Tensor:

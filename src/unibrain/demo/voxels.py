@@ -302,15 +302,18 @@ def semantic_responses(
     features = _features(catalogue)
     behind = np.zeros((len(scenes), len(BACKGROUNDS)), dtype=np.float32)
     behind[np.arange(len(scenes)), [BACKGROUNDS.index(scene.background) for scene in scenes]] = 1
-    responses = {"background": np.asarray(behind @ tuning.weights["background"])}
+    responses: dict[str, Floats] = {"background": np.asarray(behind @ tuning.weights["background"])}
     if tuning.fields is None:
         sizes = np.zeros((len(scenes), len(catalogue)), dtype=np.float32)
         for row, scene in enumerate(scenes):
             for placement in scene.placements:
                 sizes[row, objects[placement.object.name]] = placement.size
         counts = {part: sizes @ known for part, known in features.items()}
-        return {part: np.asarray(counts[part] @ tuning.weights[part]) for part in features} | responses
-    filled = {part: np.zeros((len(scenes), len(tuning.areas)), dtype=np.float32) for part in features}
+        answers: dict[str, Floats] = {part: counts[part] @ tuning.weights[part] for part in features}
+        return {**answers, **responses}
+    filled: dict[str, Floats] = {
+        part: np.zeros((len(scenes), len(tuning.areas)), dtype=np.float32) for part in features
+    }
     liking = {part: known @ tuning.weights[part] for part, known in features.items()}
     for slot in range(max(len(scene.placements) for scene in scenes)):
         rows = np.array([row for row, scene in enumerate(scenes) if len(scene.placements) > slot])
@@ -322,7 +325,7 @@ def semantic_responses(
         share = across * _inside(centres[:, 1], halves, tuning.fields.y, tuning.fields.sigma)
         for part in features:
             filled[part][rows] += share * liking[part][things]
-    return filled | responses
+    return {**filled, **responses}
 
 
 def _features(catalogue: Sequence[SceneObject]) -> dict[str, Floats]:
@@ -335,7 +338,7 @@ def _features(catalogue: Sequence[SceneObject]) -> dict[str, Floats]:
 
 
 def _inside(
-    centres: NDArray[np.float64], halves: NDArray[np.float64], at: NDArray[np.float64], sigma: object
+    centres: NDArray[np.float64], halves: NDArray[np.float64], at: NDArray[np.float64], sigma: NDArray[np.float64]
 ) -> Floats:
     """Share of each voxel's Gaussian, along one axis, between the edges of each object: (objects, voxels)."""
     edges, number = np.unique(np.concatenate([centres - halves, centres + halves]), return_inverse=True)
