@@ -118,6 +118,9 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["audit", "RUN", "--mask", "V1"], ["--mask", "--root"]),
         (["audit", "--root", "RUN", "--mask", "?"], ["--mask is ?"]),
         (["export-weights", "RUN", "--latent", "z_text", "--targets", "some", "--out", "RUN/w.npy"], ["some", "0:768"]),
+        (["export-weights", "RUN", "--latent", "z_text", "--out", "RUN/w.npy"], ["RUN"]),
+        (["evaluate", "RUN", "--with-earlier"], ["RUN", "no run in this folder"]),
+        (["audit", "RUN"], ["RUN", "no run in this folder"]),
         (["run", "RUN/absent.toml"], ["absent.toml", "no such file"]),
         (["fit", "FILE"], ["FILE"]),
         (["fit", "FILE/run"], ["FILE"]),
@@ -209,6 +212,23 @@ def test_a_bug_of_ours_keeps_its_traceback(
     assert sentence_of(error) is None
     with pytest.raises(type(error)):
         main(["fit", str(tmp_path)])
+
+
+def test_an_error_is_not_glued_behind_a_bar(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    from unibrain.workspace.progress import track
+
+    def broken(*_: object) -> None:
+        for _step in track(range(3), "reading", unit="file"):
+            raise InputError("a.npz: 3 rows for 4 images.")
+
+    monkeypatch.setattr("unibrain.pipeline.run_one", broken)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    assert main(["fit", str(tmp_path)]) == 2
+    shown = capsys.readouterr().err
+    assert "reading" in shown
+    assert shown.splitlines()[-1] == "Error: a.npz: 3 rows for 4 images."
 
 
 def test_options_are_kept_for_the_stages_after(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

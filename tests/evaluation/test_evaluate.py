@@ -269,6 +269,7 @@ def test_wrong_scores_files(tmp_path, text, named):
 def test_one_line_and_a_frame(scores):
     assert "\n" not in repr(scores)
     assert len(repr(scores)) < 250
+    assert repr(METRICS["ssim"]) == "Metric(ssim of a picture, -1 to 1, higher is better)"
     assert repr(Score("ssim", "SSIM", "picture", 0.41, None, 3, True)) == "Score(ssim 0.410, control -, 3 images)"
     frame = scores.to_frame()
     assert list(frame.index) == NAMES

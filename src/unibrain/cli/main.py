@@ -1,5 +1,6 @@
 """`unibrain`: the command line. Parses, calls one public function, prints; nothing heavy is imported until it runs."""
 
+import io
 import os
 import re
 import signal
@@ -112,8 +113,9 @@ def _run(arguments: list[str]) -> int:
         click.echo("\nstopped; run the same command to continue", err=True)
         return _STOPPED
     except click.ClickException as error:
-        error.message = _short(error.message)
-        error.show()
+        shown = io.StringIO()
+        error.show(file=shown)
+        click.echo(_short(shown.getvalue()), err=True, nl=False)
         return 2
     except Exception as error:
         _end_bars()

@@ -55,7 +55,7 @@ def did_you_mean(word: str, known: Sequence[str]) -> str:
     return f" Did you mean {close[0]}?" if close else ""
 
 
-class PathType(click.ParamType):
+class PathType(click.ParamType):  # type: ignore[type-arg]  # older versions of click take no argument
     """A path; ``~`` and ``~user`` are home folders, also behind ``=``, where a shell leaves them as they are."""
 
     name = "path"

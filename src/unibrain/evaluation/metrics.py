@@ -33,7 +33,7 @@ class UnavailableError(Exception):
     """A metric cannot be computed here; the message says why and what to do. The score then has no value."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Comparison:
     """What a metric of pictures or captions compares: n images that were seen beside what was decoded.
 
@@ -79,7 +79,7 @@ class Measure:
     note: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Metric:
     """A row of `METRICS`.
 
@@ -114,6 +114,10 @@ class Metric:
     function: Callable[..., Any]
     higher_is_better: bool = True
     bounds: tuple[float, float] = (0.0, 1.0)
+
+    def __repr__(self) -> str:
+        better = "higher" if self.higher_is_better else "lower"
+        return f"Metric({self.name} of a {self.kind}, {self.bounds[0]:g} to {self.bounds[1]:g}, {better} is better)"
 
 
 def on_pictures(compare: Callable[[Any, Any], NDArray[np.float64]]) -> Callable[[Comparison], Measure]:
