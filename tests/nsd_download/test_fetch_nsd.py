@@ -123,7 +123,7 @@ def test_without_agreement_nothing_is_downloaded(choice: dict[str, Any], between
     fetched, _ = fetch(CHOICE, tmp_path / "nsd", between.endpoint, **choice)
     assert fetched.state in ("dry run", "declined")
     assert not between.downloads()
-    assert not files_of(tmp_path)
+    assert not files_of(tmp_path / "nsd")
 
 
 @pytest.mark.parametrize(
