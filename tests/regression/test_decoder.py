@@ -296,11 +296,11 @@ def test_odd_scans_are_warned_of():
         warnings.simplefilter("error")
         decoder = BrainDecoder(alpha=1.0).fit(X, latents)
         decoder.predict(X_new)
-    with pytest.warns(UserWarning, match="1 scans have the same value in all voxels, the first in row 2"):
+    with pytest.warns(UserWarning, match="row 2 is the same in all voxels"):
         decoder.predict(put(X_new, 2, 0.0))
-    with pytest.warns(UserWarning, match="same value in all voxels, the first in row 5"):
+    with pytest.warns(UserWarning, match="row 5 is the same in all voxels"):
         BrainDecoder(alpha=1.0).fit(put(X, 5, 0.0), latents)
     twice = X.copy()
     twice[[7, 20]] = X[3]
-    with pytest.warns(UserWarning, match="2 training scans repeat another one; rows 3 and 7"):
+    with pytest.warns(UserWarning, match=r"rows 3 and 7 .*2 repeats"):
         BrainDecoder(alpha=1.0).fit(twice, latents)

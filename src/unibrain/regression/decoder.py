@@ -450,9 +450,7 @@ def warn_of_odd_scans(scans: NDArray[Any], repeats: bool) -> None:
         return
     constant = np.flatnonzero(np.ptp(scans, axis=1) == 0)
     if len(constant):
-        message = (
-            f"{len(constant)} scans have the same value in all voxels, the first in row {constant[0]}. Check them."
-        )
+        message = f"The scan in row {constant[0]} is the same in all voxels ({len(constant)} such scans). Check it."
         warnings.warn(message, UserWarning, stacklevel=4)
     if repeats:
         sums = scans.sum(axis=1)
@@ -460,6 +458,5 @@ def warn_of_odd_scans(scans: NDArray[Any], repeats: bool) -> None:
         pairs = [(order[i], order[i + 1]) for i in np.flatnonzero(np.diff(sums[order]) == 0)]
         same = [pair for pair in pairs if np.array_equal(scans[pair[0]], scans[pair[1]])]
         if same:
-            one, other = same[0]
-            message = f"{len(same)} training scans repeat another one; rows {one} and {other} are the same. Check them."
+            message = f"The scans in rows {same[0][0]} and {same[0][1]} are the same ({len(same)} repeats). Check them."
             warnings.warn(message, UserWarning, stacklevel=4)
