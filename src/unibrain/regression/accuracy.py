@@ -111,9 +111,11 @@ def region_accuracy(
         If scans and latents do not belong together, or there are fewer than two.
     """
     scans, truth = np.asarray(X), training_targets(true)
-    if len(scans) != len(truth.ids) or len(scans) < 2:
+    absent = [name for name in decoder.targets_ if truth.shapes.get(name) != decoder.targets_.shapes[name]]
+    if scans.shape != (len(truth.ids), decoder.n_features_in_) or len(scans) < 2 or absent:
         raise InputError(
-            f"There are {len(scans)} scans and latents of {len(truth.ids)} images. Give at least two of each."
+            f"Scans of shape {scans.shape} and {len(truth.ids)} images with latents {', '.join(truth)} are no test of a "
+            f"decoder of {decoder.n_features_in_} voxels and {', '.join(decoder.targets_)}. Give two images or more."
         )
     backend, memory = choose_backend(decoder.device), decoder.memory * 1e9
     columns, known, wanted = {}, {}, {}
