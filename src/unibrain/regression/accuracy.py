@@ -114,7 +114,7 @@ def region_accuracy(
     absent = [name for name in decoder.targets_ if truth.shapes.get(name) != decoder.targets_.shapes[name]]
     if scans.shape != (len(truth.ids), decoder.n_features_in_) or len(scans) < 2 or absent:
         raise InputError(
-            f"Scans of shape {scans.shape} and {len(truth.ids)} images with latents {', '.join(truth)} are no test of a "
+            f"Scans of shape {scans.shape} and {len(truth.ids)} images and latents {', '.join(truth)} do not test a "
             f"decoder of {decoder.n_features_in_} voxels and {', '.join(decoder.targets_)}. Give two images or more."
         )
     backend, memory = choose_backend(decoder.device), decoder.memory * 1e9
