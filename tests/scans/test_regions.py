@@ -1,7 +1,6 @@
 """Masks and regions by name against the label volumes read directly."""
 
 import logging
-import shutil
 
 import nibabel
 import numpy as np
@@ -118,9 +117,3 @@ def test_a_hemisphere_of_a_volume_without_its_own_file(own_tree: NsdLayout) -> N
         path.unlink()
     with pytest.raises(InputError, match=r"lh\.nsdgeneral\.nii\.gz: no such file"):
         read_mask(own_tree, "lh.faces")
-
-
-def test_standard_labels_of_streams_serve_without_a_table(own_tree: NsdLayout) -> None:
-    before = read_mask(own_tree, "streams:lateral")
-    shutil.rmtree(own_tree.root / "nsddata" / "freesurfer")
-    np.testing.assert_array_equal(read_mask(own_tree, "streams:lateral"), before)

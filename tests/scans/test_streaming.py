@@ -1,6 +1,5 @@
 """Each file is read once, some volumes at a time; a stopped preparation continues at the session."""
 
-import json
 import logging
 import shutil
 import tracemalloc
@@ -10,9 +9,7 @@ from pathlib import Path
 import h5py
 import nibabel
 import numpy as np
-import pandas
 import pytest
-from scipy.io import loadmat
 
 from unibrain.demo.nsd_tree import write_betas
 from unibrain.errors import InputError
@@ -162,31 +159,3 @@ def test_a_ceiling_needs_images_with_three_trials(tmp_path: Path) -> None:
     stored = sessions.MaskedSessions({1: tmp_path / "session.npy"}, {1: tmp_path / "betas_session01.hdf5"})
     with pytest.raises(InputError, match="no image has 3 trials"):
         ceiling.recompute_noise_ceiling(stored, design)
-
-
-def test_the_simulated_tree_tells_one_story(tree: Path) -> None:
-    """The cross-checks between the design, the trials, the table of images and the betas, for both subjects."""
-    images = pandas.read_csv(NsdLayout(tree).stim_info, index_col=0)
-    for subject in (1, 2):
-        layout = NsdLayout(tree, subject)
-        design = {name: values.astype(np.int64) for name, values in loadmat(layout.expdesign).items() if name[0] != "_"}
-        order, ids = design["masterordering"][0], design["subjectim"][subject - 1]
-        responses = pandas.read_csv(layout.responses, sep="\t")
-        np.testing.assert_array_equal(responses["73KID"], ids[order - 1])
-        for repeat in range(3):
-            numbers = images[f"subject{subject}_rep{repeat}"]
-            shown = numbers[numbers > 0]
-            np.testing.assert_array_equal(ids[order[shown - 1] - 1] - 1, shown.index)
-        for session, part in responses.groupby("SESSION"):
-            times = part["10KID"].value_counts()
-            expected = [(times == number).sum() for number in (1, 2, 3)]
-            assert design["basiccnt"][:, session - 1].tolist() == expected
-        read = read_nsd(tree, subject)
-        assert sorted(set(read.repeats)) == [1, 2, 3]
-        assert set(read.test.stimulus_ids + 1) == set(design["sharedix"][0])
-        for session in (1, 2, 3):
-            brain = np.asarray(nibabel.load(layout.brainmask).dataobj) > 0
-            stored = np.asarray(nibabel.load(layout.betas(session, "nifti")).dataobj)
-            assert (stored[brain] == 0).all(axis=1).sum() == (1 if session == 2 else 0)
-    marker = json.loads(NsdLayout(tree).marker.read_text())
-    assert marker["settings"]["all_repeats"] is False
