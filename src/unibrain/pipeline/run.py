@@ -113,7 +113,8 @@ def _run_stages(
     backbone: BackboneSource | None,
     audit_betas: bool | None,
 ) -> tuple[StageResult, ...]:
-    backbone, results, seen = backbone or BackboneSource(), [], dict[str, Fingerprint]()
+    backbone = backbone or BackboneSource()
+    results, seen = list[StageResult](), dict[str, Fingerprint]()
     with run.lock():
         _check_source(run, settings)
         for name in names:
