@@ -8,21 +8,10 @@ from typing import Any
 
 from unibrain.backbone.tokenizers import BertPieces, ClipTokens, Gpt2Tokens
 
-__all__ = ["Vocabularies", "make_vocabularies", "open_vocabularies"]
-
 
 @dataclass(frozen=True)
 class Vocabularies:
-    """The three tokenizers.
-
-    Attributes
-    ----------
-    bert : BertPieces
-    gpt2 : Gpt2Tokens
-    clip : ClipTokens
-    sizes : tuple of int
-        Entries of the three vocabularies, in that order (GPT-2: with its three marks).
-    """
+    """The three tokenizers; `sizes` are the entries of their vocabularies in this order (GPT-2: with its marks)."""
 
     bert: BertPieces
     gpt2: Gpt2Tokens
@@ -31,14 +20,7 @@ class Vocabularies:
 
 
 def make_vocabularies(captions: Iterable[str], folder: Path) -> None:
-    """Write the vocabulary files; every word of the captions becomes one token, all other words are spelled.
-
-    Parameters
-    ----------
-    captions : iterable of str
-    folder : Path
-        Gets ``bert-vocab.txt``, ``gpt2-vocab.json``, ``gpt2-merges.txt``, ``clip-vocab.json``, ``clip-merges.txt``.
-    """
+    """Write the files of vocabularies; every word of the captions becomes one token, all other words are spelled."""
     from tokenizers import Regex, Tokenizer
     from tokenizers.models import BPE
     from tokenizers.pre_tokenizers import ByteLevel, Sequence, Split
@@ -82,20 +64,7 @@ def make_vocabularies(captions: Iterable[str], folder: Path) -> None:
 
 
 def open_vocabularies(folder: Path, text_tokens: int, max_pieces: int) -> Vocabularies:
-    """Open what `make_vocabularies` wrote.
-
-    Parameters
-    ----------
-    folder : Path
-    text_tokens : int
-        Length of CLIP's text context.
-    max_pieces : int
-        Word pieces that Optimus reads.
-
-    Returns
-    -------
-    Vocabularies
-    """
+    """Open what `make_vocabularies` wrote, for so many tokens of CLIP and word pieces of Optimus."""
     bert = BertPieces(folder / "bert-vocab.txt", max_pieces)
     gpt2 = Gpt2Tokens(folder / "gpt2-vocab.json", folder / "gpt2-merges.txt")
     clip = ClipTokens(folder / "clip-vocab.json", folder / "clip-merges.txt", text_tokens)
