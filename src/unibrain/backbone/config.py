@@ -262,7 +262,7 @@ for _section in (
     ClipConfig,
     BackboneConfig,
 ):
-    _section.__pydantic_config__ = {"extra": "forbid"}  # type: ignore[attr-defined]
+    _section.__pydantic_config__ = {"extra": "forbid"}  # type: ignore[union-attr]
 
 OFFICIAL = BackboneConfig()
 """Sizes of the published Versatile Diffusion four-flow v1.0."""

@@ -190,11 +190,11 @@ def write_backbone(
     with atomic_folder(folder) as partial_folder:
         (partial_folder / "config.json").write_text(config_json, encoding="utf-8")
         for part in PARTS:
-            once = {value.data_ptr(): key for key, value in reversed(weights[part].items()) if value.numel()}
+            first: dict[tuple[int, torch.Size], str] = {}
             halves = {
                 key: (value.half() if value.is_floating_point() else value).contiguous().clone()
                 for key, value in weights[part].items()
-                if once.get(value.data_ptr(), key) == key
+                if first.setdefault((value.data_ptr(), value.shape), key) == key
             }
             save_file(halves, partial_folder / f"{part}.safetensors")
         for name in VOCABULARY_FILES:
