@@ -46,10 +46,9 @@ def test_a_stopped_stage_leaves_nothing_half_written_and_continues(tmp_path: Pat
     assert result.stdout.splitlines() == ["run/nsd", "Next: unibrain prepare run"]
 
 
-@pytest.mark.parametrize("pause", [0.0, 0.05])
-def test_ctrl_c_again_and_again_prints_no_traceback(tmp_path: Path, pause: float) -> None:
+def test_ctrl_c_again_and_again_prints_no_traceback(tmp_path: Path) -> None:
     process = started(tmp_path)
-    for _ in range(5):
+    for pause in (0.0, 0.02, 0.02, 0.1):
         process.send_signal(signal.SIGINT)
         time.sleep(pause)
     _, said = process.communicate(timeout=60)
