@@ -29,7 +29,7 @@ from unibrain.workspace.files import write_text
 _SEED = 2**32 - 1
 _WORD = "[A-Za-z0-9][A-Za-z0-9_.+-]*"
 _REGION = "[A-Za-z0-9][A-Za-z0-9_.+:-]*"
-_SPEED = {"changes_result": False}
+_SPEED: dict[str, Any] = {"changes_result": False}
 """Marks what changes speed, and results by no more than rounding, such as a batch size: no stage is redone for it."""
 
 _FIRST = "# Settings of this run, as unibrain keeps them. Change values, and leave the first and the last line alone."

@@ -99,8 +99,12 @@ def progress_bar(total: int, description: str, unit: str = "it") -> Iterator[Cal
     """Show a progress bar whose yielded function counts one more of `total`; for what is no loop of ours."""
     ticks = track(range(total), description, unit=unit)
     next(ticks, None)  # a bar counts an item when the next one is asked for
+
+    def advance() -> None:
+        next(ticks, None)
+
     try:
-        yield lambda: next(ticks, None) and None
+        yield advance
     finally:
         ticks.close()
 
