@@ -471,7 +471,7 @@ class LatentWriter:
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._arrays: dict[str, Any] = {}
         self.done: dict[str, int] = {}
-        self._marked = -INTERVAL
+        self._marked, self._resumes = -INTERVAL, resume
         if not (resume and self._resume()):
             self._arrays, self.done = {}, {}
             shutil.rmtree(self.unfinished, ignore_errors=True)
@@ -614,7 +614,8 @@ class LatentWriter:
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
-            raise InputError(
-                f"{self.folder}: no space left on the disk. What is written so far is kept in {self.unfinished}: free "
-                "some space and run again, it continues there"
-            ) from error
+            advice = f"run again: it goes on from what is kept in {self.unfinished}"
+            if not self._resumes:
+                shutil.rmtree(self.unfinished, ignore_errors=True)
+                advice = "run again"
+            raise InputError(f"{self.folder}: no space left on the disk. Free some space, and {advice}.") from error

@@ -308,7 +308,7 @@ class _Declaration:
             from unibrain.regression import BrainDecoder
 
             about = read_manifest(self.path("latents"))
-            decoder = BrainDecoder.load(self.path("decoder"))
+            decoder = BrainDecoder.load(self.path("decoder"), verify=False)
             test = self.subject().test
             seen = np.intersect1d(test.stimulus_ids, decoder.groups_)
             if len(seen):
@@ -381,7 +381,7 @@ class _Declaration:
             from unibrain.scans import split_hash
 
             began = time.monotonic()
-            subject, decoder = self.subject(), BrainDecoder.load(self.path("decoder"))
+            subject, decoder = self.subject(), BrainDecoder.load(self.path("decoder"), verify=False)
             predicted = load_latents(self.path("predicted"))
             truth = open_latents(self.path("latents")).select(predicted.stimulus_ids).read()
             network = self.backbone.load(self.network)

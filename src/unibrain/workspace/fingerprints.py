@@ -55,7 +55,7 @@ def digest(*parts: Any) -> str:
     whole = hashlib.sha256()
     for part in parts:
         if hasattr(part, "tobytes"):
-            head, content = f"array {part.dtype.str} {part.shape}", part.tobytes()
+            head, content = f"array {part.dtype.str} {part.shape}", part.ravel().view("u1").data
         elif isinstance(part, bytes):
             head, content = "bytes", part
         else:
