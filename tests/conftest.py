@@ -1,4 +1,4 @@
-"""What all tests share; being here, it also lets them import `toy_backbone`."""
+"""What all tests share."""
 
 import pytest
 from toy_backbone import ToyBackbone

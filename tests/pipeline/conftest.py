@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from runs import SETTINGS, toy
+from runs import SETTINGS, custom_settings, toy
 
-from unibrain.pipeline import CustomSection, RunFolder, Settings, run_all
+from unibrain.pipeline import RunFolder, run_all
 
 PICTURES = 30
 
@@ -46,19 +46,6 @@ def export(tmp_path_factory: pytest.TempPathFactory) -> Path:
             for n in range(PICTURES):
                 writer.writerow([n + 1, f"{n:02d}.png", *[f"a red car {n}|the dog {n}"] * captioned])
     return root
-
-
-def custom_settings(export: Path, table: str = "trials.csv", **values: object) -> Settings:
-    custom = CustomSection(
-        scans=str(export / "betas.npy"),
-        pictures=str(export / "shown"),
-        table=str(export / table),
-        regions=f"early={export / 'early.npy'}",
-        test_share=0.2,
-        name="lab-1",
-        simulated=True,
-    )
-    return Settings(custom=custom)
 
 
 @pytest.fixture(scope="session")

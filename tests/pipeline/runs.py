@@ -1,7 +1,17 @@
 """What the tests of runs share: tiny settings, and a stage as a command runs it."""
 
+from pathlib import Path
+
 from toy_backbone import ToyBackbone
-from unibrain.pipeline import BackboneSource, RunFolder, Settings, SimulateSection, kept_settings, run_one
+from unibrain.pipeline import (
+    BackboneSource,
+    CustomSection,
+    RunFolder,
+    Settings,
+    SimulateSection,
+    kept_settings,
+    run_one,
+)
 from unibrain.workspace.stages import StageResult
 
 SETTINGS = Settings(simulate=SimulateSection(training_images=30, test_images=6, sessions=2))
@@ -25,3 +35,16 @@ def edit(run: RunFolder, before: str, after: str) -> None:
     text = run.settings.read_text(encoding="utf-8")
     assert before in text
     run.settings.write_text(text.replace(before, after), encoding="utf-8")
+
+
+def custom_settings(export: Path, table: str = "trials.csv") -> Settings:
+    custom = CustomSection(
+        scans=str(export / "betas.npy"),
+        pictures=str(export / "shown"),
+        table=str(export / table),
+        regions=f"early={export / 'early.npy'}",
+        test_share=0.2,
+        name="lab-1",
+        simulated=True,
+    )
+    return Settings(custom=custom)

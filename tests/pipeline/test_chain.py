@@ -12,9 +12,8 @@ import h5py
 import numpy as np
 import pytest
 from PIL import Image
-from runs import SETTINGS, command, edit, toy
+from runs import SETTINGS, command, custom_settings, edit, toy
 
-from conftest import custom_settings
 from unibrain.errors import InputError
 from unibrain.pipeline import (
     STAGES,

@@ -7,9 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from runs import command, toy
+from runs import command, custom_settings, toy
 
-from conftest import custom_settings
 from toy_backbone import ToyBackbone
 from unibrain.audit import load_audit
 from unibrain.cli.main import main

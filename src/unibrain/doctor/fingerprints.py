@@ -1,9 +1,10 @@
-"""Fingerprints: a few numbers that stand for a result; their record; and the comparison that names what moved."""
+"""The examination: what the machine has, and fingerprints that name the library which computes something else now."""
 
 import json
 import math
+import os
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from unibrain.backbone import VersatileDiffusion
 
 RECORD = Path(__file__).parent / "data" / "fingerprints.json"
-"""The record that comes with the package; ``python -m unibrain.doctor.record`` writes it."""
+"""The record that comes with the package; ``python -m unibrain.doctor.probes`` writes it."""
 LIBRARIES = ("transformers", "diffusers", "tokenizers", "pillow", "torch", "numpy")
 _POINTS = 8
 _DIGITS = 7
@@ -68,11 +69,11 @@ def of_array(array: NDArray[Any], **exact: Any) -> Fingerprint:
     return Fingerprint({"shape": list(array.shape), **exact}, tuple(rounded), rounded[1])
 
 
+@dataclass(frozen=True)
 class Bench:
     """What probes work on: the folder of the small backbone, and the backbone, loaded once on the processor in fp32."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    folder: Path
 
     @cached_property
     def backbone(self) -> "VersatileDiffusion":
@@ -145,28 +146,24 @@ def write_record(record: Record, path: Path = RECORD) -> None:
 def compare(probes: Sequence[Probe], bench: Bench, record: Record) -> Iterator[Finding]:
     """Recompute every fingerprint: a finding on versions, one on the backbone's files, and one per probe."""
     now = installed()
-    moved = {name: f"{record.libraries.get(name)} -> {now[name]}" for name in LIBRARIES if _differs(name, record, now)}
-    said = ", ".join(f"{name} {change}" for name, change in moved.items())
+    moved = [name for name in LIBRARIES if record.libraries.get(name) != now[name]]
+    said = ", ".join(f"{name} {record.libraries.get(name)} -> {now[name]}" for name in moved)
     yield Finding("ok", "libraries", f"other versions than recorded: {said}" if moved else "as recorded", details=now)
     try:
         same = bench.backbone.fingerprint == record.backbone
         what = f"as recorded ({record.backbone[:12]})" if same else "not the one that was recorded"
     except InputError as error:
         same, what = False, str(error)
-    advice = "" if same else "install unibrain again; after a training of your own run python -m unibrain.doctor.record"
+    advice = "" if same else "install unibrain again; after a training of your own run python -m unibrain.doctor.probes"
     yield Finding("ok" if same else "problem", "small backbone", what, advice)
     for probe in probes:
         if probe.weights and not same:
             yield Finding("note", probe.name, "not compared: it needs the small backbone", "see small backbone above")
         else:
-            yield _compared(probe, bench, record, now)
+            yield _compared(probe, bench, record, moved)
 
 
-def _differs(name: str, record: Record, now: Mapping[str, str]) -> bool:
-    return record.libraries.get(name) != now[name]
-
-
-def _compared(probe: Probe, bench: Bench, record: Record, now: Mapping[str, str]) -> Finding:
+def _compared(probe: Probe, bench: Bench, record: Record, moved: Sequence[str]) -> Finding:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -177,14 +174,75 @@ def _compared(probe: Probe, bench: Bench, record: Record, now: Mapping[str, str]
         # JSON has no infinity.
         details = {"apart": None if math.isinf(apart) else apart, "allowed": probe.tolerance}
     except KeyError:
-        return Finding("problem", probe.name, f"{probe.what}: not recorded", "run python -m unibrain.doctor.record")
+        return Finding("problem", probe.name, f"{probe.what}: not recorded", "run python -m unibrain.doctor.probes")
     except Exception as error:  # whatever a library raises nowadays is what has to be told
         apart, what, details = math.inf, f"fails ({type(error).__name__}: {' '.join(str(error).split())[:200]})", {}
     if apart <= probe.tolerance:
         return Finding("ok", probe.name, f"{probe.what}: {what if apart else 'equal'}", details=details)
-    suspects = [name for name in probe.libraries if _differs(name, record, now)]
+    suspects = [name for name in probe.libraries if name in moved]
     pins = " ".join(f'"{name}=={record.libraries.get(name)}"' for name in suspects)
     advice = f"{' and '.join(suspects)} changed since it was recorded: go back with pip install {pins}"
     if not suspects:
         advice = f"no version of {', '.join(probe.libraries)} changed: install them and unibrain again"
     return Finding("problem", probe.name, f"{probe.what}: {what}", advice, details={**details, "suspects": suspects})
+
+
+def examine(record: Path = RECORD) -> tuple[Finding, ...]:
+    """Examine this installation: threads, devices, memory, weights, and the fingerprints of the libraries.
+
+    Works on the processor in fp32, and takes a few seconds, most of them for importing the libraries.
+
+    Parameters
+    ----------
+    record : pathlib.Path
+        Fingerprints to compare with.
+
+    Returns
+    -------
+    tuple of Finding
+        A fingerprint that moved is a problem; lacking a graphics card or the official weights is a note.
+
+    Raises
+    ------
+    InputError
+        If the record is missing or damaged.
+    """
+    known = read_record(record)
+    from unibrain.backbone.folder import backbone_folder
+    from unibrain.doctor.probes import PROBES
+
+    small = backbone_folder("small")
+    return (*_machine(), *_weights(small), *compare(PROBES, Bench(small), known))
+
+
+def _machine() -> Iterator[Finding]:
+    import torch
+
+    from unibrain.backbone.devices import choose_device, free_memory, total_memory
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    yield Finding("ok", "processor", f"{cores} cores")
+    device = choose_device("auto")
+    if device.type == "cpu":
+        advice = "nothing, for the small backbone; with the official one a picture takes minutes on a processor"
+        yield Finding("note", "device", "cpu: no graphics card that PyTorch can use", advice)
+    else:
+        name = torch.cuda.get_device_name(device) if device.type == "cuda" else "Apple"
+        yield Finding("ok", "device", f"{device}: {name}")
+    for each in {"cpu": torch.device("cpu"), device.type: device}.values():
+        sizes = [total_memory(each), free_memory(each)]
+        total, free = ("unknown" if size is None else f"{size / 1e9:,.1f} GB" for size in sizes)
+        yield Finding("ok", f"memory of {each}", f"{total}, free now {free}", details={"bytes": sizes})
+
+
+def _weights(small: Path) -> Iterator[Finding]:
+    from unibrain.backbone.folder import backbones_home
+    from unibrain.weights import kept_backbones
+
+    home = backbones_home()
+    kept = kept_backbones([("small", small)], home)
+    for name, folder, about in kept:
+        yield Finding("ok", f"weights: {name}", f"{folder}; {about}")
+    if all(name != "official" for name, *_ in kept):
+        what = f"not in {home}: only the small backbone is there"
+        yield Finding("note", "weights: official", what, "unibrain weights fetch official")

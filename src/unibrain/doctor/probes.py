@@ -1,4 +1,10 @@
-"""All probes, each a row: preprocessing, tokens, noise levels, and the networks on the small backbone's weights."""
+"""All probes, each a row: preprocessing, tokens, noise levels, and the networks on the small backbone's weights.
+
+``python -m unibrain.doctor.probes`` records their fingerprints as they are now: to be run when the small backbone's
+weights or a probe changed, or when a moved result was looked into and found right.
+"""
+
+from typing import Any
 
 import numpy as np
 import torch
@@ -6,9 +12,11 @@ from numpy.typing import NDArray
 
 from unibrain.backbone import autokl, clip
 from unibrain.backbone.config import ClipConfig, ScheduleConfig
+from unibrain.backbone.folder import backbone_folder
 from unibrain.backbone.sampling import ddim_steps
 from unibrain.backbone.tokenizers import BertPieces, ClipTokens, Gpt2Tokens
-from unibrain.doctor.fingerprints import Bench, Fingerprint, Probe, mixed, of_array
+from unibrain.doctor.fingerprints import RECORD, Bench, Fingerprint, Probe, mixed, of_array, take_record, write_record
+from unibrain.workspace.progress import limit_threads, say
 
 PIXELS = 1e-4
 """Pillow resizes 8-bit pictures in whole numbers, so every machine gives the same pixels; what is left is the rounding
@@ -38,7 +46,7 @@ _TIMESTEP = 601
 
 
 def fixed_numbers(shape: tuple[int, ...], seed: int) -> NDArray[np.float32]:
-    """Numbers that look like noise, evenly spread between -1.73 and 1.73: mean about 0, variance about 1."""
+    """Numbers that look like noise, evenly spread between -1.73 and 1.73."""
     steps = (mixed(int(np.prod(shape)), seed) >> np.uint32(8)).astype(np.float64) / 2**24
     return ((steps - 0.5) * 12**0.5).reshape(shape).astype(np.float32)
 
@@ -55,10 +63,6 @@ def fixed_picture(height: int, width: int) -> NDArray[np.uint8]:
     texture = (mixed(height * width, 1) >> np.uint32(24)).astype(np.int64).reshape(height, width)
     wedge = np.where(3 * column * height > 2 * row * width + height * width, 200, 40)
     return np.stack([ramp, (checks + texture) // 2, (wedge + ramp * column // width) // 2], axis=-1).astype(np.uint8)
-
-
-def _preprocessed(config: ClipConfig, picture: NDArray[np.uint8]) -> Fingerprint:
-    return of_array(clip.preprocess(clip.make_image_processor(config), picture[None], config.resize).numpy())
 
 
 def _noise_levels(_: Bench) -> Fingerprint:
@@ -96,9 +100,8 @@ def _decoded_picture(bench: Bench) -> Fingerprint:
     config = bench.backbone.config.autokl
     latents = fixed_numbers((1, config.latent_channels, config.latent_size, config.latent_size), 2)
     with torch.inference_mode():
-        return of_array(
-            autokl.decode_latents(bench.backbone.autokl, torch.from_numpy(latents), config.scale_factor).numpy()
-        )
+        pixels = autokl.decode_latents(bench.backbone.autokl, torch.from_numpy(latents), config.scale_factor)
+    return of_array(pixels.numpy())
 
 
 def _decoded_captions(bench: Bench) -> Fingerprint:
@@ -127,11 +130,18 @@ def _flow(latent: str, context: str) -> Probe:
 
 
 def _pixels(name: str, what: str, config: ClipConfig, picture: NDArray[np.uint8]) -> Probe:
-    libraries = ("transformers", "pillow", "numpy")
-    return Probe(name, what, lambda _: _preprocessed(config, picture), libraries, PIXELS, weights=False)
+    def preprocessed(_: Bench) -> Fingerprint:
+        return of_array(clip.preprocess(clip.make_image_processor(config), picture[None], config.resize).numpy())
+
+    return Probe(name, what, preprocessed, ("transformers", "pillow", "numpy"), PIXELS, weights=False)
 
 
-_CLIP, _AUTOKL, _OPTIMUS = ("transformers", "torch", "pillow"), ("diffusers", "torch"), ("transformers", "torch")
+def _encoded(name: str, what: str, latent: str, items: Any, libraries: tuple[str, ...]) -> Probe:
+    return Probe(name, what, lambda bench: of_array(bench.backbone.encode(latent, items)), libraries, FP32)
+
+
+_CLIP, _AUTOKL = ("transformers", "torch", "pillow"), ("diffusers", "torch")
+_WORDS = ("transformers", "torch", "tokenizers")
 
 PROBES: tuple[Probe, ...] = (
     _pixels("clip-preprocessing-official", "a 512 x 512 picture as CLIP sees it", _OFFICIAL, fixed_picture(512, 512)),
@@ -142,32 +152,19 @@ PROBES: tuple[Probe, ...] = (
     Probe("tokens-bert", "BERT's pieces of five sentences", _bert_tokens, ("tokenizers",)),
     Probe("tokens-gpt2", "GPT-2's tokens of them, and back to text", _gpt2_tokens, ("tokenizers",)),
     Probe("tokens-clip", "CLIP's tokens of them", _clip_tokens, ("tokenizers",)),
-    Probe(
-        "clip-picture-contexts",
-        "CLIP contexts of a picture",
-        lambda bench: of_array(bench.backbone.encode("c_image", fixed_picture(120, 90)[None])),
-        _CLIP,
-        FP32,
-    ),
-    Probe(
-        "clip-caption-contexts",
-        "CLIP contexts of sentences",
-        lambda bench: of_array(bench.backbone.encode("c_text", [*CAPTIONS, ""])),
-        (*_OPTIMUS, "tokenizers"),
-        FP32,
-    ),
+    _encoded("clip-picture-contexts", "CLIP contexts of a picture", "c_image", fixed_picture(120, 90)[None], _CLIP),
+    _encoded("clip-caption-contexts", "CLIP contexts of sentences", "c_text", [*CAPTIONS, ""], _WORDS),
     Probe("autokl-encode", "AutoKL's latent of a picture", _encoded_picture, _AUTOKL, FP32),
     Probe("autokl-decode", "AutoKL's picture of a latent", _decoded_picture, _AUTOKL, FP32),
-    Probe(
-        "optimus-encode",
-        "Optimus' latents of sentences",
-        lambda bench: of_array(bench.backbone.encode("z_text", CAPTIONS)),
-        (*_OPTIMUS, "tokenizers"),
-        FP32,
-    ),
-    Probe("optimus-decode", "Optimus' sentences and logits", _decoded_captions, (*_OPTIMUS, "tokenizers"), FP32),
+    _encoded("optimus-encode", "Optimus' latents of sentences", "z_text", CAPTIONS, _WORDS),
+    Probe("optimus-decode", "Optimus' sentences and logits", _decoded_captions, _WORDS, FP32),
     _flow("image", "image"),
     _flow("image", "text"),
     _flow("text", "image"),
     _flow("text", "text"),
 )
+
+if __name__ == "__main__":
+    limit_threads(1)
+    write_record(take_record(PROBES, Bench(backbone_folder("small"))))
+    say(f"{RECORD}: {len(PROBES)} fingerprints")
