@@ -207,5 +207,5 @@ def read_json(path: str | os.PathLike[str]) -> Any:
     except (ValueError, RecursionError) as error:
         reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)[:160]
         raise DamagedFile(
-            path, f"{path}: this is no whole JSON file ({reason}). Run the stage that wrote it again."
+            Path(path), f"{path}: this is no whole JSON file ({reason}). Run the stage that wrote it again."
         ) from None
