@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,39 +9,15 @@ from typing import Any
 
 import click
 import pytest
+from command_tree import commands, example
 
 from unibrain import __version__
-from unibrain.cli.main import COMMANDS, cli, main, sentence_of
+from unibrain.cli.main import COMMANDS, main, sentence_of
 from unibrain.errors import InputError
 from unibrain.pipeline import SECTIONS, FitSection, PrepareSection, RunFolder, Settings, kept_settings, write_settings
 
 HEAVY = {"numpy", "torch", "transformers", "diffusers", "nltk", "matplotlib", "sklearn", "skimage", "pandas", "scipy"}
 OURS = {"run", "quiet", "threads", "device", "dtype", "offload", "with_earlier", "region"}
-
-
-def commands() -> dict[str, click.Command]:
-    """Every command by its words, groups included."""
-    found: dict[str, click.Command] = {}
-
-    def walk(words: str, command: click.Command) -> None:
-        found[words] = command
-        if isinstance(command, click.Group):
-            context = click.Context(command)
-            for name in command.list_commands(context):
-                inner = command.get_command(context, name)
-                assert inner is not None
-                walk(f"{words} {name}".strip(), inner)
-
-    walk("", cli)
-    return found
-
-
-def example(command: click.Command, words: str) -> list[str]:
-    """The arguments of the example in a command's help, behind the words of the command itself."""
-    found = re.fullmatch(r"Example: unibrain (.+)", command.epilog or "")
-    assert found is not None
-    assert found[1].split()[: len(words.split())] == words.split()
-    return found[1].split()[len(words.split()) :]
 
 
 @pytest.mark.parametrize("words", commands())

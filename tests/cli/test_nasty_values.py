@@ -6,7 +6,7 @@ from typing import NoReturn
 
 import click
 import pytest
-from test_command_line import commands, example
+from command_tree import commands, example
 
 from unibrain.cli.main import main
 from unibrain.errors import InputError
