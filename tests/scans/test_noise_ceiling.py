@@ -45,7 +45,6 @@ def test_the_file_in_the_tree_is_the_recipe_on_its_trials(tree: Path) -> None:
 
 def test_percent() -> None:
     np.testing.assert_allclose(noise_ceiling(np.array([0.0, 0.361, 1.0, np.nan])), [0, 28.1, 75, np.nan], atol=0.02)
-    np.testing.assert_allclose(noise_ceiling(np.array([1.0]), repeats=1), [50])
 
 
 def test_known_signal_and_noise_are_recovered() -> None:

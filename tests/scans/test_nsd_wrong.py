@@ -15,7 +15,8 @@ from damage import cut, read_design_file, rewrite_design, rewrite_hdf5, rewrite_
 from scipy.io import savemat
 
 from unibrain.errors import InputError
-from unibrain.scans import NsdLayout, PrepareSettings, read_nsd
+from unibrain.scans import PrepareSettings, read_nsd
+from unibrain.scans.nsd_layout import NsdLayout
 
 NIFTI = PrepareSettings(file_format="nifti")
 HDF5 = PrepareSettings(file_format="hdf5")

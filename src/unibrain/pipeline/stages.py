@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from unibrain.audit import Material
-    from unibrain.audit.material import SessionBetas
+    from unibrain.audit.examine import SessionBetas
     from unibrain.scans import PrepareSettings, Subject
     from unibrain.scans.nsd_layout import NsdLayout
     from unibrain.stimuli import Stimuli
@@ -448,9 +448,9 @@ class _Declaration:
     def material(self, with_latents: bool) -> "Material":
         """What there is to audit."""
         from unibrain.audit import Material
-        from unibrain.audit.material import NsdTree, custom_betas
+        from unibrain.audit.examine import NsdTree, custom_betas
+        from unibrain.scans.custom import read_table
         from unibrain.scans.custom_scans import split_dataset
-        from unibrain.scans.custom_table import read_table
 
         subject, root = self.subject(), self.run.root
         found = Material.of_subject(subject, str(root), f"run `unibrain extract {root}`, and audit again")

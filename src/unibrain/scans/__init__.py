@@ -4,17 +4,13 @@
 scans; `save_subject` and `load_subject` keep the result in one file. It knows file layouts, and nothing of diffusion.
 """
 
-from unibrain.scans.custom import read_custom
-from unibrain.scans.custom_table import CustomTable, read_table
+from unibrain.scans.custom import read_custom, read_table
 from unibrain.scans.nsd import read_nsd
-from unibrain.scans.nsd_layout import NsdLayout
 from unibrain.scans.prepare import PROTOCOLS, PrepareSettings
 from unibrain.scans.subject import Subject, load_subject, save_subject, split_hash, write_split
 
 __all__ = [
     "PROTOCOLS",
-    "CustomTable",
-    "NsdLayout",
     "PrepareSettings",
     "Subject",
     "load_subject",

@@ -4,7 +4,7 @@ import gzip
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,8 +26,6 @@ from unibrain.scans.foreign import (
 _KINDS = ("npy", "csv", "tsv", "hdf5", "nifti")
 _GLMSINGLE = ("betasmd", "modelmd")
 """Names of the betas in GLMsingle's files: of Python's, and of MATLAB's."""
-_CLOSE = 1e-2
-_FEWEST_TO_COUNT = 3
 
 
 @dataclass(frozen=True)
@@ -41,8 +39,7 @@ class Mask:
     @property
     def shape(self) -> tuple[int, int, int]:
         """The grid."""
-        x, y, z = self.inside.shape
-        return x, y, z
+        return cast(tuple[int, int, int], self.inside.shape)
 
     def check_grid(self, path: Path, shape: tuple[int, ...], affine: NDArray[np.float64] | None) -> None:
         """Raise `InputError` if the file at `path` has another grid than this mask."""
@@ -51,7 +48,7 @@ class Mask:
                 f"{path}: has the grid {tuple(shape)}, but {self.path.name} has {self.shape}. Bring both into one "
                 "space."
             )
-        if affine is not None and self.affine is not None and not np.allclose(affine, self.affine, atol=_CLOSE):
+        if affine is not None and self.affine is not None and not np.allclose(affine, self.affine, atol=1e-2):
             raise InputError(
                 f"{path}: lies in another place than {self.path.name} (their affines differ). Resample one of them."
             )
@@ -85,8 +82,9 @@ def read_regions(files: Mapping[str, Path], voxels: int, mask: Mask | None) -> d
     for name, path in files.items():
         what = f"the mask of region {name}"
         kind = kind_of(path, ("nifti", "npy", "csv", "tsv"), what)
-        if kind in ("csv", "tsv") or (kind == "npy" and _is_list(open_npy(path, what))):
-            inside = _voxel_mask(path, kind, what)
+        values = _voxel_values(path, kind, what)
+        if values is not None:
+            inside = values > 0
             if len(inside) != voxels:
                 raise InputError(
                     f"{path}: has {len(inside)} values for region {name}, but the matrix has {voxels} voxels. Export "
@@ -107,24 +105,23 @@ def read_regions(files: Mapping[str, Path], voxels: int, mask: Mask | None) -> d
     return regions
 
 
-def _is_list(array: NDArray[np.generic]) -> bool:
-    return len([length for length in array.shape if length > 1]) <= 1
-
-
-def _voxel_mask(path: Path, kind: str, what: str) -> NDArray[np.bool_]:
+def _voxel_values(path: Path, kind: str, what: str) -> NDArray[Any] | None:
+    """One value per voxel, or None if the file is a volume."""
     if kind == "npy":
-        return np.asarray(open_npy(path, what)).reshape(-1) > 0
+        array = open_npy(path, what)
+        return np.asarray(array).reshape(-1) if sum(length > 1 for length in array.shape) <= 1 else None
+    if kind == "nifti":
+        return None
     values = []
     for line, row in text_rows(path, kind, what):
         for cell in row:
-            try:
-                values.append(float(cell))
-            except ValueError:
+            if not _is_number(cell):
                 raise InputError(
                     f"{path}: line {line} holds {cell!r}. Give a number per voxel (0 outside, 1 inside) and nothing "
                     "else."
-                ) from None
-    return np.array(values) > 0
+                )
+            values.append(float(cell))
+    return np.array(values)
 
 
 @dataclass(frozen=True)
@@ -140,15 +137,7 @@ class ScanMatrix:
 
 
 def split_dataset(text: str) -> tuple[Path, str | None]:
-    """Take ``FILE:DATASET`` apart; a name that is a file as it stands has no dataset.
-
-    Examples
-    --------
-    >>> split_dataset("betas.h5:run/betas")[1]
-    'run/betas'
-    >>> split_dataset("betas.npy")[1] is None
-    True
-    """
+    """Take ``FILE:DATASET`` apart; a name that is a file as it stands has no dataset."""
     path = Path(text)
     before, colon, dataset = text.rpartition(":")
     if not colon or not before.lower().endswith((".h5", ".hdf5", ".mat")) or path.exists():
@@ -294,7 +283,7 @@ def _read_text(path: Path, kind: str) -> NDArray[np.float64]:
                 "scan and one column per voxel."
             ) from None
     matrix = np.stack(rows) if rows else np.empty((0, 0))
-    if len(matrix) >= _FEWEST_TO_COUNT and any(
+    if len(matrix) >= 3 and any(
         np.array_equal(matrix[:, 0], np.arange(start, start + len(matrix))) for start in (0, 1)
     ):
         raise _row_numbers(path, f"named {first_name}" if first_name else f"from {matrix[0, 0]:g} on")
@@ -323,7 +312,7 @@ def _from_hdf5(path: Path, dataset: str | None, mask: Mask | None) -> ScanMatrix
             f"lines: `import numpy, scipy.io` and `numpy.save('betas.npy', scipy.io.loadmat({path.name!r})['NAME'])`."
         )
     with open_hdf5(path, "a matrix of scans") as file:
-        name = _dataset(path, file, dataset)
+        name = dataset or _only_dataset(path, file)
         stored = hdf5_dataset(path, file, name)
         shape = tuple(int(n) for n in stored.shape)
         with reading(path, "HDF5"):
@@ -348,9 +337,7 @@ def _from_hdf5(path: Path, dataset: str | None, mask: Mask | None) -> ScanMatrix
     return _from_array(path, shape[::-1] if reverse else shape, get, mask, by_volume=reverse)
 
 
-def _dataset(path: Path, file: Any, wanted: str | None) -> str:
-    if wanted is not None:
-        return wanted
+def _only_dataset(path: Path, file: Any) -> str:
     found = hdf5_datasets(path, file)
     known = [name for name in _GLMSINGLE if name in found]
     if not known and len(found) != 1:
@@ -376,7 +363,5 @@ def _from_nifti(path: Path, mask: Mask | None) -> ScanMatrix:
         with reading(path, "NIfTI", "Export it again"):
             return np.asarray(nifti.image.dataobj[..., row])
 
-    def read(rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        return _by_volume(path, volume, rows, given.inside)
-
-    return _matrix(path, nifti.shape[3], int(given.inside.sum()), given, read)
+    inside = given.inside
+    return _matrix(path, nifti.shape[3], int(inside.sum()), given, lambda rows: _by_volume(path, volume, rows, inside))

@@ -26,9 +26,7 @@ from numpy.typing import NDArray
 from unibrain.errors import DamagedFile, InputError
 
 _AGAIN = "Download it again"
-_BEST_COMPRESSION = 1100
-"""Deflate makes nothing smaller than by 1,032."""
-_ALWAYS_THERE = 2**20
+_BEST_COMPRESSION = 1100  # deflate makes nothing smaller than by 1,032
 _REAL = "fiub"
 _DAMAGE: tuple[type[Exception], ...] = (
     *(EOFError, KeyError, OSError, OverflowError, RecursionError, RuntimeError, ValueError),
@@ -39,35 +37,35 @@ _DAMAGE: tuple[type[Exception], ...] = (
 
 def require_file(path: Path, what: str, remedy: str = "Check the path") -> Path:
     """Return `path` if it is a file; else raise `InputError`, which says what is there instead."""
-    try:
-        path.stat()
-    except OSError as error:
-        raise InputError(f"{path}: {_system(error)} (needed as {what}). {remedy}.") from error
-    if not path.is_file():
-        raise InputError(f"{path}: is a folder, not a file (needed as {what}). {remedy}.")
-    return path
+    return _require(path, "file", "folder", f"(needed as {what}). {remedy}.")
 
 
 def require_folder(path: Path, what: str, remedy: str = "Check the path") -> Path:
     """Return `path` if it is a folder; else raise `InputError`."""
+    return _require(path, "folder", "file", f"(needed as {what}). {remedy}.")
+
+
+def _require(path: Path, wanted: str, other: str, rest: str) -> Path:
     try:
         path.stat()
     except OSError as error:
-        there = _system(error).replace("no such file", "no such folder")
-        raise InputError(f"{path}: {there} (needed as {what}). {remedy}.") from error
-    if not path.is_dir():
-        raise InputError(f"{path}: is a file, not a folder (needed as {what}). {remedy}.")
+        raise InputError(f"{path}: {_system(error, wanted)} {rest}") from error
+    if not (path.is_file() if wanted == "file" else path.is_dir()):
+        raise InputError(f"{path}: is a {other}, not a {wanted} {rest}")
     return path
 
 
-def _system(error: OSError) -> str:
+def _system(error: OSError, wanted: str = "file") -> str:
     if error.errno in (errno.ENOENT, errno.ENOTDIR):
-        return "no such file"
+        return f"no such {wanted}"
     if error.errno in (errno.EACCES, errno.EPERM):
         return "permission denied"
     if error.errno == errno.ELOOP:
         return "a loop of symbolic links"
     return f"cannot be read ({error.strerror or error})"
+
+
+_SYSTEM = (errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.ELOOP, errno.EIO, errno.EISDIR, errno.ESTALE)
 
 
 @contextmanager
@@ -81,21 +79,16 @@ def reading(
     """
     try:
         yield
-    except InputError:
+    except (InputError, NotImplementedError):
         raise
     except MemoryError as error:
         raise InputError(f"{path}: does not fit into memory. Use a machine with more, or check the file.") from error
     except (*_DAMAGE, *also) as error:
-        if isinstance(error, NotImplementedError):
-            raise
         if isinstance(error, OSError) and error.errno in _SYSTEM:
             raise InputError(f"{path}: {_system(error)}. Check the file and its permissions.") from error
         reason = " ".join(str(error).split())[:160] or type(error).__name__
         message = f"{path}: is truncated or damaged, no whole {kind} file ({reason}). {remedy}."
         raise (DamagedFile(path, message) if ours else InputError(message)) from error
-
-
-_SYSTEM = (errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.ELOOP, errno.EIO, errno.EISDIR, errno.ESTALE)
 
 
 def _head(path: Path, kind: str, number: int = 16) -> bytes:
@@ -109,7 +102,7 @@ def _head(path: Path, kind: str, number: int = 16) -> bytes:
 def _check_size(path: Path, shape: Sequence[int], dtype: "np.dtype[Any]", compressed: bool) -> None:
     """Refuse an array that the file cannot hold before memory is asked for."""
     size, there = prod(int(n) for n in shape) * dtype.itemsize, path.stat().st_size
-    if size > there * (_BEST_COMPRESSION if compressed else 1) + _ALWAYS_THERE * compressed:
+    if size > there * (_BEST_COMPRESSION if compressed else 1) + 2**20 * compressed:
         raise InputError(
             f"{path}: is truncated or damaged: it says it holds {size:,} bytes of numbers in a file of {there:,}. "
             f"{_AGAIN}."
@@ -121,9 +114,6 @@ def _check_type(path: Path, what: str, dtype: "np.dtype[Any]", kinds: str = _REA
         name = {"O": "Python objects", "c": "complex numbers", "S": "text", "U": "text", "V": "records"}
         wanted = "text" if kinds == "U" else "real numbers"
         raise InputError(f"{path}: {what} holds {name.get(dtype.kind, dtype)}, not {wanted}. Save it as {wanted}.")
-
-
-# --- HDF5 -------------------------------------------------------------------------------------------------------------
 
 
 @contextmanager
@@ -193,9 +183,6 @@ def hdf5_datasets(path: Path, file: Any) -> list[str]:
     return found
 
 
-# --- MATLAB -----------------------------------------------------------------------------------------------------------
-
-
 def read_mat(path: Path, names: Sequence[str], what: str, remedy: str = "Check the path") -> dict[str, NDArray[Any]]:
     """Read arrays of real numbers out of a MAT file of any version, with MATLAB's order of axes.
 
@@ -228,9 +215,6 @@ def read_mat(path: Path, names: Sequence[str], what: str, remedy: str = "Check t
 def is_old_mat(path: Path) -> bool:
     """Whether a file is MATLAB's, of a version before 7.3."""
     return _head(path, "MAT", 10) == b"MATLAB 5.0"
-
-
-# --- NIfTI ------------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -282,9 +266,6 @@ def read_volume(path: Path, what: str, remedy: str = "Check the path") -> tuple[
     with reading(path, "NIfTI"):
         volume = np.asarray(nifti.image.dataobj, dtype=np.float64).reshape(shape)
     return volume, nifti
-
-
-# --- numpy and text ---------------------------------------------------------------------------------------------------
 
 
 def open_npy(path: Path, what: str, remedy: str = "Check the path", kinds: str = _REAL) -> NDArray[Any]:
@@ -366,18 +347,8 @@ def read_json(path: Path, what: str, remedy: str = "Check the path") -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
 
 
-# --- names ------------------------------------------------------------------------------------------------------------
-
-_KINDS = {
-    ".npy": "npy",
-    ".csv": "csv",
-    ".tsv": "tsv",
-    ".h5": "hdf5",
-    ".hdf5": "hdf5",
-    ".mat": "hdf5",
-    ".nii": "nifti",
-    ".nii.gz": "nifti",
-}
+_KINDS = {".npy": "npy", ".csv": "csv", ".tsv": "tsv", ".h5": "hdf5", ".hdf5": "hdf5", ".mat": "hdf5"}
+_KINDS |= {".nii": "nifti", ".nii.gz": "nifti"}
 
 
 def kind_of(path: Path, allowed: tuple[str, ...], what: str) -> str:

@@ -22,19 +22,14 @@ _log = logging.getLogger(__name__)
 _VALUES_AT_ONCE = 2**21
 
 
-def noise_ceiling(ncsnr: NDArray[np.floating], repeats: int = REPEATS) -> NDArray[np.float32]:
-    """Explainable variance of an average of repeats in percent: ``100 * ncsnr^2 / (ncsnr^2 + 1 / repeats)``.
+def noise_ceiling(ncsnr: NDArray[np.floating]) -> NDArray[np.float32]:
+    """Explainable variance of an average of three repeats in percent: ``100 * ncsnr^2 / (ncsnr^2 + 1 / 3)``.
 
-    It bounds R^2, and its square root bounds a correlation. NaN where `ncsnr` (the ratio of the deviations of signal
-    and noise of single trials) is NaN.
-
-    Examples
-    --------
-    >>> float(noise_ceiling(np.array([1.0]))[0])
-    75.0
+    It bounds R^2, and its square root bounds a correlation. `ncsnr` is the ratio of the deviations of signal and noise
+    of single trials.
     """
     signal = np.square(np.asarray(ncsnr, dtype=np.float64))
-    return np.asarray(100 * signal / (signal + 1 / repeats), dtype=np.float32)
+    return np.asarray(100 * signal / (signal + 1 / REPEATS), dtype=np.float32)
 
 
 def read_noise_ceiling(layout: NsdLayout, mask: NDArray[np.bool_]) -> NDArray[np.float32]:
@@ -81,18 +76,7 @@ def recompute_noise_ceiling(sessions: MaskedSessions, design: Design) -> NDArray
 class NcsnrAccumulator:
     """Computes ncsnr of some voxels from single trials, one session in memory at a time.
 
-    Keeps two float32 numbers per image and voxel: for a full-size subject, add some voxels at a time (see
-    `recompute_noise_ceiling`).
-
-    Examples
-    --------
-    >>> rng = np.random.default_rng(0)
-    >>> signal = rng.normal(size=(200, 1))
-    >>> ceiling = NcsnrAccumulator(200, 1)
-    >>> for _ in range(3):
-    ...     ceiling.add(signal + rng.normal(size=(200, 1)), np.arange(200))
-    >>> 0.8 < float(ceiling.ncsnr()[0]) < 1.2
-    True
+    Keeps two float32 numbers per image and voxel: for a full-size subject, add some voxels at a time.
     """
 
     def __init__(self, images: int, voxels: int) -> None:
@@ -113,18 +97,12 @@ class NcsnrAccumulator:
         deviation[constant] = np.nan
         z /= deviation.astype(np.float32)
         np.add.at(self._counts, images, 1)
-        # All first trials of an image, then all second ones: without repeats a plain sum over rows will do.
-        occurrence = _occurrences(images)
-        for number in range(occurrence.max(initial=-1) + 1):
-            here = occurrence == number
-            self._sums[images[here]] += z[here]
-            self._squares[images[here]] += np.square(z[here])
+        for image, trial in zip(images, z, strict=True):
+            self._sums[image] += trial
+            self._squares[image] += np.square(trial)
 
     def ncsnr(self, images: NDArray[np.bool_] | None = None) -> NDArray[np.float32]:
-        """The ratio from all images with exactly three trials (of those chosen): shape (voxels,), NaN without any.
-
-        `images` chooses rows, as for NSD's ``ncsnr_split1`` and ``ncsnr_split2``.
-        """
+        """The ratio from images with exactly three trials (all, or rows that are chosen): shape (voxels,), else NaN."""
         chosen = self._counts == REPEATS
         if images is not None:
             chosen &= images
@@ -137,13 +115,3 @@ class NcsnrAccumulator:
         with np.errstate(divide="ignore", invalid="ignore"):
             ratio = np.sqrt(np.maximum(0, 1 - noise) / noise)
         return np.asarray(ratio, dtype=np.float32)
-
-
-def _occurrences(images: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Count how often each entry has occurred before."""
-    order = np.argsort(images, kind="stable")
-    starts = np.unique(images[order], return_index=True)[1]
-    counts = np.diff(np.append(starts, len(images)))
-    before = np.empty(len(images), dtype=np.int64)
-    before[order] = np.arange(len(images)) - np.repeat(starts, counts)
-    return before

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
 from unibrain.errors import InputError
@@ -27,95 +26,36 @@ SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
 """What names of files that come from settings or folders may look like."""
 
 
-@dataclass(frozen=True)
 class NsdLayout:
-    """Paths of one subject in a tree that is laid out as NSD's bucket is.
+    """Paths of one subject (1 to 8) in a tree that is laid out as NSD's bucket is.
 
     Only names are kept here: every size (grid, trials per session, number of images, of shared images, of pixels) is
-    read from the files themselves.
-
-    Attributes
-    ----------
-    root : pathlib.Path
-        The folder that holds ``nsddata``, ``nsddata_betas`` and ``nsddata_stimuli``.
-    subject : int
-        1 to 8.
-    beta_version : str
-        Folder of the betas: ``betas_assumehrf``, ``betas_fithrf`` or ``betas_fithrf_GLMdenoise_RR``.
-    space : str
-        Folder of the volumes' grid.
-
-    Raises
-    ------
-    InputError
-        If the subject is not one of NSD's, or a name could lead out of the tree.
+    read from the files themselves. A name that could lead out of the tree is refused.
     """
 
-    root: Path
-    subject: int = 1
-    beta_version: str = "betas_fithrf_GLMdenoise_RR"
-    space: str = "func1pt8mm"
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "root", Path(self.root))
-        if self.subject not in range(1, SUBJECTS + 1):
-            raise InputError(f"subject is {self.subject}. Choose one of NSD's subjects, 1 to {SUBJECTS}.")
-        for name in (self.beta_version, self.space):
-            _check_name(name)
-
-    @property
-    def name(self) -> str:
-        """``subj01`` to ``subj08``."""
-        return f"subj{self.subject:02d}"
-
-    @property
-    def marker(self) -> Path:
-        """Present only in a simulated tree."""
-        return self.root / SIMULATED_MARKER
-
-    @property
-    def expdesign(self) -> Path:
-        """The experiment's design, a MAT file."""
-        return self.root / "nsddata" / "experiments" / "nsd" / "nsd_expdesign.mat"
-
-    @property
-    def stim_info(self) -> Path:
-        """One row per image: COCO id and split, and which trials showed it."""
-        return self.root / "nsddata" / "experiments" / "nsd" / "nsd_stim_info_merged.csv"
-
-    @property
-    def responses(self) -> Path:
-        """One row per trial that was run."""
-        return self.root / "nsddata" / "ppdata" / self.name / "behav" / "responses.tsv"
-
-    @property
-    def volumes(self) -> Path:
-        """Folder of the anatomy in the betas' grid."""
-        return self.root / "nsddata" / "ppdata" / self.name / self.space
-
-    @property
-    def brainmask(self) -> Path:
-        """1 inside the brain."""
-        return self.volumes / "brainmask.nii.gz"
+    def __init__(self, root: Path, subject: int = 1, beta_version: str = "betas_fithrf_GLMdenoise_RR") -> None:
+        if subject not in range(1, SUBJECTS + 1):
+            raise InputError(f"subject is {subject}. Choose one of NSD's subjects, 1 to {SUBJECTS}.")
+        self.root, self.subject, self.name = Path(root), subject, f"subj{subject:02d}"
+        data, space = self.root / "nsddata", "func1pt8mm"
+        self.marker = self.root / SIMULATED_MARKER
+        self.expdesign = data / "experiments" / "nsd" / "nsd_expdesign.mat"
+        self.stim_info = data / "experiments" / "nsd" / "nsd_stim_info_merged.csv"  # one row per image
+        self.responses = data / "ppdata" / self.name / "behav" / "responses.tsv"  # one row per trial that was run
+        self.volumes = data / "ppdata" / self.name / space
+        self.brainmask = self.volumes / "brainmask.nii.gz"
+        self.betas_folder = self.root / "nsddata_betas" / "ppdata" / self.name / space / _checked(beta_version)
+        self.stimuli = self.root / "nsddata_stimuli" / "stimuli" / "nsd" / "nsd_stimuli.hdf5"  # all pictures
+        self._surfaces = data / "freesurfer"
 
     def roi(self, name: str, hemisphere: str = "") -> Path:
         """Label volume of a set of regions; `hemisphere` is ``"lh"``, ``"rh"`` or empty for both."""
-        _check_name(name)
-        return self.volumes / "roi" / f"{hemisphere}{'.' if hemisphere else ''}{name}.nii.gz"
+        return self.volumes / "roi" / f"{hemisphere}{'.' if hemisphere else ''}{_checked(name)}.nii.gz"
 
     def label_tables(self, name: str) -> tuple[Path, Path]:
         """Where the names of a label volume's numbers may be: the subject's folder, then the atlas folder."""
-        _check_name(name)
-        surfaces = self.root / "nsddata" / "freesurfer"
-        return (
-            surfaces / self.name / "label" / f"{name}.mgz.ctab",
-            surfaces / "fsaverage" / "label" / f"{name}.mgz.ctab",
-        )
-
-    @property
-    def betas_folder(self) -> Path:
-        """Folder of the single-trial betas and of what was computed from them."""
-        return self.root / "nsddata_betas" / "ppdata" / self.name / self.space / self.beta_version
+        table = f"{_checked(name)}.mgz.ctab"
+        return self._surfaces / self.name / "label" / table, self._surfaces / "fsaverage" / "label" / table
 
     def betas(self, session: int, file_format: str) -> Path:
         """Betas of one session (1-based) as ``"nifti"`` or ``"hdf5"``."""
@@ -126,17 +66,14 @@ class NsdLayout:
         """Noise ceiling signal-to-noise ratio; `split` is empty, ``"_split1"`` or ``"_split2"``."""
         return self.betas_folder / f"ncsnr{split}.nii.gz"
 
-    @property
-    def stimuli(self) -> Path:
-        """All pictures, HDF5."""
-        return self.root / "nsddata_stimuli" / "stimuli" / "nsd" / "nsd_stimuli.hdf5"
+    def captions(self, split: str) -> Path:
+        """COCO's captions of one COCO split (``"train2017"`` or ``"val2017"``); not part of NSD's own download."""
+        return self.stimuli.parent / "annotations" / f"captions_{_checked(split)}.json"
 
     def files_read(self) -> dict[str, Path]:
         """Every file and folder that reading this subject's scans depends on, by what it is; some need not be there."""
-        surfaces = self.root / "nsddata" / "freesurfer"
-        tables = sorted(
-            table for whose in (self.name, "fsaverage") for table in (surfaces / whose / "label").glob("*.mgz.ctab")
-        )
+        folders = [self._surfaces / whose / "label" for whose in (self.name, "fsaverage")]
+        tables = sorted(table for folder in folders for table in folder.glob("*.mgz.ctab"))
         return {
             "the mark of simulated scans": self.marker,
             "the design": self.expdesign,
@@ -145,13 +82,8 @@ class NsdLayout:
             "the folder of the betas": self.betas_folder,
             "the brain mask": self.brainmask,
             "the folder of the regions": self.volumes / "roi",
-            **{f"the labels {table.relative_to(surfaces)}": table for table in tables},
+            **{f"the labels {table.relative_to(self._surfaces)}": table for table in tables},
         }
-
-    def captions(self, split: str) -> Path:
-        """COCO's captions of one COCO split (``"train2017"`` or ``"val2017"``); not part of NSD's own download."""
-        _check_name(split)
-        return self.stimuli.parent / "annotations" / f"captions_{split}.json"
 
 
 def formats_of(file_format: str) -> tuple[str, ...]:
@@ -167,8 +99,8 @@ def present_sessions(layout: NsdLayout, file_format: str) -> tuple[int, ...]:
     for candidate in formats_of(file_format):
         before, after = layout.betas(0, candidate).name.split("00")
         pattern = re.compile(rf"{re.escape(before)}(\d\d+){re.escape(after)}")
-        names = layout.betas_folder.iterdir() if layout.betas_folder.is_dir() else ()
-        found.append(tuple(sorted(int(match[1]) for path in names if (match := pattern.fullmatch(path.name)))))
+        matches = (pattern.fullmatch(path.name) for path in layout.betas_folder.glob("*"))
+        found.append(tuple(sorted(int(match[1]) for match in matches if match)))
     return max(found, key=len)
 
 
@@ -183,19 +115,16 @@ def as_ranges(numbers: Iterable[int]) -> str:
     parts: list[list[int]] = []
     for number in sorted(set(numbers)):
         if parts and number == parts[-1][-1] + 1:
-            parts[-1] = [parts[-1][0], number]
+            parts[-1][1:] = [number]
         else:
             parts.append([number])
-    return ", ".join("-".join(str(number) for number in part) for part in parts)
+    return ", ".join("-".join(map(str, part)) for part in parts)
 
 
 def parse_sessions(text: str) -> tuple[int, ...]:
     """Read numbers and ranges such as ``1-37`` or ``1,2,5-7``; ascending, each once.
 
-    Raises
-    ------
-    ValueError
-        If a part is something else, is 0, or ends before it begins. The message says what is wrong with which part.
+    The `ValueError` about a part that is something else, is 0, or ends before it begins says what is wrong with it.
 
     Examples
     --------
@@ -216,9 +145,10 @@ def parse_sessions(text: str) -> tuple[int, ...]:
     return tuple(sorted(numbers))
 
 
-def _check_name(name: str) -> None:
+def _checked(name: str) -> str:
     # Names come from settings and files: none may lead out of the tree.
     if not SAFE_NAME.fullmatch(name):
         raise InputError(
             f"the name {name!r} is not plain (letters, digits and ._+-). Give a name such as 'nsdgeneral'."
         )
+    return name

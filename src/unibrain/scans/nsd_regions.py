@@ -15,7 +15,8 @@ import logging
 import re
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -70,6 +71,7 @@ REGIONS: Mapping[str, tuple[str, tuple[str, ...]]] = {
 """Our region names: the label volume, and the labels that make up the region (none named: every label above 0)."""
 
 _HEMISPHERES = ("lh", "rh")
+_STANDARD = "the standard labels"
 # A plus between names; that of the label "ecc4+" has none after it, or another plus.
 _UNION = re.compile(r"\+(?=[A-Za-z0-9])")
 
@@ -89,16 +91,12 @@ def subject_grid(layout: NsdLayout, betas: tuple[int, str] | None = None) -> Gri
     headers are read, and volumes without a readable one are passed over.
     """
     found: list[Grid] = []
-    paths = [layout.brainmask, *(layout.roi(volume) for volume in present_volumes(layout))]
-    for path in paths:
-        if path.is_file():
-            try:
-                found.append(Grid(open_nifti(path, "a volume").shape[:3], path.name))
-            except InputError:
-                continue
     if betas is not None:
         path = layout.betas(*betas)
-        found.insert(0, Grid(betas_grid(path, betas[1]), path.name))
+        found.append(Grid(betas_grid(path, betas[1]), path.name))
+    for path in (layout.brainmask, *map(layout.roi, present_volumes(layout))):
+        with suppress(InputError):
+            found.append(Grid(open_nifti(path, "a volume").shape[:3], path.name))
     if not found:
         return None
     shape = Counter(grid.shape for grid in found).most_common(1)[0][0]
@@ -107,10 +105,7 @@ def subject_grid(layout: NsdLayout, betas: tuple[int, str] | None = None) -> Gri
 
 def present_volumes(layout: NsdLayout) -> list[str]:
     """Name the label volumes (of both hemispheres together) that are there, in `VOLUME_ORDER`."""
-    folder, suffix = layout.volumes / "roi", ".nii.gz"
-    if not folder.is_dir():
-        return []
-    found = {path.name.removesuffix(suffix) for path in folder.iterdir() if path.name.endswith(suffix)}
+    found = {path.name.removesuffix(".nii.gz") for path in (layout.volumes / "roi").glob("*.nii.gz")}
     found = {name for name in found if SAFE_NAME.fullmatch(name) and not name.startswith(("lh.", "rh."))}
     return [name for name in VOLUME_ORDER if name in found] + sorted(found - set(VOLUME_ORDER))
 
@@ -130,27 +125,8 @@ def read_label_table(path: Path) -> dict[int, str]:
     return labels
 
 
-def label_names(layout: NsdLayout, volume: str) -> tuple[dict[int, str], str]:
-    """Names of a label volume's numbers from 1 up (empty if nothing is known), and where they come from."""
-    for path in layout.label_tables(volume):
-        if path.exists():
-            return {number: name for number, name in read_label_table(path).items() if number > 0}, str(path)
-    names = {**STANDARD_LABELS, **ATLAS_LABELS}.get(volume, {})
-    return dict(names), "the standard labels"
-
-
-def _warn_presumed(layout: NsdLayout, volume: str, numbers: list[int], origin: str) -> None:
-    known = len(_KASTNER_CONFIRMED)
-    if volume == "Kastner2015" and origin == "the standard labels" and max(numbers, default=0) > known:
-        _log.warning(
-            "%s: no such label table, so labels 8 to 25 of Kastner2015 are named in the atlas' usual order, which is "
-            "not confirmed for NSD.",
-            layout.label_tables(volume)[1],
-        )
-
-
-def read_label_volume(path: Path, what: str, grid: Grid | None = None) -> NDArray[np.int64]:
-    """Read a NIfTI of region labels, shape (X, Y, Z): -1 not cortex, 0 without a label, 1 and up labels."""
+def _read_labels(path: Path, what: str, grid: Grid | None) -> NDArray[np.int64]:
+    """A NIfTI of region labels, shape (X, Y, Z): -1 not cortex, 0 without a label, 1 and up labels."""
     volume, _ = read_volume(path, what, FETCH)
     if grid is not None and volume.shape != grid.shape:
         raise InputError(f"{path}: has the grid {volume.shape}, but {grid.source} has {grid.shape}. {TOGETHER}.")
@@ -164,91 +140,92 @@ def read_label_volume(path: Path, what: str, grid: Grid | None = None) -> NDArra
     return labels.astype(np.int64)
 
 
+@dataclass
 class RegionReader:
     """Finds the voxels of regions by name, reading each label volume once; all must have the grid."""
 
-    def __init__(self, layout: NsdLayout, grid: Grid | None = None) -> None:
-        self._layout = layout
-        self._grid = subject_grid(layout) if grid is None else grid
-        self._volumes: dict[tuple[str, str], NDArray[np.int64]] = {}
-        self._names: dict[str, tuple[dict[int, str], str]] = {}
+    layout: NsdLayout
+    grid: Grid | None
+    _volumes: dict[tuple[str, str], NDArray[np.int64]] = field(default_factory=dict)
+    _names: dict[str, tuple[dict[int, str], str]] = field(default_factory=dict)
 
     def voxels(self, name: str) -> NDArray[np.bool_]:
         """Voxels of a region that is named as above, shape (X, Y, Z)."""
-        parts = [self._part(part) for part in _UNION.split(name)]
-        return np.asarray(np.logical_or.reduce(parts))
+        return np.asarray(np.logical_or.reduce([self._part(part) for part in _UNION.split(name)]))
 
     def labels(self, volume: str) -> dict[str, NDArray[np.bool_]]:
         """Give the voxels of every label of a volume, by the label's name (its number if it has none)."""
         names, origin = self._label_names(volume)
         found = self._volume(volume)
         numbers = sorted({*names, *(int(n) for n in np.unique(found) if n > 0)})
-        _warn_presumed(self._layout, volume, numbers, origin)
+        self._warn_presumed(volume, numbers, origin)
         return {names.get(number, str(number)): found == number for number in numbers}
 
     def _part(self, name: str) -> NDArray[np.bool_]:
         hemisphere, dot, rest = name.partition(".")
-        if hemisphere in _HEMISPHERES and (dot or not rest):
-            return self._region(rest, hemisphere) if dot else self._hemisphere(hemisphere)
-        return self._region(name, "")
-
-    def _region(self, name: str, hemisphere: str) -> NDArray[np.bool_]:
+        if name in _HEMISPHERES:
+            return self._hemisphere(hemisphere)
+        if hemisphere in _HEMISPHERES and dot:
+            name = rest
+        else:
+            hemisphere = ""
         if name == "brainmask":
-            brain = self._read(name, hemisphere="") > 0
+            brain = self._volume(name) > 0
             return brain & self._hemisphere(hemisphere) if hemisphere else brain
+        labels: tuple[str, ...] = ()
         if name in REGIONS:
             volume, labels = REGIONS[name]
         elif ":" in name:
-            volume, label = name.split(":", 1)
+            volume, _, label = name.partition(":")
             labels = (label,)
-        elif self._layout.roi(name, hemisphere).is_file() or self._layout.roi(name).is_file():
-            volume, labels = name, ()
+        elif self.layout.roi(name, hemisphere).is_file() or self.layout.roi(name).is_file():
+            volume = name
         else:
             volume, labels = self._volume_of(name), (name,)
         found = self._volume(volume, hemisphere)
         return np.isin(found, self._numbers(volume, labels)) if labels else found > 0
 
     def _volume_of(self, label: str) -> str:
-        volumes = present_volumes(self._layout)
+        volumes = present_volumes(self.layout)
         for volume in volumes:
             if label in self._label_names(volume)[0].values():
                 return volume
         raise InputError(
-            f"{self._layout.roi(label)}: no such file, nor is {label} a label in the volumes that are there "
-            f"({', '.join(volumes) or 'none'}). Download it, or name another region of {self._layout.name}."
+            f"{self.layout.roi(label)}: no such file, nor is {label} a label in the volumes that are there "
+            f"({', '.join(volumes) or 'none'}). Download it, or name another region of {self.layout.name}."
         )
 
     def _hemisphere(self, hemisphere: str) -> NDArray[np.bool_]:
-        for volume in ("nsdgeneral", *present_volumes(self._layout)):
-            if self._layout.roi(volume, hemisphere).is_file():
+        for volume in ("nsdgeneral", *present_volumes(self.layout)):
+            if self.layout.roi(volume, hemisphere).is_file():
                 # -1: not the cortex of this hemisphere.
                 return self._volume(volume, hemisphere) >= 0
         raise InputError(
-            f"{self._layout.roi('nsdgeneral', hemisphere)}: no such file, nor another label volume of this hemisphere. "
+            f"{self.layout.roi('nsdgeneral', hemisphere)}: no such file, nor another label volume of this hemisphere. "
             "Download it, or take both hemispheres."
         )
 
     def _volume(self, volume: str, hemisphere: str = "") -> NDArray[np.int64]:
-        if hemisphere and not self._layout.roi(volume, hemisphere).is_file() and self._layout.roi(volume).is_file():
+        path = self.layout.brainmask if volume == "brainmask" else self.layout.roi(volume, hemisphere)
+        if hemisphere and not path.is_file() and self.layout.roi(volume).is_file():
             return np.where(self._hemisphere(hemisphere), self._volume(volume), -1)
-        return self._read(volume, hemisphere)
-
-    def _read(self, volume: str, hemisphere: str) -> NDArray[np.int64]:
         key = (volume, hemisphere)
         if key not in self._volumes:
-            path = self._layout.brainmask if volume == "brainmask" else self._layout.roi(volume, hemisphere)
-            self._volumes[key] = read_label_volume(path, f"the volume {volume} of {self._layout.name}", self._grid)
+            self._volumes[key] = _read_labels(path, f"the volume {volume} of {self.layout.name}", self.grid)
         return self._volumes[key]
 
     def _label_names(self, volume: str) -> tuple[dict[int, str], str]:
+        """Names of a label volume's numbers from 1 up (empty if nothing is known), and where they come from."""
         if volume not in self._names:
-            self._names[volume] = label_names(self._layout, volume)
+            table = next((path for path in self.layout.label_tables(volume) if path.exists()), None)
+            known = {**STANDARD_LABELS, **ATLAS_LABELS}.get(volume, {}) if table is None else read_label_table(table)
+            names = {number: name for number, name in known.items() if number > 0}
+            self._names[volume] = names, str(table or _STANDARD)
         return self._names[volume]
 
     def _numbers(self, volume: str, labels: tuple[str, ...]) -> list[int]:
         table, origin = self._label_names(volume)
-        by_name = {name: number for number, name in table.items()}
-        by_name = {str(number): number for number in range(1, 1000)} | by_name
+        by_name = {str(number): number for number in range(1, 1000)} | {name: number for number, name in table.items()}
         absent = [name for name in labels if name not in by_name]
         if absent:
             raise InputError(
@@ -256,14 +233,21 @@ class RegionReader:
                 "the table again, or name another label."
             )
         numbers = [by_name[name] for name in labels]
-        _warn_presumed(self._layout, volume, numbers, origin)
+        self._warn_presumed(volume, numbers, origin)
         return numbers
+
+    def _warn_presumed(self, volume: str, numbers: list[int], origin: str) -> None:
+        if volume == "Kastner2015" and origin == _STANDARD and max(numbers, default=0) > len(_KASTNER_CONFIRMED):
+            _log.warning(
+                "%s: no such label table, so labels 8 to 25 of Kastner2015 are named in the atlas' usual order, which "
+                "is not confirmed for NSD.",
+                self.layout.label_tables(volume)[1],
+            )
 
 
 def read_mask(layout: NsdLayout, name: str, grid: Grid | None = None) -> NDArray[np.bool_]:
     """Read which voxels to keep: a region as above, such as ``"nsdgeneral"`` or ``"V1+V2+faces"``; shape (X, Y, Z)."""
-    grid = subject_grid(layout) if grid is None else grid
-    mask = RegionReader(layout, grid).voxels(name)
+    mask = RegionReader(layout, grid or subject_grid(layout)).voxels(name)
     if layout.brainmask.is_file():
         brain = open_nifti(layout.brainmask, "the brain mask").shape[:3]
         if brain != mask.shape:
@@ -290,31 +274,22 @@ def read_regions(layout: NsdLayout, mask: NDArray[np.bool_], names: str = "defau
     regions: dict[str, NDArray[np.bool_]] = {}
     for name in (part.strip() for part in names.split(",")):
         if name in ("default", "all"):
-            _add_default(layout, reader, mask, regions)
+            for region, (volume, _) in REGIONS.items():
+                if (path := layout.roi(volume)).is_file():
+                    regions[region] = reader.voxels(region)[mask]
+                else:
+                    _log.warning("%s: no such file, so region %s is left out of %s.", path, region, layout.name)
             if name == "all":
-                _add_all(layout, reader, mask, regions)
+                _add_all(reader, mask, regions)
         elif name not in regions:
             regions[name] = reader.voxels(name)[mask]
     return regions
 
 
-def _add_default(
-    layout: NsdLayout, reader: RegionReader, mask: NDArray[np.bool_], regions: dict[str, NDArray[np.bool_]]
-) -> None:
-    for region, (volume, _) in REGIONS.items():
-        path = layout.roi(volume)
-        if path.is_file():
-            regions[region] = reader.voxels(region)[mask]
-        else:
-            _log.warning("%s: no such file, so region %s is left out of %s.", path, region, layout.name)
-
-
-def _add_all(
-    layout: NsdLayout, reader: RegionReader, mask: NDArray[np.bool_], regions: dict[str, NDArray[np.bool_]]
-) -> None:
-    volumes = present_volumes(layout)
+def _add_all(reader: RegionReader, mask: NDArray[np.bool_], regions: dict[str, NDArray[np.bool_]]) -> None:
+    volumes = present_volumes(reader.layout)
     for hemisphere in _HEMISPHERES:
-        if any(layout.roi(volume, hemisphere).is_file() for volume in volumes):
+        if any(reader.layout.roi(volume, hemisphere).is_file() for volume in volumes):
             regions[hemisphere] = reader.voxels(hemisphere)[mask]
     for volume in volumes:
         regions[volume] = reader.voxels(volume)[mask]
