@@ -10,6 +10,7 @@ from skimage import data
 from unibrain.audit.image_checks import (
     NEAR_DUPLICATE,
     SIDE,
+    Images,
     check_captions,
     check_coco_ids,
     check_ids,
@@ -20,7 +21,6 @@ from unibrain.audit.image_checks import (
     neighbours_of,
     small_pictures,
 )
-from unibrain.audit.material import Images
 from unibrain.demo import render, sample_scene
 
 

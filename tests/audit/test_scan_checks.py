@@ -5,12 +5,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from unibrain.audit.material import Images, SessionBetas, Sessions
+from unibrain.audit.image_checks import Images, check_repeats
 from unibrain.audit.scan_checks import (
     Looked,
+    SessionBetas,
+    Sessions,
     check_matrix,
     check_regions,
-    check_repeats,
     check_scans,
     check_sessions,
     check_voxels,

@@ -1,4 +1,4 @@
-"""Findings about images: the same ones on both sides of the split, by id, picture, caption and meaning.
+"""Findings about images: repeats, and the same ones on both sides of the split, by id, picture, caption and meaning.
 
 Two pictures are compared by the cosine of the differences between neighbouring pixels of their grey copies of 32 x 32.
 Differences do not know the overall brightness, the cosine does not know the contrast, and averaging into few pixels
@@ -13,11 +13,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from unibrain.audit.audit import Neighbours, Pair
-from unibrain.audit.findings import Finding, count, judge, some
-from unibrain.audit.material import Ids, Images
+from unibrain.audit.audit import Finding, Neighbours, Pair, count, judge, some
+from unibrain.scans.nsd_layout import REPEATS
 from unibrain.workspace.fingerprints import digest
 from unibrain.workspace.progress import track
+
+Ids = NDArray[np.int64]
 
 NEAR_DUPLICATE = 0.9
 """From this likeness on two pictures count as near duplicates. Recompressed or brightened copies are above 0.95; the
@@ -35,6 +36,50 @@ _PAIRS = 100
 _PICTURES_MB = 32
 _COSINES_MB = 16
 _SAME_IMAGE = "an image that was trained on is not decoded but recognised: scores on it say nothing about new images"
+
+
+@dataclass(frozen=True)
+class Images:
+    """Ids (ascending, each once) on both sides of a split, and trials of each; an id on both sides is a finding."""
+
+    train_ids: Ids
+    test_ids: Ids
+    train_repeats: Ids
+    test_repeats: Ids
+
+    @property
+    def ids(self) -> Ids:
+        """All ids, ascending, each once."""
+        return np.union1d(self.train_ids, self.test_ids)
+
+    @classmethod
+    def of(cls, stimulus_ids: Ids, is_test: NDArray[np.bool_], trials: Ids | None = None) -> "Images":
+        """Gather the rows of each image; a row stands for as many trials as `trials` says, or for one."""
+        counts = np.ones(len(stimulus_ids), dtype=np.int64) if trials is None else trials
+        sides = []
+        for side in (~is_test, is_test):
+            ids, rows = np.unique(stimulus_ids[side], return_inverse=True)
+            sides.append((ids, np.bincount(rows, weights=counts[side], minlength=len(ids)).astype(np.int64)))
+        (train, train_repeats), (test, test_repeats) = sides
+        return cls(train, test, train_repeats, test_repeats)
+
+
+def check_repeats(images: Images) -> Finding:
+    """Count images with fewer than three trials."""
+    numbers = {}
+    for side, repeats in (("training", images.train_repeats), ("test", images.test_repeats)):
+        times, many = np.unique(np.minimum(repeats, REPEATS), return_counts=True)
+        numbers[side] = dict(zip(map(str, times.tolist()), many.tolist(), strict=True))
+    once, twice = (sum(side.get(times, 0) for side in numbers.values()) for times in ("1", "2"))
+    advice = "compare scores only with those of subjects and protocols with as many repeats"
+    return judge(
+        "repeats",
+        f"{count(len(images.train_repeats), 'training image')}, {count(len(images.test_repeats), 'test image')}",
+        ((once or twice, "note", f"{once:,} shown once, {twice:,} twice", advice),),
+        f"all shown {REPEATS} times or more",
+        "averages of fewer trials are noisier, and the noise ceiling is that of three",
+        numbers,
+    )
 
 
 def check_ids(images: Images) -> Finding:

@@ -1,4 +1,4 @@
-"""Findings about scans: sessions, silent voxels, scales, empty and repeated scans, repeats, regions, noise ceiling."""
+"""Findings about scans: sessions, silent voxels, scales, empty and repeated scans, regions, noise ceiling."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -7,11 +7,9 @@ from operator import attrgetter
 import numpy as np
 from numpy.typing import NDArray
 
-from unibrain.audit.audit import SessionSummary
-from unibrain.audit.findings import Finding, count, judge, some
-from unibrain.audit.material import Images, SessionBetas, Sessions
+from unibrain.audit.audit import Finding, SessionSummary, count, judge, some
 from unibrain.errors import InputError
-from unibrain.scans.nsd_layout import REPEATS, as_ranges
+from unibrain.scans.nsd_layout import as_ranges
 from unibrain.workspace.fingerprints import digest
 
 MANY_VOXELS = 0.1
@@ -25,6 +23,16 @@ ENOUGH = 8
 LARGE = 10
 """A prepared scan of so many times the usual size is no response."""
 _COLUMNS_AT_ONCE = 512
+
+
+@dataclass(frozen=True)
+class Sessions:
+    """Sessions (1-based) of the design, those that were run, that are there, and that a subject was read from."""
+
+    design: tuple[int, ...]
+    run: tuple[int, ...]
+    present: tuple[int, ...]
+    used: tuple[int, ...] | None = None
 
 
 def check_sessions(sessions: Sessions) -> Finding:
@@ -48,6 +56,15 @@ def check_sessions(sessions: Sessions) -> Finding:
         "every missing session takes trials, and some images altogether; counts differ from those of other papers",
         {name: None if numbers is None else list(numbers) for name, numbers in asdict(sessions).items()},
     )
+
+
+@dataclass(frozen=True)
+class SessionBetas:
+    """One session (1-based): betas (voxels, trials) as stored, or why they cannot be read; its training trials."""
+
+    session: int
+    betas: "NDArray[np.generic] | InputError"
+    is_training: NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -225,24 +242,6 @@ def check_matrix(betas: NDArray[np.float32], is_test: NDArray[np.bool_]) -> Find
         "all of them finite and changing",
         "a constant voxel tells nothing about images; values that are not finite or of absurd size spoil predictions",
         {"non_finite": non_finite, "constant": constant, "large": large, "again": again},
-    )
-
-
-def check_repeats(images: Images) -> Finding:
-    """Count images with fewer than three trials."""
-    numbers = {}
-    for side, repeats in (("training", images.train_repeats), ("test", images.test_repeats)):
-        times, many = np.unique(np.minimum(repeats, REPEATS), return_counts=True)
-        numbers[side] = dict(zip(map(str, times.tolist()), many.tolist(), strict=True))
-    once, twice = (sum(side.get(times, 0) for side in numbers.values()) for times in ("1", "2"))
-    advice = "compare scores only with those of subjects and protocols with as many repeats"
-    return judge(
-        "repeats",
-        f"{count(len(images.train_repeats), 'training image')}, {count(len(images.test_repeats), 'test image')}",
-        ((once or twice, "note", f"{once:,} shown once, {twice:,} twice", advice),),
-        f"all shown {REPEATS} times or more",
-        "averages of fewer trials are noisier, and the noise ceiling is that of three",
-        numbers,
     )
 
 

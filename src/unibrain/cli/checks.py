@@ -115,7 +115,7 @@ def doctor(as_json: bool) -> int:
     from dataclasses import asdict
 
     from unibrain import __version__
-    from unibrain.audit.findings import worst
+    from unibrain.audit.audit import worst
     from unibrain.doctor import examine
 
     findings = examine()

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from unibrain.audit import Material
-    from unibrain.audit.examine import SessionBetas
+    from unibrain.audit.scan_checks import SessionBetas
     from unibrain.scans import PrepareSettings, Subject
     from unibrain.scans.nsd_layout import NsdLayout
     from unibrain.stimuli import Stimuli
