@@ -13,7 +13,7 @@ from toy_backbone import ToyBackbone
 from unibrain.audit import load_audit
 from unibrain.cli.main import main
 from unibrain.errors import InputError
-from unibrain.latents import read_manifest
+from unibrain.latents import load_latents
 from unibrain.pipeline import BackboneSource, RunFolder, kept_settings, run_all, run_one
 from unibrain.reconstruction import load_decoded
 from unibrain.scans import load_subject
@@ -52,7 +52,7 @@ def test_without_captions_pictures_are_decoded_and_everything_says_so(
     decoded = load_decoded(run.artefact("decoded"))
     assert decoded.captions is None
     np.testing.assert_array_equal(decoded.stimulus_ids, load_decoded(spoken.artefact("decoded")).stimulus_ids)
-    assert set(read_manifest(run.artefact("latents"))["latents"]) == {"z_image", "c_image"}
+    assert set(load_latents(run.artefact("latents"))) == {"z_image", "c_image"}
     about = json.loads(run.artefact("scores").read_text())
     for name in ("meteor", "rouge1", "rougeL", "two_way_caption"):
         assert about["metrics"][name]["value"] is None

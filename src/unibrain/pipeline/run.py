@@ -140,7 +140,12 @@ def _check_source(run: RunFolder, settings: Settings) -> None:
 
 
 def write_weights(
-    run: RunFolder, latent: str, path: Path, targets: str = ":", regions: Sequence[str] | None = None
+    run: RunFolder,
+    latent: str,
+    path: Path,
+    targets: str = ":",
+    regions: Sequence[str] | None = None,
+    backbone: BackboneSource | None = None,
 ) -> tuple[int, int]:
     """Write the ridge weights of some dimensions of a latent, and some voxels.
 
@@ -155,6 +160,8 @@ def write_weights(
         ``"start:stop"`` in the flattened latent; either may be left out.
     regions : sequence of str, optional
         Regions whose voxels are written, in the order of the subject's voxels; all voxels by default.
+    backbone : BackboneSource, optional
+        By default that of the settings.
 
     Returns
     -------
@@ -166,6 +173,8 @@ def write_weights(
     InputError
         If nothing is fitted, the decoder is not of this subject any more, or a name or range is wrong.
     """
+    import numpy as np
+
     from unibrain.regression import BrainDecoder, export_weights
     from unibrain.scans import load_subject
 
@@ -174,7 +183,7 @@ def write_weights(
         raise InputError(f"targets is {targets!r}, and has to be start:stop, such as 0:768.")
     start, stop = (int(text) if text else None for text in found.groups())
     with run.lock():
-        Chain(run, declare(run, kept_settings(run))).require("fit")
+        Chain(run, declare(run, kept_settings(run), backbone)).require("fit")
         decoder = BrainDecoder.load(run.artefact("decoder"))
         subject = load_subject(run.artefact("subject"))
     absent = [name for name in regions or () if name not in subject.regions]
@@ -182,6 +191,6 @@ def write_weights(
         raise InputError(
             f"{run.artefact('subject')}: there is no region {absent[0]}. Choose among {', '.join(subject.regions)}."
         )
-    masks = None if regions is None else {name: subject.regions[name] for name in regions}
-    weights = export_weights(decoder, latent, slice(start, stop), regions=masks, path=path)
+    voxels = None if regions is None else np.any([subject.regions[name] for name in regions], axis=0)
+    weights = export_weights(decoder, latent, slice(start, stop), voxels, path)
     return weights.shape[0], weights.shape[1]
