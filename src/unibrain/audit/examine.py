@@ -27,8 +27,6 @@ from unibrain.scans.subject import Subject, split_hash
 from unibrain.stimuli.nsd import coco_captions, coco_images, read_pictures
 from unibrain.workspace.progress import track
 
-_SILENT = "a voxel without a response in a session holds nothing to decode there"
-
 
 @dataclass(frozen=True)
 class Material:
@@ -38,8 +36,7 @@ class Material:
 
     Attributes
     ----------
-    subject, source, split : str
-    simulated : bool
+    subject, source, split, simulated
         As in `unibrain.audit.Audit`.
     images : Images
     regions : mapping of str to ndarray of shape (voxels,), bool
@@ -79,31 +76,30 @@ class Material:
     how_to_embed: str = "prepare the subject and extract its latents, then audit the run"
 
     @classmethod
-    def of_subject(cls, subject: Subject, source: str, how_to_embed: str) -> "Material":
-        """What a prepared subject holds by itself; add the rest with `dataclasses.replace`."""
+    def of_subject(cls, subject: Subject, source: str, latents: Path | None, how_to_embed: str) -> "Material":
+        """What a prepared subject and its stored latents hold; add the rest with `dataclasses.replace`."""
+        images = Images.of(subject.stimulus_ids, subject.is_test, subject.repeats)
+
+        def embeddings() -> NDArray[np.floating]:
+            from unibrain.latents import open_latents
+
+            stored = open_latents(str(latents)).select(images.ids)
+            # The first token of CLIP's contexts of a picture.
+            return np.asarray(stored.columns("c_image")[:, 0 : stored.shapes["c_image"][-1]], dtype=np.float32)
+
         return cls(
             subject.name,
             source,
             subject.simulated,
             split_hash(subject),
-            Images.of(subject.stimulus_ids, subject.is_test, subject.repeats),
+            images,
             subject.regions,
             subject.noise_ceiling,
             subject.betas,
             subject.is_test,
+            embeddings=None if latents is None else embeddings,
             how_to_embed=how_to_embed,
         )
-
-    def with_latents(self, folder: Path) -> "Material":
-        """Add the CLIP picture embeddings of stored latents: the first token of ``c_image``."""
-
-        def embeddings() -> NDArray[np.floating]:
-            from unibrain.latents import open_latents
-
-            stored = open_latents(folder).select(self.images.ids)
-            return np.asarray(stored.columns("c_image")[:, 0 : stored.shapes["c_image"][-1]], dtype=np.float32)
-
-        return replace(self, embeddings=embeddings)
 
 
 class NsdTree:
@@ -155,12 +151,7 @@ class NsdTree:
         for session in track(there, "looking at betas", unit="session"):
             training = ~self.design.is_shared[self.design.session == session]
             about = (self.layout, self.mask, session, len(training), self._format_of(session))
-            betas: NDArray[np.generic] | InputError
-            try:
-                betas, _ = read_session(*about, check_finite=False)
-            except InputError as error:
-                betas = error
-            yield SessionBetas(session, betas, training)
+            yield SessionBetas(session, lambda about=about: read_session(*about, check_finite=False)[0], training)
 
 
 def custom_betas(
@@ -172,12 +163,8 @@ def custom_betas(
         raise InputError(f"{scans}: {matrix.scans} scans, but {table.path.name} lists {table.rows}. Import them again.")
     for session in track(range(1, len(table.sessions) + 1), "looking at betas", unit="session"):
         trials = table.session == session
-        betas: NDArray[np.generic] | InputError
-        try:
-            betas = matrix.read(table.scans[trials]).T
-        except InputError as error:
-            betas = error
-        yield SessionBetas(session, betas, ~table.is_test[table.stimulus_ids[trials]])
+        training = ~table.is_test[table.stimulus_ids[trials]]
+        yield SessionBetas(session, lambda rows=table.scans[trials]: matrix.read(rows).T, training)
 
 
 def examine(material: Material, betas: bool = True) -> Audit:
@@ -197,6 +184,8 @@ def examine(material: Material, betas: bool = True) -> Audit:
     Audit
     """
     images, findings = material.images, list[Finding]()
+    pairs: tuple[Pair, ...] = ()
+    neighbours: Neighbours | None = None
     if material.sessions is not None:
         with _noted(findings, "sessions"):
             findings.append(scan_checks.check_sessions(material.sessions()))
@@ -207,21 +196,18 @@ def examine(material: Material, betas: bool = True) -> Audit:
         findings += _about_betas(looked, material.betas is not None, betas)
     if material.matrix is not None:
         findings.append(scan_checks.check_matrix(material.matrix, material.is_test))
-    findings += [scan_checks.check_repeats(images), image_checks.check_ids(images)]
+    findings += [image_checks.check_repeats(images), image_checks.check_ids(images)]
     if material.coco_ids is not None:
         with _noted(findings, "overlap by COCO id"):
             findings.append(image_checks.check_coco_ids(images, material.coco_ids()))
-    pairs: tuple[Pair, ...] = ()
     if material.pictures is not None:
         with _noted(findings, "identical pictures"):
-            small = image_checks.small_pictures(material.pictures, images.ids)
-            about_pictures, pairs = image_checks.check_pictures(images, small)
+            about_pictures, pairs = image_checks.check_pictures(images, material.pictures)
             findings += about_pictures
     if material.captions is not None:
         with _noted(findings, "captions"):
             findings += image_checks.check_captions(images, material.captions())
     findings += scan_checks.check_regions(material.regions, material.noise_ceiling)
-    neighbours: Neighbours | None = None
     with _noted(findings, "overlap in meaning"):
         if material.embeddings is not None and len(images.test_ids) and len(images.train_ids) > 1:
             neighbours = image_checks.neighbours_of(images, material.embeddings())
@@ -242,18 +228,15 @@ def _noted(findings: list[Finding], title: str) -> Iterator[None]:
 
 
 def _about_betas(looked: scan_checks.Looked, known: bool, wanted: bool) -> list[Finding]:
-    title = "voxels in sessions"
+    title, why = "voxels in sessions", "a voxel without a response in a session holds nothing to decode there"
     if not known:
-        return [Finding("note", title, "not known: only the prepared matrix is there, without sessions", "", _SILENT)]
+        return [Finding("note", title, "not known: only the prepared matrix is there, without sessions", "", why)]
     if not wanted:
-        return [Finding("note", title, "not looked at (--no-betas)", "audit again without --no-betas", _SILENT)]
+        return [Finding("note", title, "not looked at (--no-betas)", "audit again without --no-betas", why)]
     if not (looked.sessions or looked.unreadable):
-        return [Finding("problem", title, "no betas are there", "fetch them with `unibrain nsd fetch`", _SILENT)]
-    return [
-        scan_checks.check_voxels(looked),
-        scan_checks.check_zscores(looked.sessions),
-        scan_checks.check_scans(looked),
-    ]
+        return [Finding("problem", title, "no betas are there", "fetch them with `unibrain nsd fetch`", why)]
+    checks = (scan_checks.check_voxels, scan_checks.check_zscores, scan_checks.check_scans)
+    return [check(looked) for check in checks]
 
 
 def audit_nsd(

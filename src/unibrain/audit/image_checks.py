@@ -7,7 +7,7 @@ edges in different places.
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +19,7 @@ from unibrain.workspace.fingerprints import digest
 from unibrain.workspace.progress import track
 
 Ids = NDArray[np.int64]
+Pictures = Callable[[Ids], NDArray[np.uint8]]
 
 NEAR_DUPLICATE = 0.9
 """From this likeness on two pictures count as near duplicates. Recompressed or brightened copies are above 0.95; the
@@ -114,15 +115,6 @@ def _listed(pairs: Iterable[tuple[int, int]]) -> str:
     return some(f"test {test} and training {train}" for test, train in pairs)
 
 
-@dataclass(frozen=True)
-class SmallPictures:
-    """What is kept of pictures to compare them: ids, digests of the pixels, and `edges_of` (8 kB for a picture)."""
-
-    stimulus_ids: Ids
-    digests: tuple[str, ...]
-    edges: NDArray[np.float32]
-
-
 def edges_of(pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Differences of neighbouring pixels in small grey copies, shape (n, 2 * 31 * 32); 0 for a picture of one shade."""
     from PIL import Image
@@ -137,24 +129,16 @@ def edges_of(pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
     return np.concatenate((across, down), axis=1)
 
 
-def small_pictures(read: Callable[[Ids], NDArray[np.uint8]], stimulus_ids: Ids) -> SmallPictures:
-    """Read pictures, some at a time, and keep what is needed to compare them."""
-    edges = [np.empty((0, 2 * SIDE * (SIDE - 1)), dtype=np.float32)]
-    digests: list[str] = []
-    for pictures in _blocks(read, stimulus_ids):
-        digests += map(digest, pictures)
-        edges.append(edges_of(pictures))
-    return SmallPictures(stimulus_ids, tuple(digests), np.concatenate(edges))
-
-
-def _blocks(read: Callable[[Ids], NDArray[np.uint8]], stimulus_ids: Ids) -> Iterator[NDArray[np.uint8]]:
-    if not len(stimulus_ids):
-        return
+def small_pictures(read: Pictures, stimulus_ids: Ids) -> tuple[list[str], NDArray[np.float32]]:
+    """Read pictures, some at a time; keep what compares them: digests of the pixels, and `edges_of` (8 kB each)."""
     first = read(stimulus_ids[:1])
-    yield first
+    digests, edges = [digest(picture) for picture in first], [edges_of(first)]
     step = max(1, _PICTURES_MB * 2**20 // max(first.nbytes, 1))
     for start in track(range(1, len(stimulus_ids), step), "comparing pictures", unit="block"):
-        yield read(stimulus_ids[start : start + step])
+        pictures = read(stimulus_ids[start : start + step])
+        digests += map(digest, pictures)
+        edges.append(edges_of(pictures))
+    return digests, np.concatenate(edges)
 
 
 def nearest(
@@ -173,16 +157,17 @@ def nearest(
     return index[:, 0], np.clip(1 - distance[:, 0], -1, 1)
 
 
-def check_pictures(images: Images, small: SmallPictures) -> tuple[tuple[Finding, Finding], tuple[Pair, ...]]:
+def check_pictures(images: Images, read: Pictures) -> tuple[tuple[Finding, Finding], tuple[Pair, ...]]:
     """Compare every test picture with every training picture.
 
     Gives findings on identical pictures and on near duplicates, and the 100 pairs that are most alike.
     """
-    train, test = (np.searchsorted(small.stimulus_ids, ids) for ids in (images.train_ids, images.test_ids))
-    by_digest = {small.digests[row]: int(small.stimulus_ids[row]) for row in reversed(train)}
-    found = {int(small.stimulus_ids[row]): by_digest.get(small.digests[row]) for row in test}
+    digests, edges = small_pictures(read, images.ids)
+    train, test = (np.searchsorted(images.ids, ids) for ids in (images.train_ids, images.test_ids))
+    by_digest = {digests[row]: int(i) for row, i in zip(train[::-1], images.train_ids[::-1], strict=True)}
+    found = {int(i): by_digest.get(digests[row]) for row, i in zip(test, images.test_ids, strict=True)}
     same = [(one, other) for one, other in found.items() if other is not None and other != one]
-    again = sum(len(rows) - len({small.digests[row] for row in rows}) for rows in (train, test))
+    again = sum(len(rows) - len({digests[row] for row in rows}) for rows in (train, test))
     identical = judge(
         "identical pictures",
         f"{count(len(same), 'test picture')} with the pixels of a training picture",
@@ -196,7 +181,7 @@ def check_pictures(images: Images, small: SmallPictures) -> tuple[tuple[Finding,
     )
     pairs: tuple[Pair, ...] = ()
     if len(train) and len(test):
-        pairs = _pairs(images, *nearest(small.edges[test], small.edges[train]))
+        pairs = _pairs(images, *nearest(edges[test], edges[train]))
     known = {test_id for test_id, _ in same}
     close = [pair for pair in pairs if pair.similarity >= NEAR_DUPLICATE and pair.test_id not in known]
     near = judge(

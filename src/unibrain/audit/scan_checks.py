@@ -1,6 +1,6 @@
 """Findings about scans: sessions, silent voxels, scales, empty and repeated scans, regions, noise ceiling."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from operator import attrgetter
 
@@ -60,10 +60,10 @@ def check_sessions(sessions: Sessions) -> Finding:
 
 @dataclass(frozen=True)
 class SessionBetas:
-    """One session (1-based): betas (voxels, trials) as stored, or why they cannot be read; its training trials."""
+    """One session (1-based), what reads its betas (voxels, trials) as they are stored, and its training trials."""
 
     session: int
-    betas: "NDArray[np.generic] | InputError"
+    read: Callable[[], NDArray[np.generic]]
     is_training: NDArray[np.bool_]
 
 
@@ -85,11 +85,13 @@ def look_at(sessions: Iterable[SessionBetas]) -> Looked:
     summaries, unreadable, same = [], [], []
     seen: dict[str, tuple[int, int]] = {}
     for entry in sessions:
-        if isinstance(entry.betas, InputError):
-            unreadable.append(str(entry.betas))
+        try:
+            betas = entry.read()
+        except InputError as error:
+            unreadable.append(str(error))
             continue
-        summaries.append(summary_of(entry.session, entry.betas, int(entry.is_training.sum())))
-        for trial, scan in enumerate(np.ascontiguousarray(entry.betas.T), 1):
+        summaries.append(summary_of(entry.session, betas, int(entry.is_training.sum())))
+        for trial, scan in enumerate(np.ascontiguousarray(betas.T), 1):
             here = (entry.session, trial)
             if scan.any() and (first := seen.setdefault(digest(scan), here)) != here:
                 same.append((first, here))
@@ -157,10 +159,10 @@ def check_voxels(looked: Looked) -> Finding:
     )
 
 
-def check_zscores(sessions: Sequence[SessionSummary]) -> Finding:
+def check_zscores(looked: Looked) -> Finding:
     """Look for sessions in other units than the rest, and for those with too few trials to be z-scored alone."""
-    alive = [entry for entry in sessions if entry.deviation > 0 and entry.trials >= ENOUGH]
-    few = [entry.session for entry in sessions if entry.training < 2]
+    alive = [entry for entry in looked.sessions if entry.deviation > 0 and entry.trials >= ENOUGH]
+    few = [entry.session for entry in looked.sessions if entry.training < 2]
     factor, shift, varying, apart = 1.0, 0.0, "", ""
     if alive:
         by_size, by_mean = (sorted(alive, key=attrgetter(name)) for name in ("deviation", "mean"))
@@ -185,7 +187,7 @@ def check_zscores(sessions: Sequence[SessionSummary]) -> Finding:
                 "z-score over all sessions, not each by itself, or leave those sessions out",
             ),
         ),
-        f"mean and deviation of {count(len(sessions), 'session')} are of one size",
+        f"mean and deviation of {count(len(looked.sessions), 'session')} are of one size",
         "averages and z-scores over sessions in different units give most of the weight to some of them, silently",
         {"factor": round(factor, 4), "shift": round(shift, 4), "few_training_trials": few},
     )
@@ -214,15 +216,12 @@ def _place(scan: tuple[int, int]) -> str:
 
 
 def check_matrix(betas: NDArray[np.float32], is_test: NDArray[np.bool_]) -> Finding:
-    """Look into prepared betas (rows, voxels) for voxels that do not change, and for rows that cannot be responses."""
+    """Look into prepared betas (rows, voxels; finite) for constant voxels, and for rows that cannot be responses."""
     constant = {"training": 0, "test": 0}
-    non_finite = 0
     squares = np.zeros(len(betas))
     for start in range(0, betas.shape[1], _COLUMNS_AT_ONCE):
         block = betas[:, start : start + _COLUMNS_AT_ONCE]
-        finite = np.isfinite(block)
-        non_finite += int((~finite.all(axis=0)).sum())
-        squares += np.square(np.where(finite, block, 0), dtype=np.float64).sum(axis=1)
+        squares += np.square(block, dtype=np.float64).sum(axis=1)
         for side, rows in (("training", block[~is_test]), ("test", block[is_test])):
             if len(rows) > 1:
                 constant[side] += int((rows == rows[:1]).all(axis=0).sum())
@@ -233,7 +232,6 @@ def check_matrix(betas: NDArray[np.float32], is_test: NDArray[np.bool_]) -> Find
         "prepared betas",
         f"{betas.shape[0]:,} rows x {betas.shape[1]:,} voxels",
         (
-            (non_finite, "problem", f"{count(non_finite, 'voxel')} not finite", mask),
             (constant["training"], "problem", f"{count(constant['training'], 'voxel')} constant in training", mask),
             (constant["test"], "note", f"{count(constant['test'], 'voxel')} constant over the test rows", mask),
             (large, "problem", f"{count(len(large), 'row')} over {LARGE} times the usual size: {some(large)}", scans),
@@ -241,7 +239,7 @@ def check_matrix(betas: NDArray[np.float32], is_test: NDArray[np.bool_]) -> Find
         ),
         "all of them finite and changing",
         "a constant voxel tells nothing about images; values that are not finite or of absurd size spoil predictions",
-        {"non_finite": non_finite, "constant": constant, "large": large, "again": again},
+        {"constant": constant, "large": large, "again": again},
     )
 
 
