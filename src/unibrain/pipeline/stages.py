@@ -453,9 +453,8 @@ class _Declaration:
         from unibrain.scans.custom_scans import split_dataset
 
         subject, root = self.subject(), self.run.root
-        found = Material.of_subject(subject, str(root), f"run `unibrain extract {root}`, and audit again")
-        if with_latents:
-            found = found.with_latents(self.path("latents"))
+        latents, advice = self.path("latents"), f"run `unibrain extract {root}`, and audit again"
+        found = Material.of_subject(subject, str(root), latents if with_latents else None, advice)
         custom = self.settings.custom
         if custom is None:
             tree = NsdTree(self.layout(), self.settings.prepare.mask, self.settings.prepare.format)
