@@ -1,10 +1,8 @@
 import numpy as np
 import pandas
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unibrain.errors import InputError
 from unibrain.scans.nsd_design import Design
 from unibrain.scans.prepare import average_repeats, standardise
 
@@ -77,9 +75,3 @@ def test_a_voxel_that_changes_only_over_test_images_is_dropped() -> None:
     assert kept.tolist() == [True, True, False, True, True]
     assert z.shape == (12, 4)
     assert z.flags.c_contiguous
-
-
-def test_one_training_image_is_too_few() -> None:
-    design, sessions = make(5, trials=30, sessions=1, images=5, shared=4)
-    with pytest.raises(InputError, match="1 training images"):
-        average_repeats(iter(sessions), design)

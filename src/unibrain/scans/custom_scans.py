@@ -157,7 +157,7 @@ def open_scans(path: Path, mask: Mask | None = None, dataset: str | None = None)
     if kind == "npy":
         array = open_npy(path, "a matrix of scans")
         by_volume = array.ndim == 4 and bool(array.flags.f_contiguous) and not bool(array.flags.c_contiguous)
-        return _from_array(path, array.shape, lambda where: array[where], mask, by_volume)
+        return _from_array(path, array.shape, lambda where: np.asarray(array[where]), mask, by_volume)
     if kind in ("csv", "tsv"):
         values = _read_text(path, kind)
         return _from_array(path, values.shape, lambda where: values[where], mask)
@@ -174,53 +174,46 @@ def _from_array(
     """Of an array scans x voxels, or X, Y, Z, scans; `by_volume` says how the latter lies on disk."""
     if 0 in shape:
         raise InputError(f"{path}: holds no numbers (its shape is {shape}). Export it again.")
+    if len(shape) not in (2, 4):
+        raise InputError(f"{path}: has the shape {shape}, not (scans, voxels) or (X, Y, Z, scans). Reshape it.")
     if len(shape) == 2:
-        if mask is not None and shape[1] != mask.inside.sum():
+        scans, voxels = shape
+        if mask is not None and voxels != mask.inside.sum():
             raise InputError(
-                f"{path}: has {shape[1]} columns, but {mask.path.name} has {mask.inside.sum()} voxels. Give the mask "
+                f"{path}: has {voxels} columns, but {mask.path.name} has {mask.inside.sum()} voxels. Give the mask "
                 "that the matrix was made with, rows being scans."
             )
-        return _matrix(path, shape[0], shape[1], mask, lambda rows: _narrow(path, get((_run(rows),))))
-    if len(shape) != 4:
-        raise InputError(f"{path}: has the shape {shape}, not (scans, voxels) or (X, Y, Z, scans). Reshape it.")
-    if mask is None and shape[1:3] == (1, 1):
-        given, inside = None, np.ones(shape[:3], dtype=np.bool_)
+    elif mask is not None:
+        mask.check_grid(path, shape[:3], None)
+        inside = mask.inside
+    elif shape[1:3] == (1, 1):
+        inside = np.ones(shape[:3], dtype=np.bool_)
     else:
-        given = _volumes_mask(path, shape[:3], mask)
-        inside = given.inside
+        raise InputError(f"{path}: holds volumes of {shape[:3]}. Say with --mask which voxels to read.")
+    if len(shape) == 4:
+        scans, voxels = shape[3], int(inside.sum())
 
     def read(rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        if len(shape) == 2:
+            return _narrow(path, get((_run(rows),)))
+        found = np.empty((len(rows), voxels), dtype=np.float32)
         if by_volume:
-            return _by_volume(path, lambda row: get((slice(None), slice(None), slice(None), row)), rows, inside)
-        return _by_slab(path, get, rows, inside)
+            for place, row in enumerate(rows):
+                found[place] = _narrow(path, get((slice(None), slice(None), slice(None), int(row)))[inside])
+            return found
+        # Where the scans of a voxel lie together, a volume is spread over the whole file: it is read plane by plane.
+        start, step = 0, len(inside) if shape[1:3] == (1, 1) else 1
+        for x in range(0, len(inside), step):
+            plane = inside[x : x + step]
+            stop = start + int(plane.sum())
+            if stop > start:
+                values = get((slice(x, x + step), slice(None), slice(None), _run(rows)))[plane]
+                found[:, start:stop] = _narrow(path, values).T
+            start = stop
+        return found
 
-    return _matrix(path, shape[3], int(inside.sum()), given, read)
-
-
-def _by_volume(
-    path: Path, volume: Callable[[int], NDArray[Any]], rows: NDArray[np.int64], inside: NDArray[np.bool_]
-) -> NDArray[np.float32]:
-    found = np.empty((len(rows), int(inside.sum())), dtype=np.float32)
-    for place, row in enumerate(rows):
-        found[place] = _narrow(path, np.asarray(volume(int(row)))[inside])
-    return found
-
-
-def _by_slab(
-    path: Path, get: Callable[[Any], NDArray[Any]], rows: NDArray[np.int64], inside: NDArray[np.bool_]
-) -> NDArray[np.float32]:
-    # Where the scans of a voxel lie together, a volume is spread over the whole file: it is read plane by plane.
-    found = np.empty((len(rows), int(inside.sum())), dtype=np.float32)
-    start = 0
-    step = max(1, len(inside)) if inside.shape[1:] == (1, 1) else 1
-    for x in range(0, len(inside), step):
-        plane = inside[x : x + step]
-        stop = start + int(plane.sum())
-        if stop > start:
-            values = np.asarray(get((slice(x, x + step), slice(None), slice(None), _run(rows))))[plane]
-            found[:, start:stop] = _narrow(path, values).T
-        start = stop
-    return found
+    indices = np.arange(voxels) if mask is None else np.flatnonzero(mask.inside)
+    return ScanMatrix(path, scans, voxels, indices, (voxels, 1, 1) if mask is None else mask.shape, read)
 
 
 def _narrow(path: Path, values: NDArray[Any]) -> NDArray[np.float32]:
@@ -243,20 +236,6 @@ def _run(rows: NDArray[np.int64]) -> Any:
     if len(rows) and rows[-1] - rows[0] == len(rows) - 1:
         return slice(int(rows[0]), int(rows[-1]) + 1)
     return rows
-
-
-def _matrix(
-    path: Path, scans: int, voxels: int, mask: Mask | None, read: Callable[[NDArray[np.int64]], NDArray[np.float32]]
-) -> ScanMatrix:
-    indices = np.arange(voxels) if mask is None else np.flatnonzero(mask.inside)
-    return ScanMatrix(path, scans, voxels, indices, (voxels, 1, 1) if mask is None else mask.shape, read)
-
-
-def _volumes_mask(path: Path, grid: tuple[int, ...], mask: Mask | None) -> Mask:
-    if mask is None:
-        raise InputError(f"{path}: holds volumes of {grid}. Say with --mask which voxels to read.")
-    mask.check_grid(path, grid, None)
-    return mask
 
 
 def _read_text(path: Path, kind: str) -> NDArray[np.float64]:
@@ -351,17 +330,16 @@ def _from_nifti(path: Path, mask: Mask | None) -> ScanMatrix:
     nifti = open_nifti(path, "a matrix of scans", keep_open=True)
     if len(nifti.shape) != 4:
         raise InputError(f"{path}: has the shape {nifti.shape}, not four axes X, Y, Z, scans. Check the file.")
-    given = _volumes_mask(path, nifti.shape[:3], mask)
-    given.check_grid(path, nifti.shape[:3], nifti.affine)
+    if mask is not None:
+        mask.check_grid(path, nifti.shape[:3], nifti.affine)
     if path.name.lower().endswith(".gz"):
         # Only its end says whether a compressed file is whole.
         with reading(path, "NIfTI", "Export it again"), gzip.open(path) as file:
             while file.read(2**24):
                 pass
 
-    def volume(row: int) -> NDArray[Any]:
+    def get(where: Any) -> NDArray[Any]:
         with reading(path, "NIfTI", "Export it again"):
-            return np.asarray(nifti.image.dataobj[..., row])
+            return np.asarray(nifti.image.dataobj[where])
 
-    inside = given.inside
-    return _matrix(path, nifti.shape[3], int(inside.sum()), given, lambda rows: _by_volume(path, volume, rows, inside))
+    return _from_array(path, nifti.shape, get, mask, by_volume=True)

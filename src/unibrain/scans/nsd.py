@@ -1,22 +1,23 @@
 """From NSD's files to a `Subject`."""
 
 import os
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
+from contextlib import nullcontext
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from unibrain.errors import InputError
 from unibrain.scans.foreign import require_folder
 from unibrain.scans.noise_ceiling import read_noise_ceiling, recompute_noise_ceiling
-from unibrain.scans.nsd_betas import MaskedSessions, check_one_subject, choose_format, gather_sessions
+from unibrain.scans.nsd_betas import check_one_subject, choose_format, gather_sessions
 from unibrain.scans.nsd_design import Design, read_design
 from unibrain.scans.nsd_layout import BETA_SCALE, NsdLayout, present_sessions
 from unibrain.scans.nsd_regions import read_mask, read_regions, subject_grid
-from unibrain.scans.prepare import PrepareSettings, average_repeats, check_training, standardise, zscore_sessions
+from unibrain.scans.prepare import PrepareSettings, average_repeats, standardise, zscore_sessions
 from unibrain.scans.subject import Subject
 from unibrain.workspace.progress import track
 
@@ -66,15 +67,25 @@ def read_nsd(
     mask = read_mask(layout, wanted.mask, subject_grid(layout, (design.sessions[0], file_format)))
     regions = read_regions(layout, mask, wanted.regions)
     source = str(layout.betas_folder)
-    check_training(design, source)
-    with _folder(scratch) as folder:
-        sessions = gather_sessions(layout, mask, design, folder, wanted.file_format)
+    training = len(np.unique(design.stimulus_ids[~design.is_shared]))
+    if training < 2:
+        raise InputError(
+            f"{source}: sessions {design.sessions[0]} to {design.sessions[-1]} have {training} training images, fewer "
+            "than two. Read more sessions."
+        )
+    with nullcontext(scratch) if scratch is not None else TemporaryDirectory(prefix="unibrain-") as folder:
+        sessions = gather_sessions(layout, mask, design, Path(folder), file_format)
         check_one_subject(sessions)
         if wanted.noise_ceiling == "recompute":
             ceiling = recompute_noise_ceiling(sessions, design)
         else:
             ceiling = read_noise_ceiling(layout, mask)
-        averages = average_repeats(_trials(sessions, design, wanted, source), design, source, str(wanted.average))
+        trials: Iterable[tuple[int, NDArray[Any]]] = track(
+            sessions, "averaging", total=len(design.sessions), unit="session"
+        )
+        if wanted.zscore == "session":
+            trials = zscore_sessions(trials, design, source)
+        averages = average_repeats(trials, design, source, str(wanted.average))
     if wanted.zscore != "session":
         averages.betas /= np.float32(BETA_SCALE)
     betas, kept = standardise(averages, source, zscore=wanted.zscore == "train")
@@ -109,19 +120,3 @@ def _design(layout: NsdLayout, wanted: PrepareSettings) -> Design:
     if not there:
         choose_format(layout, run, wanted.file_format)
     return read_design(layout, there)
-
-
-@contextmanager
-def _folder(scratch: str | os.PathLike[str] | None) -> Iterator[Path]:
-    if scratch is not None:
-        yield Path(scratch)
-        return
-    with tempfile.TemporaryDirectory(prefix="unibrain-") as folder:
-        yield Path(folder)
-
-
-def _trials(
-    sessions: MaskedSessions, design: Design, wanted: PrepareSettings, source: str
-) -> Iterator[tuple[int, NDArray[Any]]]:
-    read = track(sessions, "averaging", total=len(design.sessions), unit="session")
-    return zscore_sessions(read, design, source) if wanted.zscore == "session" else read

@@ -76,15 +76,11 @@ def read_session(
     stored as floats, may be percent as well: which, is told by their size, and percent is multiplied by 300.
     `check_finite` as False leaves NaN and infinite values to the caller.
 
-    Returns
-    -------
-    betas : ndarray of shape (voxels, trials)
-        Percent signal change x 300; int16 where it is stored so, as NSD's is.
-    stored : {"plain", "scaled", "percent"}
-        As NSD does it, with a slope in the header, or as percent.
+    Returned are the betas (voxels, trials) in percent signal change x 300, as int16 where they are stored so, and how
+    they are stored: ``"plain"`` as by NSD, ``"scaled"`` by a slope in the header, or as ``"percent"``.
     """
     path = layout.betas(session, file_format)
-    betas, step = (_read_hdf5 if file_format == "hdf5" else _read_nifti)(path, mask, trials, session)
+    betas, step = (_read_hdf5 if file_format == "hdf5" else _read_nifti)(path, mask, trials)
     if betas.dtype.kind != "f":
         return betas, "plain"
     if check_finite:
@@ -114,19 +110,19 @@ def _typical_deviation(trials: NDArray[Any]) -> float:
 def _check_shape(path: Path, found: tuple[int, ...], expected: tuple[int, ...], axes: str) -> None:
     if found == expected:
         return
+    text = f"{path}: its betas have the shape {found},"
     if found == expected[::-1]:
         raise InputError(
-            f"{path}: its betas have the shape {found}, with axes in the other order than {expected} ({axes}). Write "
-            "it with its axes reversed, as NSD does, or use the file that NSD publishes."
+            f"{text} with axes in the other order than {expected} ({axes}). Write it with its axes reversed, as NSD "
+            "does, or use the file that NSD publishes."
         )
     raise InputError(
-        f"{path}: its betas have the shape {found}, but mask and trials make {expected} ({axes}). Take all files from "
-        "one subject and one space, unchanged."
+        f"{text} but mask and trials make {expected} ({axes}). Take all files from one subject and one space."
     )
 
 
-def _read_nifti(path: Path, mask: NDArray[np.bool_], trials: int, session: int) -> tuple[NDArray[Any], float]:
-    nifti = open_nifti(path, f"the betas of session {session}")
+def _read_nifti(path: Path, mask: NDArray[np.bool_], trials: int) -> tuple[NDArray[Any], float]:
+    nifti = open_nifti(path, "the betas of a session")
     _check_shape(path, nifti.shape, (*mask.shape, trials), "X, Y, Z, trials")
     # In a NIfTI X runs fastest: position of every voxel in a volume of the file, voxels in C order of X, Y, Z.
     where = np.ravel_multi_index(np.nonzero(mask), mask.shape, order="F")
@@ -153,13 +149,13 @@ def _read_nifti(path: Path, mask: NDArray[np.bool_], trials: int, session: int) 
     return betas, 0.0
 
 
-def _read_hdf5(path: Path, mask: NDArray[np.bool_], trials: int, session: int) -> tuple[NDArray[Any], float]:
+def _read_hdf5(path: Path, mask: NDArray[np.bool_], trials: int) -> tuple[NDArray[Any], float]:
     x, y, z = np.nonzero(mask)
     order = np.lexsort((x, y, z))
     # Runs of neighbours along X, the file's last axis, are read in one go; a row ends a run.
     row = (z * mask.shape[1] + y) * (mask.shape[0] + 1) + x
     starts = np.concatenate(([0], np.flatnonzero(np.diff(row[order]) != 1) + 1, [len(order)]))
-    with open_hdf5(path, f"the betas of session {session}") as file:
+    with open_hdf5(path, "the betas of a session") as file:
         stored = hdf5_dataset(path, file, "betas")
         _check_shape(path, tuple(stored.shape), (trials, *mask.shape[::-1]), "trials, Z, Y, X")
         betas = np.empty((len(order), trials), dtype=stored.dtype.newbyteorder("="))
@@ -196,7 +192,7 @@ class MaskedSessions:
 
 
 def gather_sessions(
-    layout: NsdLayout, mask: NDArray[np.bool_], design: Design, scratch: Path, file_format: str = "auto"
+    layout: NsdLayout, mask: NDArray[np.bool_], design: Design, scratch: Path, file_format: str
 ) -> MaskedSessions:
     """Read session after session, with a progress bar; what an earlier, stopped call has read is taken over.
 
@@ -204,12 +200,11 @@ def gather_sessions(
     the mask, and the number of trials. Other files of this function are removed from `scratch`, in which nobody else
     may be working.
     """
-    chosen = choose_format(layout, design.sessions, file_format)
     scratch.mkdir(parents=True, exist_ok=True)
     sweep_partials(scratch)
     shape = {session: (int(mask.sum()), len(design.trials(session))) for session in design.sessions}
     about_mask = digest(mask)
-    sources = {session: layout.betas(session, chosen) for session in design.sessions}
+    sources = {session: layout.betas(session, file_format) for session in design.sessions}
     files = {
         session: scratch / f"session-{session:02d}-{_key(source, about_mask, shape[session][1])}.npy"
         for session, source in sources.items()
@@ -222,7 +217,7 @@ def gather_sessions(
         say(f"{layout.name}: {len(kept)} of {len(files)} sessions were read before")
     stored: dict[str, list[int]] = {"plain": [], "scaled": [], "percent": []}
     for session in track([s for s in files if s not in kept], "reading betas", unit="session"):
-        betas, how = read_session(layout, mask, session, shape[session][1], chosen)
+        betas, how = read_session(layout, mask, session, shape[session][1], file_format)
         stored[how].append(session)
         with atomic_path(files[session]) as temporary:
             np.save(temporary, betas, allow_pickle=False)
@@ -230,15 +225,13 @@ def gather_sessions(
         _log.warning(
             "%s: the betas of sessions %s are percent signal change by their size, not NSD's integers of 300 times "
             "that; they were read as such.",
-            layout.betas_folder,
-            as_ranges(stored["percent"]),
+            *(layout.betas_folder, as_ranges(stored["percent"])),
         )
     if stored["scaled"] and (stored["plain"] or stored["percent"]):
         _log.warning(
             "%s: the header scales the betas of sessions %s and not those of the others. Check that all were written "
             "in the same way.",
-            layout.betas_folder,
-            as_ranges(stored["scaled"]),
+            *(layout.betas_folder, as_ranges(stored["scaled"])),
         )
     return MaskedSessions(files, sources)
 
@@ -266,19 +259,17 @@ def check_one_subject(sessions: MaskedSessions) -> None:
     These are warnings, because data that were processed otherwise, for example centred per session, may have no such
     pattern. At 10 times it is another unit, and an error.
     """
-    halves, size = {}, {}
+    halves: dict[int, list[NDArray[np.float64]]] = {}
+    size: dict[int, float] = {}
     for session, trials in sessions:
         if len(trials) > 1:
-            halves[session] = (_mean(trials[::2]), _mean(trials[1::2]))
+            halves[session] = [part.mean(axis=0, dtype=np.float64) for part in (trials[::2], trials[1::2])]
             size[session] = _typical_deviation(trials)
     _check_unit(sessions, {session: value for session, value in size.items() if value > 0})
     for one, other in pairwise(halves):
         if np.array_equal(halves[one], halves[other]) and np.ptp(halves[one][0]) > 0:
-            _log.warning(
-                "%s: holds the same betas as %s. Download both again.",
-                sessions.sources[other],
-                sessions.sources[one].name,
-            )
+            pair = sessions.sources[other], sessions.sources[one].name
+            _log.warning("%s: holds the same betas as %s. Download both again.", *pair)
     if sessions.voxels < _FEWEST_VOXELS:
         return
     whole = {session: (odd + even) / 2 for session, (odd, even) in halves.items()}
@@ -292,9 +283,7 @@ def check_one_subject(sessions: MaskedSessions) -> None:
             _log.warning(
                 "%s: its mean response over voxels does not resemble that of the other sessions (correlation %.2f; "
                 "reliability within the session %.2f). Check that the file belongs to this subject.",
-                sessions.sources[session],
-                alike,
-                stable,
+                *(sessions.sources[session], alike, stable),
             )
 
 
@@ -309,10 +298,6 @@ def _check_unit(sessions: MaskedSessions, size: dict[int, float]) -> None:
             if not 1 / _OTHER_UNIT <= ratio <= _OTHER_UNIT:
                 raise InputError(f"{sessions.sources[session]}: {text}, so it is in another unit. Download it again.")
             _log.warning("%s: %s. Check that it is in the same unit.", sessions.sources[session], text)
-
-
-def _mean(trials: NDArray[np.generic]) -> NDArray[np.float64]:
-    return np.asarray(trials.mean(axis=0, dtype=np.float64))
 
 
 def _correlation(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:

@@ -63,15 +63,6 @@ def read_expdesign(path: Path) -> ExperimentDesign:
     return ExperimentDesign(masterordering, subjectim, sharedix)
 
 
-def _trials_per_session(path: Path) -> int:
-    """From ``basiccnt``: how many distinct images were shown once, twice and three times within each session."""
-    counts = read_mat(path, ["basiccnt"], "NSD's experiment design", FETCH)["basiccnt"]
-    trials = np.arange(1, counts.shape[0] + 1) @ counts
-    if counts.ndim != 2 or not trials.size or trials.min() != trials.max() or trials[0] < 1:
-        raise InputError(f"{path}: basiccnt does not say how many trials a session has. {_PUBLISHED}.")
-    return int(trials[0])
-
-
 def read_stim_info(layout: NsdLayout, columns: Sequence[str]) -> Any:
     """Read columns of ``nsd_stim_info_merged.csv``: a pandas.DataFrame whose row is the 0-based 73k id.
 
@@ -102,11 +93,9 @@ def read_design(layout: NsdLayout, sessions: Iterable[int] | None = None) -> Des
         )
     images = experiment.subjectim[layout.subject - 1]
     if layout.responses.exists():
-        session = _read_responses(layout, experiment, images)
-        told = layout.responses
+        told, session = layout.responses, _read_responses(layout, experiment, images)
     else:
-        session = _presumed_sessions(layout, experiment)
-        told = layout.betas_folder
+        told, session = layout.betas_folder, _presumed_sessions(layout, experiment)
     order = experiment.masterordering[: len(session)]
     _check_shared(layout, experiment, images)
     _check_stim_info(layout, images[experiment.masterordering - 1], experiment.sharedix)
@@ -153,18 +142,19 @@ def _read_responses(layout: NsdLayout, experiment: ExperimentDesign, images: NDA
 
 
 def _presumed_sessions(layout: NsdLayout, experiment: ExperimentDesign) -> NDArray[np.int64]:
-    length = _trials_per_session(layout.expdesign)
+    # How many distinct images were shown once, twice and three times within each session.
+    counts = read_mat(layout.expdesign, ["basiccnt"], "NSD's experiment design", FETCH)["basiccnt"]
+    trials = np.arange(1, counts.shape[0] + 1) @ counts
+    if counts.ndim != 2 or not trials.size or trials.min() != trials.max() or trials[0] < 1:
+        raise InputError(f"{layout.expdesign}: basiccnt does not say how many trials a session has. {_PUBLISHED}.")
+    length = int(trials[0])
     most = len(experiment.masterordering) // length
     present = [number for number in present_sessions(layout, "auto") if 1 <= number <= most]
     if not present:
         raise InputError(f"{layout.responses}: no such file, and no betas beside it. {FETCH}.")
     _log.warning(
-        "%s: no such file. Trials are taken from %s alone, and sessions 1 to %d count as run because there are betas "
-        "up to %d.",
-        layout.responses,
-        layout.expdesign.name,
-        present[-1],
-        present[-1],
+        "%s: no such file. Trials are taken from %s alone, and sessions 1 to %d, the last with betas, count as run.",
+        *(layout.responses, layout.expdesign.name, present[-1]),
     )
     return np.repeat(np.arange(1, present[-1] + 1), length)
 
@@ -173,8 +163,7 @@ def _agree(layout: NsdLayout, column: str, found: NDArray[np.int64], expected: N
     wrong = np.flatnonzero(found != expected)
     if not len(wrong):
         return
-    first = int(wrong[0])
-    hint = f"{TOGETHER}."
+    first, hint = int(wrong[0]), f"{TOGETHER}."
     if np.array_equal(found + 1, expected):
         hint = "Every value is one too low, as if counted from 0: NSD counts from 1, use the file as published."
     raise InputError(

@@ -15,9 +15,6 @@ _log = logging.getLogger(__name__)
 
 _VALUES_AT_ONCE = 2**20
 
-AVERAGES = ("all", "test")
-ZSCORES = ("train", "session", "none")
-
 
 @dataclass(frozen=True)
 class Protocol:
@@ -92,15 +89,15 @@ class PrepareSettings:
     noise_ceiling: str = "file"
 
     def __post_init__(self) -> None:
-        for name, choices, optional in (
-            ("protocol", tuple(PROTOCOLS), True),
-            ("average", AVERAGES, True),
-            ("zscore", ZSCORES, True),
-            ("noise_ceiling", ("file", "recompute"), False),
+        for name, choices in (
+            ("protocol", (*PROTOCOLS, None)),
+            ("average", ("all", "test", None)),
+            ("zscore", ("train", "session", "none", None)),
+            ("noise_ceiling", ("file", "recompute")),
         ):
             value = getattr(self, name)
-            if value not in choices and not (optional and value is None):
-                raise InputError(f"{name} is {value!r}. Choose one of {', '.join(choices)}.")
+            if value not in choices:
+                raise InputError(f"{name} is {value!r}. Choose one of {', '.join(filter(None, choices))}.")
         if isinstance(self.sessions, str) and self.sessions != "present":
             raise InputError(f"sessions is {self.sessions!r}. Give numbers, or 'present'.")
 
@@ -141,16 +138,6 @@ def _rows(design: Design, average: str) -> tuple[NDArray[np.int64], NDArray[np.i
     return rows, ids[starts], shared[starts]
 
 
-def check_training(design: Design, source: str = "betas") -> None:
-    """Raise `InputError` if there are fewer than two training images."""
-    training = len(np.unique(design.stimulus_ids[~design.is_shared]))
-    if training < 2:
-        raise InputError(
-            f"{source}: sessions {design.sessions[0]} to {design.sessions[-1]} have {training} training images, fewer "
-            "than two. Read more sessions."
-        )
-
-
 def average_repeats(
     sessions: Iterable[tuple[int, NDArray[np.generic]]], design: Design, source: str = "betas", average: str = "all"
 ) -> Averages:
@@ -160,21 +147,18 @@ def average_repeats(
     voxel that is zero in all trials of a session was outside the scanned slab there (NSD stores such voxels as zero):
     those trials do not enter its averages.
     """
-    check_training(design, source)
     rows, stimulus_ids, is_test = _rows(design, average)
     counts = np.zeros((len(stimulus_ids), len(design.sessions)), dtype=np.int64)
     np.add.at(counts, (rows, np.searchsorted(design.sessions, design.session)), 1)
-    sums: NDArray[np.float32] | None = None
+    sums = np.zeros((len(stimulus_ids), 0), dtype=np.float32)
     valid: list[NDArray[np.bool_]] = []
     for session, betas in sessions:
-        if sums is None:
+        if not valid:
             sums = np.zeros((len(stimulus_ids), betas.shape[1]), dtype=np.float32)
         # float32 sums of a few int16 are exact; row by row there is no second copy of the session.
         for row, trial in zip(rows[design.session == session], betas, strict=True):
             sums[row] += trial
         valid.append(np.asarray((betas != 0).any(axis=0)))
-    if sums is None:
-        raise InputError(f"{source}: has no session. Choose sessions that were run.")
     valid_sessions = np.stack(valid)
     repeats = counts.sum(axis=1)
     sums /= repeats[:, None].astype(np.float32)
@@ -186,12 +170,8 @@ def average_repeats(
         sums[:, voxels] *= (repeats[:, None] / np.maximum(trials, 1)).astype(np.float32)
         missing[:, block] = trials == 0
     if len(partial):
-        _log.info(
-            "%s: %d of %d voxels are zero throughout a session and were averaged over their other sessions.",
-            source,
-            len(partial),
-            sums.shape[1],
-        )
+        text = "%s: %d of %d voxels are zero throughout a session and were averaged over their other sessions."
+        _log.info(text, source, len(partial), sums.shape[1])
     return Averages(sums, stimulus_ids, is_test, repeats, partial, missing)
 
 
@@ -257,10 +237,13 @@ def standardise(
             f"{source}: all {dropped} voxels are constant over the training images. Check the mask and the betas."
         )
     if dropped:
-        _log.warning(
-            "%s: %d of %d voxels are constant over the training images and were dropped.", source, dropped, len(kept)
-        )
-        betas = _keep_columns(betas, kept)
+        text = "%s: %d of %d voxels are constant over the training images and were dropped."
+        _log.warning(text, source, dropped, len(kept))
+        # In place, without a second matrix: a new row ends before the next old one begins, so nothing is lost.
+        flat, width = betas.reshape(-1), len(kept) - dropped
+        for row in range(len(betas)):
+            flat[row * width : (row + 1) * width] = betas[row, kept]
+        betas = flat[: len(betas) * width].reshape(len(betas), width)
     return betas, kept
 
 
@@ -269,11 +252,3 @@ def _blocks(rows: int, columns: int) -> Iterator[slice]:
     step = max(16, _VALUES_AT_ONCE // max(rows, 1))
     for start in range(0, columns, step):
         yield slice(start, min(start + step, columns))
-
-
-def _keep_columns(matrix: NDArray[np.float32], kept: NDArray[np.bool_]) -> NDArray[np.float32]:
-    # In place, without a second matrix: a new row ends before the next old one begins, so going forward loses nothing.
-    flat, width = matrix.reshape(-1), int(kept.sum())
-    for row in range(len(matrix)):
-        flat[row * width : (row + 1) * width] = matrix[row, kept]
-    return flat[: len(matrix) * width].reshape(len(matrix), width)

@@ -107,9 +107,6 @@ class Subject:
             raise InputError(
                 f"{self.name}: the betas hold NaN or infinite values. Exclude those voxels before preparing."
             )
-        self._check_sides()
-
-    def _check_sides(self) -> None:
         test = self.stimulus_ids[self.is_test]
         if len(np.unique(test)) != len(test):
             raise InputError(f"{self.name}: the id of a test image appears twice. Average the repeats of test images.")
@@ -134,22 +131,16 @@ class Subject:
         return f"Subject({self.name}: {sides}; {voxels:,} voxels, {len(self.regions)} regions{simulated})"
 
     @property
-    def single_trials(self) -> bool:
-        """Whether an image has more than one row, which is so where training rows are single trials."""
-        return len(np.unique(self.stimulus_ids)) < len(self.stimulus_ids)
-
-    @property
     def train(self) -> "Subject":
         """The training images only."""
-        return self.select(~self.is_test)
+        return self._rows(~self.is_test)
 
     @property
     def test(self) -> "Subject":
         """The held-out images only."""
-        return self.select(self.is_test)
+        return self._rows(self.is_test)
 
-    def select(self, images: NDArray[np.bool_] | NDArray[np.int64]) -> "Subject":
-        """Keep some images: a mask of shape (rows,) or row numbers."""
+    def _rows(self, images: NDArray[np.bool_]) -> "Subject":
         return replace(
             self,
             betas=self.betas[images],
@@ -175,9 +166,7 @@ def save_subject(path: str | os.PathLike[str], subject: Subject) -> None:
         "simulated": bool(subject.simulated),
         "preparation": dict(subject.preparation),
     }
-    regions = np.zeros((len(subject.regions), subject.betas.shape[1]), dtype=np.bool_)
-    for row, mask in enumerate(subject.regions.values()):
-        regions[row] = mask
+    regions = np.array([*subject.regions.values()], dtype=np.bool_).reshape(-1, subject.betas.shape[1])
     made = {"description": np.frombuffer(json.dumps(description).encode(), dtype=np.uint8), "regions": regions}
     arrays: dict[str, NDArray[Any]] = {
         name: np.ascontiguousarray(made.get(name, getattr(subject, name, None)), dtype=dtype)
@@ -248,15 +237,24 @@ def split_hash(subject: Subject) -> str:
     return hashlib.sha256(json.dumps(_ids(subject), sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
-def split_manifest(subject: Subject) -> dict[str, Any]:
-    """What `write_split` writes, JSON-ready."""
+def _ids(subject: Subject) -> dict[str, list[int]]:
+    sides = {"train": ~subject.is_test, "test": subject.is_test}
+    return {side: sorted(subject.stimulus_ids[rows].tolist()) for side, rows in sides.items()}
+
+
+def write_split(path: str | os.PathLike[str], subject: Subject) -> None:
+    """Write which images are trained on and which are held out as JSON, atomically.
+
+    ``preparation`` are the choices, ``counts`` the rows, images and trials of both sides, ``sha256`` is `split_hash`,
+    ``train`` and ``test`` are the 0-based ids of all rows, ascending.
+    """
     ids = _ids(subject)
     counts = {}
     for side, rows in (("train", ~subject.is_test), ("test", subject.is_test)):
         counts[f"{side}_images"] = len(set(ids[side]))
         counts[f"{side}_rows"] = len(ids[side])
         counts[f"{side}_trials"] = int(subject.repeats[rows].sum())
-    return {
+    manifest = {
         "format": "unibrain-split",
         "version": 1,
         "subject": subject.name,
@@ -266,19 +264,4 @@ def split_manifest(subject: Subject) -> dict[str, Any]:
         "sha256": split_hash(subject),
         **ids,
     }
-
-
-def _ids(subject: Subject) -> dict[str, list[int]]:
-    return {
-        "train": sorted(int(i) for i in subject.stimulus_ids[~subject.is_test]),
-        "test": sorted(int(i) for i in subject.stimulus_ids[subject.is_test]),
-    }
-
-
-def write_split(path: str | os.PathLike[str], subject: Subject) -> None:
-    """Write which images are trained on and which are held out as JSON, atomically.
-
-    ``preparation`` are the choices, ``counts`` the rows, images and trials of both sides, ``sha256`` is `split_hash`,
-    ``train`` and ``test`` are the 0-based ids of all rows, ascending.
-    """
-    write_json(path, split_manifest(subject))
+    write_json(path, manifest)
