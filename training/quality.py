@@ -11,7 +11,7 @@ from training.scenes import SceneSet, scene_set
 from unibrain.demo import BACKGROUNDS, load_catalogue
 from unibrain.demo.judge import Judge, background_in, objects_in
 from unibrain.evaluation.captions import rouge
-from unibrain.evaluation.identification import correlations, identify
+from unibrain.evaluation.metrics import correlations, identify
 from unibrain.evaluation.pictures import picture_features
 from unibrain.workspace.files import atomic_path
 

@@ -1,6 +1,5 @@
 """Faults planted in a tree in NSD's layout, and the findings that name them."""
 
-import io
 import json
 import shutil
 from collections.abc import Callable
@@ -12,7 +11,6 @@ import nibabel
 import numpy as np
 import pandas
 import pytest
-from PIL import Image
 
 from unibrain.audit import Audit, audit_nsd, load_audit, save_audit
 from unibrain.cli.main import main
@@ -134,20 +132,6 @@ def silent_voxels(layout: NsdLayout) -> dict[str, Any]:
     return {"what": ("NaN or infinite values in session 3 (2 voxels)", "session 3 (1 voxel)", "betas_session01.hdf5")}
 
 
-def rescaled_session(layout: NsdLayout) -> dict[str, Any]:
-    change_betas(layout, 2, lambda betas: betas * 10)
-    return {"what": ("session 2 (mean",)}
-
-
-def zeros_and_a_copy(layout: NsdLayout) -> dict[str, Any]:
-    def spoil(betas: np.ndarray) -> None:
-        betas[4] = 0
-        betas[7] = betas[6]
-
-    change_betas(layout, 1, spoil)
-    return {"empty": [[1, 5]], "same": [[[1, 7], [1, 8]]]}
-
-
 def missing_sessions(layout: NsdLayout) -> dict[str, Any]:
     for file_format in ("hdf5", "nifti"):
         layout.betas(2, file_format).unlink()
@@ -159,19 +143,6 @@ def the_same_picture(layout: NsdLayout) -> dict[str, Any]:
     train, test = sides(layout)
     change_pictures(layout, lambda pictures: pictures.__setitem__(test[0], pictures[train[3]]))
     return {"pairs": [[test[0], train[3]]]}
-
-
-def nearly_the_same_picture(layout: NsdLayout) -> dict[str, Any]:
-    train, test = sides(layout)
-
-    def plant(pictures: np.ndarray) -> None:
-        bright = np.clip(pictures[train[8]] * 1.1 + 10, 0, 255).astype(np.uint8)
-        buffer = io.BytesIO()
-        Image.fromarray(bright).save(buffer, "JPEG", quality=75)
-        pictures[test[4]] = np.asarray(Image.open(buffer))
-
-    change_pictures(layout, plant)
-    return {"ids": [[test[4], train[8]]]}
 
 
 def the_same_coco_picture(layout: NsdLayout) -> dict[str, Any]:
@@ -187,14 +158,6 @@ def missing_captions(layout: NsdLayout) -> dict[str, Any]:
     for stimulus_id, number in ((train[0], 0), (test[2], 0), (train[1], 3)):
         keep_captions(layout, stimulus_id, number)
     return {"without": sorted([train[0], test[2]]), "few": [train[1]]}
-
-
-def empty_region(layout: NsdLayout) -> dict[str, Any]:
-    path = layout.roi("floc-faces")
-    image = nibabel.load(path)
-    labels = np.asarray(image.dataobj)
-    nibabel.save(nibabel.Nifti1Image(np.minimum(labels, 0), image.affine, dtype=labels.dtype), path)
-    return {"empty": ["faces"]}
 
 
 def no_pictures(layout: NsdLayout) -> dict[str, Any]:
@@ -220,14 +183,10 @@ def no_captions(layout: NsdLayout) -> dict[str, Any]:
     ("plant", "title", "level"),
     [
         (silent_voxels, "voxels in sessions", "problem"),
-        (rescaled_session, "z-scores of sessions", "problem"),
-        (zeros_and_a_copy, "single scans", "problem"),
         (missing_sessions, "sessions", "note"),
         (the_same_picture, "identical pictures", "problem"),
-        (nearly_the_same_picture, "near duplicates", "problem"),
         (the_same_coco_picture, "overlap by COCO id", "problem"),
         (missing_captions, "captions", "problem"),
-        (empty_region, "regions", "note"),
         (no_pictures, "identical pictures", "problem"),
         (too_few_pictures, "identical pictures", "problem"),
         (no_captions, "captions", "problem"),
@@ -244,8 +203,6 @@ def test_planted_faults_are_found_and_the_rest_is_looked_at(
         assert words in finding.what
     for words in expected.pop("not", ()):
         assert words not in finding.what
-    if "ids" in expected:
-        assert [pair[:2] for pair in finding.details["pairs"]] == expected.pop("ids")
     assert {key: finding.details[key] for key in expected} == expected
     bad = [name for name, found in levels(audit).items() if found == "problem"]
     assert bad == [title] * (level == "problem")

@@ -1,10 +1,24 @@
+import re
+
 import nltk
 import numpy as np
 import pytest
 from rouge_score.rouge_scorer import RougeScorer
 
-from unibrain.evaluation.captions import meteor, rouge, words_of
-from unibrain.evaluation.wordnet import DEBIAN_FOLDER, SynonymTable, bundled_synonyms, full_wordnet
+from unibrain import demo
+from unibrain.errors import InputError
+from unibrain.evaluation import captions
+from unibrain.evaluation.captions import (
+    DEBIAN_FOLDER,
+    SynonymTable,
+    bundled_synonyms,
+    choose_synonyms,
+    full_wordnet,
+    meteor,
+    rouge,
+    synonym_names,
+    words_of,
+)
 
 DECODED = [
     "a small dog next to a red car on a beach",
@@ -22,7 +36,12 @@ REFERENCES = [
 ]
 
 
-@pytest.mark.skipif(not (DEBIAN_FOLDER / "data.noun").is_file(), reason="WordNet is not installed (wordnet-base)")
+needs_wordnet = pytest.mark.skipif(
+    not (DEBIAN_FOLDER / "data.noun").is_file(), reason="WordNet is not installed (wordnet-base)"
+)
+
+
+@needs_wordnet
 def test_meteor_is_nltks_with_the_full_wordnet():
     wordnet = full_wordnet()
     expected = [
@@ -63,16 +82,63 @@ def test_rouge_is_the_best_reference_of_rouge_score(kind):
     np.testing.assert_allclose(rouge(DECODED, REFERENCES, kind), expected, rtol=1e-12)
 
 
-def test_rouge_worked_out_by_hand():
-    # Shared words: a, red, car (3 of 4 and 3 of 5); longest common subsequence: red car (2).
-    decoded, references = ["red car a house"], [["a big red car here"]]
-    assert rouge(decoded, references, "rouge1")[0] == pytest.approx(2 * 0.75 * 0.6 / 1.35)
-    assert rouge(decoded, references, "rougeL")[0] == pytest.approx(2 * 0.5 * 0.4 / 0.9)
+TABLE = SynonymTable({"a": ("a",), "car": ("auto", "car"), "dog": ("dog", "hound"), "on": (), "grass": ("grass",)})
 
 
-def test_rouge_does_not_stem():
-    assert rouge(["dogs"], [["dog"]], "rouge1")[0] == 0
+@needs_wordnet
+def test_the_bundled_table_equals_the_full_wordnet():
+    wordnet, table = full_wordnet(), bundled_synonyms()
+    assert len(table.synonyms) > 100
+    for word, names in table.synonyms.items():
+        assert names == synonym_names(wordnet, word), word
+        assert synonym_names(table, word) == names
 
 
-def test_words_are_split_as_nltk_splits_a_sentence():
-    assert words_of("A man's dog, isn't it?") == ["a", "man", "'s", "dog", ",", "is", "n't", "it", "?"]
+def test_the_bundled_table_has_every_word_of_the_scene_world():
+    table = bundled_synonyms()
+    words = {word for entry in demo.vocabulary() for word in words_of(entry)}
+    assert sorted(word for word in words if word not in table) == []
+    for index in range(50):
+        for caption in demo.describe(demo.sample_scene(7, index, "test")):
+            assert all(word in table for word in words_of(caption)), caption
+
+
+@needs_wordnet
+def test_meteor_of_scene_captions_is_the_same_with_the_table_and_with_the_full_wordnet():
+    described = [demo.describe(demo.sample_scene(3, index, "test")) for index in range(20)]
+    decoded = [true[0] for true in described[1:] + described[:1]]
+    ours = meteor(decoded, described, bundled_synonyms())
+    full = meteor(decoded, described, full_wordnet())
+    assert (ours == full).all()
+    assert 0 < ours.mean() < 1
+
+
+def test_a_damaged_wordnet_is_reported(tmp_path):
+    (tmp_path / "data.noun").write_text("nothing")
+    with pytest.raises(InputError, match="apt-get install --reinstall wordnet-base"):
+        full_wordnet(tmp_path)
+
+
+FULL = SynonymTable({})
+MANY = ["a dog on a car"] * 4
+
+
+@pytest.mark.parametrize(
+    ("decoded", "references", "full", "chosen", "said"),
+    [
+        # METEOR looks up decoded words only, so unknown words of a reference do not matter.
+        (["a dog."], ["a zebra"], None, TABLE, ""),
+        (["a zebra"], ["a dog"], FULL, FULL, "1 of 2 decoded words are .*'zebra'.* full WordNet was used"),
+        ([*MANY, "a doog on a car"], ["a dog"] * 5, None, TABLE, "1 of 25 .*'doog'.* malformed"),
+        # Without it there is no honest value: too many unknown words, or references from elsewhere.
+        (["a doog"], ["a dog"], None, None, "apt-get install wordnet-base"),
+        ([*MANY, "a doog on a car"], ["a zebra"] * 5, None, None, "apt-get install wordnet-base"),
+    ],
+)
+def test_synonyms_are_taken_from_what_gives_an_honest_value(monkeypatch, decoded, references, full, chosen, said):
+    monkeypatch.setattr(captions, "bundled_synonyms", lambda: TABLE)
+    monkeypatch.setattr(captions, "full_wordnet", lambda: full)
+    wordnet, note = choose_synonyms(decoded, [[reference] for reference in references])
+    assert wordnet is chosen
+    assert re.search(said, note)
+    assert bool(note) == bool(said)

