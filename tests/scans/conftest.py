@@ -1,5 +1,4 @@
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -32,12 +31,3 @@ def own_tree(tree: Path, tmp_path: Path) -> NsdLayout:
     """The layout of a copy that a test may damage."""
     shutil.copytree(tree, tmp_path / "nsd")
     return NsdLayout(tmp_path / "nsd")
-
-
-@pytest.fixture
-def truncate() -> Callable[[Path], None]:
-    def cut(path: Path) -> None:
-        content = path.read_bytes()
-        path.write_bytes(content[: len(content) // 2])
-
-    return cut

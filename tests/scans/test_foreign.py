@@ -36,28 +36,24 @@ def hdf5(path: Path) -> Any:
         return hdf5_dataset(path, file, "betas")[()]
 
 
-def mat(path: Path) -> Any:
-    return read_mat(path, ["order"], "the design")
-
-
-def table(path: Path) -> Any:
-    return whole_numbers(path, read_columns(path, ",", ["id"], "the table"), ["id"])
-
-
-def as_text(path: Path) -> Any:
-    return open_npy(path, "captions", kinds="U")
-
-
 def volume(path: Path) -> Any:
     return read_volume(path, "a mask")
 
 
-def npy(path: Path) -> Any:
-    return open_npy(path, "betas")
+def mat(path: Path) -> Any:
+    return read_mat(path, ["order"], "the design")
 
 
-def json_of(path: Path) -> Any:
-    return read_json(path, "captions")
+READERS: dict[str, Callable[[Path], Any]] = {
+    "a.h5": hdf5,
+    "a.npy": lambda path: open_npy(path, "betas"),
+    "text.npy": lambda path: open_npy(path, "captions", kinds="U"),
+    "a.nii": volume,
+    "a.nii.gz": volume,
+    "a.mat": mat,
+    "a.csv": lambda path: whole_numbers(path, read_columns(path, ",", ["id"], "the table"), ["id"]),
+    "a.json": lambda path: read_json(path, "captions"),
+}
 
 
 def write_hdf5(path: Path, values: Any = SECRET, **options: Any) -> None:
@@ -161,57 +157,55 @@ TRUNCATED, LINK, ELSEWHERE = "truncated or damaged", "link", "other files"
 
 
 @pytest.mark.parametrize(
-    ("read", "name", "make", "says"),
+    ("name", "make", "says"),
     [
-        (hdf5, "a.h5", external_storage, ELSEWHERE),
-        (hdf5, "a.h5", virtual, ELSEWHERE),
-        (hdf5, "a.h5", link(lambda other: h5py.ExternalLink(other, "betas")), LINK),
-        (hdf5, "a.h5", link(lambda _: h5py.SoftLink("/real")), LINK),
-        (hdf5, "a.h5", group, "is a group"),
-        (hdf5, "a.h5", huge_hdf5, TRUNCATED),
-        (hdf5, "a.h5", half(write_hdf5), TRUNCATED),
-        (hdf5, "a.h5", lambda path: write_hdf5(path, np.array([b"a"])), "text"),
-        (hdf5, "a.h5", lambda path: write_hdf5(path, np.array([1j])), "complex"),
-        (hdf5, "a.h5", lambda path: write_hdf5(path, h5py.Empty("f8")), "empty"),
-        (hdf5, "a.h5", lambda path: h5py.File(path, "w").close(), "no dataset betas"),
-        (hdf5, "a.h5", write_text("<html>"), "no HDF5"),
-        (hdf5, "a.h5", write_text(""), "is empty"),
-        (npy, "a.npy", lambda path: write_npy(path, {"a": 1}), "pickled"),
-        (npy, "a.npy", lambda path: write_npy(path, np.array(["a"])), "text"),
-        (npy, "a.npy", lambda path: write_npy(path, np.array([1j])), "complex"),
-        (npy, "a.npy", huge_npy, TRUNCATED),
-        (npy, "a.npy", half(write_npy), TRUNCATED),
-        (npy, "a.npy", write_text("PK\3\4"), "no .npy"),
-        (as_text, "a.npy", write_npy, "not text"),
-        (volume, "a.nii.gz", lambda path: write_nifti(path, np.ones((2, 2, 2), np.complex64)), "complex"),
-        (volume, "a.nii.gz", lambda path: write_nifti(path, np.ones((2, 2), np.int16)), "(2, 2)"),
-        (volume, "a.nii.gz", huge_nifti, TRUNCATED),
-        (volume, "a.nii.gz", half(write_nifti), TRUNCATED),
-        (volume, "a.nii", half(write_nifti), TRUNCATED),
-        (volume, "a.nii", write_text("x" * 400), "no NIfTI"),
-        (volume, "a.nii.gz", write_text("<html>"), "gzip"),
-        (mat, "a.mat", cell, "Python objects"),
-        (mat, "a.mat", lambda path: savemat(path, {"order": "text"}), "text"),
-        (mat, "a.mat", lambda path: savemat(path, {"other": 1}), "no field order"),
-        (mat, "a.mat", half(lambda path: savemat(path, {"order": SECRET})), TRUNCATED),
-        (mat, "a.mat", half(mat73), TRUNCATED),
-        (mat, "a.mat", matlab("MATLAB_class", np.bytes_(b"char")), "text"),
-        (mat, "a.mat", matlab("MATLAB_empty", np.uint8(1)), "is empty"),
-        (table, "a.csv", write_text("name\nx\n"), "no column id"),
-        (table, "a.csv", write_text("id\n1\nx\n"), "'x' in row 2"),
-        (table, "a.csv", write_text("id\n1.5\n"), "'1.5' in row 1"),
-        (table, "a.csv", write_text(b"id\n\xff\n"), TRUNCATED),
-        (json_of, "a.json", write_text('{"a": '), TRUNCATED),
-        (json_of, "a.json", write_text("[" * 100_000), TRUNCATED),
+        ("a.h5", external_storage, ELSEWHERE),
+        ("a.h5", virtual, ELSEWHERE),
+        ("a.h5", link(lambda other: h5py.ExternalLink(other, "betas")), LINK),
+        ("a.h5", link(lambda _: h5py.SoftLink("/real")), LINK),
+        ("a.h5", group, "is a group"),
+        ("a.h5", huge_hdf5, TRUNCATED),
+        ("a.h5", half(write_hdf5), TRUNCATED),
+        ("a.h5", lambda path: write_hdf5(path, np.array([b"a"])), "text"),
+        ("a.h5", lambda path: write_hdf5(path, np.array([1j])), "complex"),
+        ("a.h5", lambda path: write_hdf5(path, h5py.Empty("f8")), "empty"),
+        ("a.h5", lambda path: h5py.File(path, "w").close(), "no dataset betas"),
+        ("a.h5", write_text("<html>"), "no HDF5"),
+        ("a.h5", write_text(""), "is empty"),
+        ("a.npy", lambda path: write_npy(path, {"a": 1}), "pickled"),
+        ("a.npy", lambda path: write_npy(path, np.array(["a"])), "text"),
+        ("a.npy", lambda path: write_npy(path, np.array([1j])), "complex"),
+        ("a.npy", huge_npy, TRUNCATED),
+        ("a.npy", half(write_npy), TRUNCATED),
+        ("a.npy", write_text("PK\3\4"), "no .npy"),
+        ("text.npy", write_npy, "not text"),
+        ("a.nii.gz", lambda path: write_nifti(path, np.ones((2, 2, 2), np.complex64)), "complex"),
+        ("a.nii.gz", lambda path: write_nifti(path, np.ones((2, 2), np.int16)), "(2, 2)"),
+        ("a.nii.gz", huge_nifti, TRUNCATED),
+        ("a.nii.gz", half(write_nifti), TRUNCATED),
+        ("a.nii", half(write_nifti), TRUNCATED),
+        ("a.nii", write_text("x" * 400), "no NIfTI"),
+        ("a.nii.gz", write_text("<html>"), "gzip"),
+        ("a.mat", cell, "Python objects"),
+        ("a.mat", lambda path: savemat(path, {"order": "text"}), "text"),
+        ("a.mat", lambda path: savemat(path, {"other": 1}), "no field order"),
+        ("a.mat", half(lambda path: savemat(path, {"order": SECRET})), TRUNCATED),
+        ("a.mat", half(mat73), TRUNCATED),
+        ("a.mat", matlab("MATLAB_class", np.bytes_(b"char")), "text"),
+        ("a.mat", matlab("MATLAB_empty", np.uint8(1)), "is empty"),
+        ("a.csv", write_text("name\nx\n"), "no column id"),
+        ("a.csv", write_text("id\n1\nx\n"), "'x' in row 2"),
+        ("a.csv", write_text("id\n1.5\n"), "'1.5' in row 1"),
+        ("a.csv", write_text(b"id\n\xff\n"), TRUNCATED),
+        ("a.json", write_text('{"a": '), TRUNCATED),
+        ("a.json", write_text("[" * 100_000), TRUNCATED),
     ],
 )
-def test_each_fault_has_its_own_sentence(
-    tmp_path: Path, read: Callable[[Path], Any], name: str, make: Callable[[Path], None], says: str
-) -> None:
+def test_each_fault_has_its_own_sentence(tmp_path: Path, name: str, make: Callable[[Path], None], says: str) -> None:
     path = tmp_path / name
     make(path)
     with pytest.raises(InputError) as caught:
-        read(path)
+        READERS[name](path)
     text = str(caught.value)
     assert text.startswith(str(path))
     assert says in text
@@ -219,7 +213,7 @@ def test_each_fault_has_its_own_sentence(
     assert (TRUNCATED in text) == (says == TRUNCATED), "only what is damaged is called so"
 
 
-@pytest.mark.parametrize("read", [hdf5, npy, volume, mat, table, json_of])
+@pytest.mark.parametrize("read", READERS.values())
 def test_what_is_not_there(tmp_path: Path, read: Callable[[Path], Any]) -> None:
     (tmp_path / "loop.nii").symlink_to(tmp_path / "loop.nii")
     for name, says in (("nothing.nii", "no such file"), ("", "folder"), ("loop.nii", "loop of symbolic links")):
@@ -240,13 +234,6 @@ def test_good_files_are_read(tmp_path: Path) -> None:
     np.testing.assert_allclose(volume(tmp_path / "a.nii.gz")[0], image.get_fdata(), atol=1e-4)
 
 
-def failing(error: BaseException) -> Callable[[], None]:
-    def read() -> None:
-        raise error
-
-    return read
-
-
 @pytest.mark.parametrize(
     ("error", "says"),
     [
@@ -259,20 +246,18 @@ def failing(error: BaseException) -> Callable[[], None]:
 )
 def test_why_a_library_failed(error: Exception, says: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=rf"scan\.x: .*{says}"), reading(tmp_path / "scan.x", "test"):
-        failing(error)()
+        raise error
+    if says == TRUNCATED:
+        with pytest.raises(DamagedFile) as caught, reading(tmp_path / "a.npz", "npz", ours=True):
+            raise error
+        assert caught.value.path == tmp_path / "a.npz"
 
 
 @pytest.mark.parametrize("error", [ModuleNotFoundError("nibabel"), AttributeError("a bug"), NotImplementedError()])
 def test_what_is_no_damage_passes(error: Exception, tmp_path: Path) -> None:
     with pytest.raises(type(error)) as caught, reading(tmp_path / "scan.x", "test"):
-        failing(error)()
+        raise error
     assert caught.value is error
-
-
-def test_our_own_files_are_made_again(tmp_path: Path) -> None:
-    with pytest.raises(DamagedFile) as caught, reading(tmp_path / "a.npz", "npz", ours=True):
-        failing(EOFError("it ends"))()
-    assert caught.value.path == tmp_path / "a.npz"
 
 
 def test_a_compression_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,6 @@ from unibrain.scans import PrepareSettings, read_nsd
 from unibrain.scans.nsd_layout import NsdLayout
 
 NIFTI = PrepareSettings(file_format="nifti")
-HDF5 = PrepareSettings(file_format="hdf5")
 
 Damage = Callable[[NsdLayout], object]
 
@@ -49,11 +48,6 @@ def rewrite_table(path: Path, change: Callable[[Any], Any]) -> None:
     separator = "\t" if path.suffix == ".tsv" else ","
     table = change(pandas.read_csv(path, sep=separator))
     table.to_csv(path, sep=separator, index=False, na_rep="NaN")
-
-
-def cut(path: Path) -> None:
-    content = path.read_bytes()
-    path.write_bytes(content[: len(content) // 2])
 
 
 def changed(
@@ -91,16 +85,6 @@ def flipped(content: bytes) -> bytes:
 
 def shifted(column: str, by: int) -> Callable[[Any], Any]:
     return lambda rows: rows.assign(**{column: rows[column] + by})
-
-
-def group(tree: NsdLayout) -> None:
-    with h5py.File(tree.betas(1, "hdf5"), "w") as file:
-        file["betas/inside"] = [1]
-
-
-def other(tree: NsdLayout) -> None:
-    with h5py.File(tree.betas(1, "hdf5"), "w") as file:
-        file["other"] = [1]
 
 
 def one_nan(betas: np.ndarray) -> np.ndarray:
@@ -148,46 +132,25 @@ def not_downloaded(tree: NsdLayout) -> None:
     tree.betas(3, "nifti").unlink()
 
 
-def nameless_label(tree: NsdLayout) -> None:
-    path = tree.label_tables("prf-visualrois")[0]
-    path.write_text(path.read_text().replace("hV4", "other"))
-
-
 REPEATS = [f"subject1_rep{rep}" for rep in range(3)]
-FILES: dict[str, Callable[[NsdLayout], Path]] = {
-    "nsd_expdesign.mat": lambda tree: tree.expdesign,
-    "nsd_stim_info_merged.csv": lambda tree: tree.stim_info,
-    "nsdgeneral.nii.gz": lambda tree: tree.roi("nsdgeneral"),
-    "betas_session02.hdf5": lambda tree: tree.betas(2, "hdf5"),
-    "betas_session02.nii.gz": lambda tree: tree.betas(2, "nifti"),
-}
 RESPONSES, IMAGES, DESIGN = (lambda tree: tree.responses), (lambda tree: tree.stim_info), "nsd_expdesign.mat"
+FILES = (
+    *(lambda tree: tree.expdesign, IMAGES, lambda tree: tree.roi("nsdgeneral")),
+    *(lambda tree: tree.betas(2, "hdf5"), lambda tree: tree.betas(2, "nifti")),
+)
 WRONG: list[tuple[Damage, tuple[str, ...]]] = [
-    *((lambda tree, find=find: find(tree).unlink(), (name, "no such file")) for name, find in FILES.items()),
-    *(
-        (lambda tree, find=find: cut(find(tree)), (name, "truncated"))
-        for name, find in FILES.items()
-        if "csv" not in name
-    ),
+    *((lambda tree, find=find: find(tree).unlink(), (find(NsdLayout(Path())).name, "no such file")) for find in FILES),
     # The design and its tables
     (table(RESPONSES, shifted("73KID", -1)), ("responses.tsv", "73KID", "counted from 0")),
     (table(RESPONSES, shifted("10KID", -1)), ("responses.tsv", "10KID", "counted from 0")),
     (table(RESPONSES, lambda rows: rows.iloc[::-1]), ("responses.tsv", "chronological")),
     (table(RESPONSES, lambda rows: rows.drop(columns="73KID")), ("responses.tsv", "column 73KID")),
-    (
-        table(RESPONSES, lambda rows: rows.assign(**{"10KID": rows["10KID"].where(rows.index != 4)})),
-        ("responses.tsv", "10KID holds 'nan'"),
-    ),
     (table(RESPONSES, lambda rows: pandas.concat([rows, rows.tail(1)])), ("responses.tsv", "88", "87")),
     (
         lambda tree: tree.responses.write_bytes(NsdLayout(tree.root, 2).responses.read_bytes()),
         ("responses.tsv", "73KID"),
     ),
     (lambda tree: rewrite_design(tree, masterordering=lambda order: order - 1), (DESIGN, "masterordering goes from 0")),
-    (
-        lambda tree: rewrite_design(tree, masterordering=lambda order: order.astype(object)),
-        (DESIGN, "masterordering", "Python objects"),
-    ),
     (lambda tree: savemat(tree.expdesign, {"masterordering": np.arange(1, 4)}), (DESIGN, "no field subjectim")),
     (a_test_image_in_training, (DESIGN, "must not be trained on")),
     (one_training_image, ("betas_fithrf", "1 training images")),
@@ -200,24 +163,13 @@ WRONG: list[tuple[Damage, tuple[str, ...]]] = [
         table(IMAGES, lambda rows: rows.assign(shared1000=np.roll(rows["shared1000"], 1))),
         ("nsd_stim_info_merged.csv", "shared1000"),
     ),
-    (table(IMAGES, lambda rows: rows.drop(columns=REPEATS[2])), ("nsd_stim_info_merged.csv", "subject1_rep2")),
     (table(IMAGES, lambda rows: rows[rows["nsdId"] < 100]), ("nsd_stim_info_merged.csv", "100 images", DESIGN)),
     (ids_too_large, ("nsd_stim_info_merged.csv", "198 images", DESIGN, "73001")),
     # Betas
     (not_downloaded, ("betas_session02.hdf5", "1 of 3", "1, 3 are there")),
-    (other, ("betas_session01.hdf5", "no dataset betas")),
-    (group, ("betas_session01.hdf5", "group")),
     (hdf5(1, lambda betas: betas.T), ("betas_session01.hdf5", "(8, 9, 7, 29)", "(29, 7, 9, 8)", "other order")),
-    (hdf5(1, lambda betas: betas.astype("S3")), ("betas_session01.hdf5", "text")),
-    (hdf5(1, lambda betas: betas[..., :-1]), ("betas_session01.hdf5", "(29, 7, 9, 7)")),
     (hdf5(2, one_nan), ("betas_session02.hdf5", "1 of", "NaN")),
     (nifti(3, lambda betas: betas[..., :-1]), ("betas_session03.nii.gz", "(8, 9, 7, 28)")),
-    (nifti(1, lambda betas: np.moveaxis(betas, 0, 1)), ("betas_session01.nii.gz", "(9, 8, 7, 29)")),
-    (
-        nifti(1, lambda betas: np.where(betas > 0, np.inf, betas).astype(np.float32)),
-        ("betas_session01.nii.gz", "infinite"),
-    ),
-    (nifti(1, lambda betas: betas.astype(np.complex64)), ("betas_session01.nii.gz", "complex")),
     (raw(lambda content: content[:-4]), ("betas_session02.nii.gz", "truncated")),
     (raw(flipped), ("betas_session02.nii.gz", "truncated", "CRC")),
     (
@@ -227,17 +179,18 @@ WRONG: list[tuple[Damage, tuple[str, ...]]] = [
     (lambda tree: [hdf5(session, np.zeros_like)(tree) for session in (1, 2, 3)], ("betas_fithrf", "constant")),
     # Volumes and labels
     (labels("nsdgeneral", lambda found: found[1:]), ("nsdgeneral.nii.gz", "(7, 9, 7)", "(8, 9, 7)")),
-    (labels("floc-words", lambda found: found[1:]), ("floc-words.nii.gz", "(7, 9, 7)")),
     (
         changed(rewrite_nifti, lambda tree: tree.brainmask, lambda found: found[1:]),
         ("brainmask.nii.gz", "(7, 9, 7)", "(8, 9, 7)"),
     ),
     (changed(rewrite_nifti, lambda tree: tree.ncsnr(), lambda found: found[1:]), ("ncsnr.nii.gz", "(7, 9, 7)")),
-    (lambda tree: tree.ncsnr().write_bytes(b"no volume"), ("ncsnr.nii.gz", "gzip")),
     (labels("nsdgeneral", lambda found: found + 0.5), ("nsdgeneral.nii.gz", "whole numbers")),
     (labels("nsdgeneral", lambda found: np.where(found < 0, np.nan, found)), ("nsdgeneral.nii.gz", "whole numbers")),
     (labels("nsdgeneral", lambda found: np.minimum(found, 0)), ("roi", "nsdgeneral", "no voxel")),
-    (nameless_label, ("prf-visualrois.mgz.ctab", "hV4")),
+    (
+        lambda tree: (path := tree.label_tables("prf-visualrois")[0]).write_text(path.read_text().replace("hV4", "x")),
+        ("prf-visualrois.mgz.ctab", "hV4"),
+    ),
     (
         lambda tree: tree.label_tables("prf-visualrois")[0].write_text("0 Unknown\n1 V1v\n1 V1d\n"),
         ("prf-visualrois.mgz.ctab", "line 3", "'1 V1d'"),
@@ -293,11 +246,6 @@ def test_settings_that_do_not_fit(tree: Path, settings: dict[str, Any], names: s
     assert names in str(caught.value)
 
 
-def test_no_root(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="nowhere: no such folder"):
-        read_nsd(tmp_path / "nowhere")
-
-
 def test_a_mask_and_betas_that_no_third_file_can_judge(own_tree: NsdLayout) -> None:
     """Only two grids are known: the betas', which come first, and the mask's."""
     rewrite_nifti(own_tree.roi("nsdgeneral"), lambda labels: labels[1:])
@@ -329,7 +277,8 @@ def test_the_design_says_all_that_responses_do(own_tree: NsdLayout, caplog: pyte
     before = read_nsd(own_tree.root)
     first = read_nsd(own_tree.root, 1, PrepareSettings(sessions=(1, 2)))
     own_tree.responses.unlink()
-    same(own_tree, before)
+    own_tree.betas(2, "hdf5").unlink()
+    same(own_tree, before)  # from the format that is complete
     assert "responses.tsv: no such file" in caplog.text
     for kind in ("hdf5", "nifti"):
         own_tree.betas(3, kind).unlink()
@@ -350,12 +299,6 @@ def test_designs_of_any_kind_are_read(own_tree: NsdLayout, version: str) -> None
         with h5py.File(own_tree.expdesign, "w") as file:
             for name, values in content.items():
                 file[name] = values.T
-    same(own_tree, before)
-
-
-def test_auto_takes_the_format_that_is_complete(own_tree: NsdLayout) -> None:
-    before = read_nsd(own_tree.root)
-    own_tree.betas(2, "hdf5").unlink()
     same(own_tree, before)
 
 
@@ -412,17 +355,13 @@ def save_scaled(path: Path, factor: float, dtype: type = np.int16) -> None:
 @pytest.mark.parametrize("sessions", [(1, 2, 3), (2,)])
 @pytest.mark.parametrize("factor", [1 / 300, 1.0])
 def test_percent_and_scaled_betas_come_in_one_unit(
-    own_tree: NsdLayout,
-    sessions: tuple[int, ...],
-    factor: float,
-    dtype: type,
-    caplog: pytest.LogCaptureFixture,
+    own_tree: NsdLayout, sessions: tuple[int, ...], factor: float, dtype: type, caplog: pytest.LogCaptureFixture
 ) -> None:
-    raw, z = (read_nsd(own_tree.root, 1, PrepareSettings(file_format="nifti", zscore=how)) for how in ("none", "train"))
+    plain = PrepareSettings(file_format="nifti", zscore="none")
+    raw, z = read_nsd(own_tree.root, 1, plain), read_nsd(own_tree.root, 1, NIFTI)
     for session in sessions:
         save_scaled(own_tree.betas(session, "nifti"), factor, dtype)
-    after = read_nsd(own_tree.root, 1, PrepareSettings(file_format="nifti", zscore="none"))
-    np.testing.assert_allclose(after.betas, raw.betas, atol=2e-3)
+    np.testing.assert_allclose(read_nsd(own_tree.root, 1, plain).betas, raw.betas, atol=2e-3)
     np.testing.assert_allclose(read_nsd(own_tree.root, 1, NIFTI).betas, z.betas, atol=5e-3)
     assert ("percent signal change" in caplog.text) == (factor < 1)
 
@@ -439,4 +378,4 @@ def test_a_session_of_other_size_is_warned_about(
 def test_a_session_in_another_unit_is_refused(own_tree: NsdLayout) -> None:
     rewrite_hdf5(own_tree.betas(2, "hdf5"), lambda betas: (betas / 12).astype(np.int16))
     with pytest.raises(InputError, match=r"betas_session02\.hdf5: .*another unit"):
-        read_nsd(own_tree.root, 1, HDF5)
+        read_nsd(own_tree.root)

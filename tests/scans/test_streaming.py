@@ -3,7 +3,6 @@
 import logging
 import shutil
 import tracemalloc
-from collections.abc import Callable
 from pathlib import Path
 
 import h5py
@@ -113,17 +112,14 @@ def test_a_session_is_never_in_memory_as_a_whole(tmp_path: Path, kind: str, monk
     assert peak < trials * 8000 * 2 / 4, "a quarter of the file"
 
 
-def rewrite_nifti(path: Path, change: Callable[[np.ndarray], np.ndarray], dtype: str) -> None:
-    image = nibabel.load(path)
-    changed = change(np.asarray(image.dataobj)).astype(dtype)
-    nibabel.save(nibabel.Nifti1Image(changed, image.affine, nibabel.Nifti1Header(endianness=dtype[0])), path)
-
-
 @pytest.mark.parametrize("dtype", ["<f4", "<i4", ">i2"])
 def test_betas_of_any_type(own_tree: NsdLayout, dtype: str) -> None:
     before = read_nsd(own_tree.root)
     for session in (1, 2, 3):
-        rewrite_nifti(own_tree.betas(session, "nifti"), lambda stored: stored, dtype)
+        path = own_tree.betas(session, "nifti")
+        image = nibabel.load(path)
+        stored = np.asarray(image.dataobj).astype(dtype)
+        nibabel.save(nibabel.Nifti1Image(stored, image.affine, nibabel.Nifti1Header(endianness=dtype[0])), path)
         with h5py.File(own_tree.betas(session, "hdf5"), "r+") as file:
             stored = file["betas"][...]
             del file["betas"]

@@ -154,14 +154,13 @@ def _read_hdf5(path: Path, mask: NDArray[np.bool_], trials: int) -> tuple[NDArra
     order = np.lexsort((x, y, z))
     # Runs of neighbours along X, the file's last axis, are read in one go; a row ends a run.
     row = (z * mask.shape[1] + y) * (mask.shape[0] + 1) + x
-    starts = np.concatenate(([0], np.flatnonzero(np.diff(row[order]) != 1) + 1, [len(order)]))
+    runs = np.split(order, np.flatnonzero(np.diff(row[order]) != 1) + 1)
     with open_hdf5(path, "the betas of a session") as file:
         stored = hdf5_dataset(path, file, "betas")
         _check_shape(path, tuple(stored.shape), (trials, *mask.shape[::-1]), "trials, Z, Y, X")
         betas = np.empty((len(order), trials), dtype=stored.dtype.newbyteorder("="))
         with reading(path, "HDF5"):
-            for start, stop in pairwise(starts):
-                columns = order[start:stop]
+            for columns in runs:
                 first = columns[0]
                 betas[columns] = stored[:, z[first], y[first], x[first] : x[first] + len(columns)].T
     return betas, 0.0

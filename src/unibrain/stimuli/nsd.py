@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -88,12 +87,11 @@ def read_pictures(layout: NsdLayout, wanted: NDArray[np.int64]) -> NDArray[np.ui
         brick = _brick(path, file, ids)
         pictures = np.empty((len(ids), *brick.shape[1:]), dtype=np.uint8)
         # HDF5 wants ascending rows; runs of neighbours are read in one go, the asked-for order is restored at the end.
-        starts = (
-            np.concatenate(([0], np.flatnonzero(np.diff(ids) != 1) + 1, [len(ids)])) if len(ids) else np.zeros(1, int)
-        )
+        runs = np.split(np.arange(len(ids)), np.flatnonzero(np.diff(ids) != 1) + 1)
         with reading(path, "HDF5"):
-            for start, stop in pairwise(starts):
-                pictures[start:stop] = brick[ids[start] : ids[start] + stop - start]
+            for run in runs:
+                if len(run):
+                    pictures[run] = brick[ids[run[0]] : ids[run[-1]] + 1]
     return pictures[back]
 
 
