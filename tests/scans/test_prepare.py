@@ -29,16 +29,6 @@ def test_averages_equal_pandas(seed: int) -> None:
     np.testing.assert_array_equal(averages.is_test, averages.stimulus_ids < 28)
 
 
-def test_z_score_uses_training_statistics_with_ddof_one() -> None:
-    design, sessions = make(1, trials=40, sessions=2, images=20, shared=5)
-    averages = average_repeats(iter(sessions), design)
-    raw = averages.betas.astype(float).copy()
-    z, kept = standardise(averages)
-    training = pandas.DataFrame(raw[~averages.is_test])
-    np.testing.assert_allclose(z, (raw - training.mean().to_numpy()) / training.std().to_numpy(), atol=1e-5)
-    assert kept.all()
-
-
 def test_a_voxel_outside_the_slab_is_averaged_over_its_other_sessions() -> None:
     design, sessions = make(2, trials=30, sessions=3, images=40, shared=5)
     sessions[1][1][:, 3] = 0

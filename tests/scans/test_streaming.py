@@ -13,7 +13,7 @@ import pytest
 from unibrain.demo.nsd_tree import write_betas
 from unibrain.errors import InputError
 from unibrain.scans import PrepareSettings, read_nsd
-from unibrain.scans import noise_ceiling as ceiling
+from unibrain.scans import nsd as ceiling
 from unibrain.scans import nsd_betas as sessions
 from unibrain.scans.nsd_design import Design
 from unibrain.scans.nsd_layout import NsdLayout

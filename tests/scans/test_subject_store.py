@@ -34,12 +34,6 @@ def test_round_trip(subject: Subject, tmp_path: Path) -> None:
     assert (tmp_path / "again.npz").read_bytes() == (tmp_path / "subject.npz").read_bytes()
 
 
-def test_no_pickle_is_inside(subject: Subject, tmp_path: Path) -> None:
-    save_subject(tmp_path / "subject.npz", subject)
-    with np.load(tmp_path / "subject.npz", allow_pickle=False) as file:
-        assert all(file[name].dtype != object for name in file.files)
-
-
 def test_one_line_says_what_it_is(subject: Subject) -> None:
     rows = f"{len(subject.betas)} rows, 6 of them test; {subject.betas.shape[1]} voxels, 8 regions"
     assert repr(subject) == f"Subject(subj01: {rows}, simulated)"

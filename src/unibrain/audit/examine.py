@@ -18,7 +18,7 @@ from unibrain.errors import DamagedFile, InputError
 from unibrain.scans.custom import CustomTable
 from unibrain.scans.custom_scans import open_scans
 from unibrain.scans.custom_scans import read_mask as read_custom_mask
-from unibrain.scans.noise_ceiling import read_noise_ceiling
+from unibrain.scans.nsd import read_noise_ceiling
 from unibrain.scans.nsd_betas import read_session
 from unibrain.scans.nsd_design import Design, read_design, read_expdesign
 from unibrain.scans.nsd_layout import NsdLayout, formats_of

@@ -22,7 +22,7 @@ from unibrain.demo.scenes import Scene, load_catalogue, render
 from unibrain.demo.settings import SimulationSettings
 from unibrain.demo.voxels import TrialNoise, draw_tuning, signal
 from unibrain.errors import InputError
-from unibrain.scans.noise_ceiling import NcsnrAccumulator
+from unibrain.scans.nsd import NcsnrAccumulator
 from unibrain.scans.nsd_layout import BETA_SCALE, REPEATS, SIMULATED_MARKER, SUBJECTS, VOXEL_SIZE, NsdLayout
 from unibrain.scans.nsd_regions import ATLAS_LABELS, STANDARD_LABELS
 from unibrain.stimuli.nsd import caption_files

@@ -285,7 +285,7 @@ def _is_number(cell: str) -> bool:
 
 
 def _from_hdf5(path: Path, dataset: str | None, mask: Mask | None) -> ScanMatrix:
-    if path.suffix.lower() == ".mat" and path.is_file() and is_old_mat(path):
+    if path.suffix.lower() == ".mat" and is_old_mat(path):
         raise InputError(
             f"{path}: is of a MATLAB version before 7.3. Save it with -v7.3, or convert it in Python with these two "
             f"lines: `import numpy, scipy.io` and `numpy.save('betas.npy', scipy.io.loadmat({path.name!r})['NAME'])`."

@@ -91,9 +91,10 @@ def reading(
         raise (DamagedFile(path, message) if ours else InputError(message)) from error
 
 
-def _head(path: Path, kind: str, number: int = 16) -> bytes:
+def _head(path: Path, kind: str, what: str, remedy: str) -> bytes:
+    require_file(path, what, remedy)
     with reading(path, kind), path.open("rb") as file:
-        head = file.read(number)
+        head = file.read(16)
     if not head:
         raise InputError(f"{path}: is empty. {_AGAIN}.")
     return head
@@ -121,8 +122,7 @@ def open_hdf5(path: Path, what: str, remedy: str = "Check the path") -> Iterator
     """Open an HDF5 file for reading: an ``h5py.File``."""
     import h5py
 
-    require_file(path, what, remedy)
-    _head(path, "HDF5")
+    _head(path, "HDF5", what, remedy)
     if not h5py.is_hdf5(path):
         raise InputError(f"{path}: is no HDF5 file. Give {what} as HDF5.")
     with reading(path, "HDF5"):
@@ -190,8 +190,7 @@ def read_mat(path: Path, names: Sequence[str], what: str, remedy: str = "Check t
     """
     import h5py
 
-    require_file(path, what, remedy)
-    _head(path, "MAT")
+    _head(path, "MAT", what, remedy)
     arrays: dict[str, NDArray[Any]] = {}
     if h5py.is_hdf5(path):
         with open_hdf5(path, what) as file, reading(path, "MAT"):
@@ -214,7 +213,7 @@ def read_mat(path: Path, names: Sequence[str], what: str, remedy: str = "Check t
 
 def is_old_mat(path: Path) -> bool:
     """Whether a file is MATLAB's, of a version before 7.3."""
-    return _head(path, "MAT", 10) == b"MATLAB 5.0"
+    return _head(path, "MAT", "a matrix of scans", "Check the path").startswith(b"MATLAB 5.0")
 
 
 @dataclass(frozen=True)
@@ -236,9 +235,8 @@ def open_nifti(path: Path, what: str, remedy: str = "Check the path", keep_open:
     from nibabel.filebasedimages import ImageFileError
     from nibabel.spatialimages import HeaderDataError
 
-    require_file(path, what, remedy)
-    packed = path.name.lower().endswith(".gz")
-    if packed and _head(path, "NIfTI")[:2] != b"\x1f\x8b":
+    magic, packed = _head(path, "NIfTI", what, remedy)[:2], path.name.lower().endswith(".gz")
+    if packed and magic != b"\x1f\x8b":
         raise InputError(f"{path}: is not compressed with gzip, as its name says. {_AGAIN}, or rename it to .nii.")
     with reading(path, "NIfTI"), gzip.open(path) if packed else path.open("rb") as file:
         head = file.read(540)
@@ -270,8 +268,7 @@ def read_volume(path: Path, what: str, remedy: str = "Check the path") -> tuple[
 
 def open_npy(path: Path, what: str, remedy: str = "Check the path", kinds: str = _REAL) -> NDArray[Any]:
     """Open an ``.npy`` file as a read-only memory map; `kinds` are the dtype's kinds that are allowed."""
-    require_file(path, what, remedy)
-    if _head(path, "npy")[:6] != b"\x93NUMPY":
+    if _head(path, "npy", what, remedy)[:6] != b"\x93NUMPY":
         raise InputError(f"{path}: is no .npy file. Save it with numpy.save.")
     with reading(path, "npy", "Save it again", also=(SyntaxError, TokenError)), path.open("rb") as file:
         version = np.lib.format.read_magic(file)
@@ -293,8 +290,7 @@ def read_columns(path: Path, separator: str, columns: Sequence[str], what: str, 
     """Read named columns of a csv or tsv table: a pandas.DataFrame."""
     import pandas
 
-    require_file(path, what, remedy)
-    _head(path, "text")
+    _head(path, "text", what, remedy)
     with reading(path, "text"):
         header = list(pandas.read_csv(path, sep=separator, nrows=0).columns)
         absent = [name for name in columns if name not in header]

@@ -1,5 +1,11 @@
-"""From NSD's files to a `Subject`."""
+"""From NSD's files to a `Subject`, and the noise ceiling: how much of a voxel's response could be explained at best.
 
+Recipe of the NSD authors (Allen et al. 2022, Methods, "Noise ceiling estimation"; their export code): with single-trial
+betas z-scored per session, the variance over three repeats of one image, averaged over images, is the noise variance
+v^2; the total variance is 1, so the signal variance is max(0, 1 - v^2) and ``ncsnr = sqrt(signal) / v``.
+"""
+
+import logging
 import os
 from collections.abc import Iterable
 from contextlib import nullcontext
@@ -11,15 +17,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unibrain.errors import InputError
-from unibrain.scans.foreign import require_folder
-from unibrain.scans.noise_ceiling import read_noise_ceiling, recompute_noise_ceiling
-from unibrain.scans.nsd_betas import check_one_subject, choose_format, gather_sessions
+from unibrain.scans.foreign import read_volume, require_folder
+from unibrain.scans.nsd_betas import MaskedSessions, check_one_subject, choose_format, gather_sessions
 from unibrain.scans.nsd_design import Design, read_design
-from unibrain.scans.nsd_layout import BETA_SCALE, NsdLayout, present_sessions
+from unibrain.scans.nsd_layout import BETA_SCALE, REPEATS, TOGETHER, NsdLayout, present_sessions
 from unibrain.scans.nsd_regions import read_mask, read_regions, subject_grid
 from unibrain.scans.prepare import PrepareSettings, average_repeats, standardise, zscore_sessions
 from unibrain.scans.subject import Subject
 from unibrain.workspace.progress import track
+
+_log = logging.getLogger(__name__)
+
+_VALUES_AT_ONCE = 2**21
 
 
 def read_nsd(
@@ -120,3 +129,98 @@ def _design(layout: NsdLayout, wanted: PrepareSettings) -> Design:
     if not there:
         choose_format(layout, run, wanted.file_format)
     return read_design(layout, there)
+
+
+def noise_ceiling(ncsnr: NDArray[np.floating]) -> NDArray[np.float32]:
+    """Explainable variance of an average of three repeats in percent: ``100 * ncsnr^2 / (ncsnr^2 + 1 / 3)``.
+
+    It bounds R^2, and its square root bounds a correlation. `ncsnr` is the ratio of the deviations of signal and noise
+    of single trials.
+    """
+    signal = np.square(np.asarray(ncsnr, dtype=np.float64))
+    return np.asarray(100 * signal / (signal + 1 / REPEATS), dtype=np.float32)
+
+
+def read_noise_ceiling(layout: NsdLayout, mask: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Read the noise ceiling of an average of three repeats inside a mask: percent, shape (voxels,).
+
+    NaN where NSD gives none, and everywhere (with a warning) if the file is not there.
+    """
+    path = layout.ncsnr()
+    if not path.exists():
+        _log.warning("%s: no such file, so the noise ceiling of %s is not known.", path, layout.name)
+        return np.full(int(mask.sum()), np.nan, dtype=np.float32)
+    volume, _ = read_volume(path, "the noise ceiling signal-to-noise ratio")
+    if volume.shape != mask.shape:
+        raise InputError(f"{path}: has the grid {volume.shape}, but the mask has {mask.shape}. {TOGETHER}.")
+    ncsnr = volume[mask]
+    if (ncsnr < 0).any():
+        raise InputError(f"{path}: {int((ncsnr < 0).sum())} voxels have a negative ratio. Download it again.")
+    return noise_ceiling(ncsnr)
+
+
+def recompute_noise_ceiling(sessions: MaskedSessions, design: Design) -> NDArray[np.float32]:
+    """Compute the noise ceiling of an average of three repeats from single trials, some voxels at a time.
+
+    Images count that have exactly three trials in `design`, which is of the same sessions. Percent, shape (voxels,);
+    NaN for a voxel without a valid image.
+    """
+    ids, images, counts = np.unique(design.stimulus_ids, return_inverse=True, return_counts=True)
+    if not (counts == REPEATS).any():
+        raise InputError(
+            f"{next(iter(sessions.sources.values())).parent}: no image has {REPEATS} trials in the sessions that are "
+            "read, to compute the noise ceiling from. Read more sessions, or take the ceiling from NSD's file."
+        )
+    ncsnr = np.empty(sessions.voxels, dtype=np.float32)
+    step = max(16, _VALUES_AT_ONCE // len(ids))
+    for start in track(range(0, len(ncsnr), step), "noise ceiling", unit="block"):
+        voxels = slice(start, min(start + step, len(ncsnr)))
+        block = NcsnrAccumulator(len(ids), voxels.stop - start)
+        for session in design.sessions:
+            block.add(sessions.read(session, voxels), images[design.session == session])
+        ncsnr[voxels] = block.ncsnr()
+    return noise_ceiling(ncsnr)
+
+
+class NcsnrAccumulator:
+    """Computes ncsnr of some voxels from single trials, one session in memory at a time.
+
+    Keeps two float32 numbers per image and voxel: for a full-size subject, add some voxels at a time.
+    """
+
+    def __init__(self, images: int, voxels: int) -> None:
+        self._sums = np.zeros((images, voxels), dtype=np.float32)
+        self._squares = np.zeros((images, voxels), dtype=np.float32)
+        self._counts = np.zeros(images, dtype=np.int64)
+
+    def add(self, betas: NDArray[np.generic], images: NDArray[np.int64]) -> None:
+        """Add one session: `betas` of shape (trials, voxels) in any unit, and the row of every trial's image.
+
+        Betas are z-scored per voxel (ddof 1) here. A voxel that never changes counts as invalid in this session, and
+        its images are left out for this voxel.
+        """
+        z = betas.astype(np.float32)
+        z -= z.mean(axis=0, dtype=np.float64).astype(np.float32)
+        constant = np.asarray((betas == betas[:1]).all(axis=0))
+        deviation = z.std(axis=0, ddof=1, dtype=np.float64)
+        deviation[constant] = np.nan
+        z /= deviation.astype(np.float32)
+        np.add.at(self._counts, images, 1)
+        for image, trial in zip(images, z, strict=True):
+            self._sums[image] += trial
+            self._squares[image] += np.square(trial)
+
+    def ncsnr(self, images: NDArray[np.bool_] | None = None) -> NDArray[np.float32]:
+        """The ratio from images with exactly three trials (all, or rows that are chosen): shape (voxels,), else NaN."""
+        chosen = self._counts == REPEATS
+        if images is not None:
+            chosen &= images
+        sums = self._sums[chosen].astype(np.float64)
+        variance = (self._squares[chosen] - sums**2 / REPEATS) / (REPEATS - 1)
+        valid = np.isfinite(variance)
+        counts = valid.sum(axis=0)
+        noise = np.full(variance.shape[1], np.nan)
+        np.divide(np.where(valid, variance, 0).sum(axis=0), counts, out=noise, where=counts > 0)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            ratio = np.sqrt(np.maximum(0, 1 - noise) / noise)
+        return np.asarray(ratio, dtype=np.float32)

@@ -123,12 +123,9 @@ def _read_responses(layout: NsdLayout, experiment: ExperimentDesign, images: NDA
     columns = ["SESSION", "73KID", "10KID"]
     table = read_columns(path, "\t", columns, "the subject's trials", FETCH)
     session, ids_73k, ids_10k = whole_numbers(path, table, columns).T
-    if not len(session):
-        raise InputError(f"{path}: has no trials. Download it again.")
-    if session[0] != 1 or not np.isin(np.diff(session), (0, 1)).all():
+    if not len(session) or session[0] != 1 or not np.isin(np.diff(session), (0, 1)).all():
         raise InputError(
-            f"{path}: its sessions do not count up one by one from 1 in chronological order (the first is "
-            f"{session[0]}). Download it again."
+            f"{path}: its sessions do not count up one by one from 1 in chronological order. Download it again."
         )
     if len(session) > len(experiment.masterordering):
         raise InputError(
