@@ -21,7 +21,7 @@ from unibrain.backbone.config import (
 )
 from unibrain.backbone.flows import FourFlows
 from unibrain.backbone.optimus import Optimus
-from unibrain.weights import checks, conversion
+from unibrain.weights import conversion
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -35,10 +35,10 @@ def _one_thread() -> Iterator[None]:
 @pytest.fixture(scope="session", autouse=True)
 def _networks_are_laid_out_once() -> Iterator[None]:
     """Every conversion asks for the same shapes; building them anew would be most of the time of these tests."""
-    known: dict[str, checks.Shapes] = {}
-    build = checks.expected_shapes
+    known: dict[str, conversion.Shapes] = {}
+    build = conversion.expected_shapes
 
-    def remembered(config: BackboneConfig) -> checks.Shapes:
+    def remembered(config: BackboneConfig) -> conversion.Shapes:
         key = config.to_json()
         if key not in known:
             known[key] = build(config)

@@ -11,19 +11,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, unquote, urlsplit
 
 LARGE = 10_000
-"""Bytes from which a file is stored as the hub stores large ones: known by its SHA-256, served from another host."""
+"""Bytes from which a file is stored as the hub stores large ones: known by its SHA-256, served from elsewhere."""
 
 
 def git_sha1(content: bytes) -> str:
     return hashlib.sha1(f"blob {len(content)}\0".encode() + content, usedforsecurity=False).hexdigest()
-
-
-@dataclass
-class Request:
-    method: str
-    path: str
-    range: str | None
-    token: str | None
 
 
 @dataclass
@@ -32,26 +24,22 @@ class FakeHub:
 
     files: dict[str, dict[str, bytes]]
     commits: dict[str, str] = field(default_factory=dict)
-    token: str | None = None  # needed for everything, if set
     refused: dict[str, int] = field(default_factory=dict)  # repository to status
-    cut_after: dict[str, list[int]] = field(default_factory=dict)  # file name to bytes sent, one entry per answer
-    sent_instead: dict[str, bytes] = field(default_factory=dict)  # file name to a body of another length or content
     page: bytes | None = None  # every answer, if set
     busy: int = 0  # so many answers are 503
-    requests: list[Request] = field(default_factory=list)
+    requests: list[str] = field(default_factory=list)  # method and path
     port: int = 0
 
     def __post_init__(self) -> None:
         for repository in self.files:
-            made = hashlib.sha1(repository.encode(), usedforsecurity=False).hexdigest()
-            self.commits.setdefault(repository, made)
+            self.commits.setdefault(repository, git_sha1(repository.encode()))
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    def gets(self, part: str) -> list[Request]:
-        return [request for request in self.requests if request.method == "GET" and part in request.path]
+    def downloads(self) -> list[str]:
+        return [request for request in self.requests if re.match("GET .*(/resolve/|/cdn/)", request)]
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -64,106 +52,58 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, format: str, *args: object) -> None:
         pass
 
-    def _answer(self, status: int, body: bytes = b"", headers: dict[str, str] | None = None) -> None:
+    def _answer(self, status: int, body: bytes = b"", **headers: str) -> None:
         self.send_response(status)
-        for name, value in {"Content-Length": str(len(body)), **(headers or {})}.items():
-            self.send_header(name, value)
+        for name, value in {"Content_Length": str(len(body)), **headers}.items():
+            self.send_header(name.replace("_", "-"), value)
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(body)
 
-    def _fail(self, status: int, code: str = "") -> None:
-        self._answer(status, b"{}", {"X-Error-Code": code} if code else None)
-
-    def do_HEAD(self) -> None:
-        self._serve()
-
-    def do_GET(self) -> None:
-        self._serve()
-
-    def do_POST(self) -> None:
-        self._serve()
-
     def _serve(self) -> None:
-        path = unquote(urlsplit(self.path).path)
-        token = self.headers.get("Authorization")
-        self.hub.requests.append(Request(self.command, path, self.headers.get("Range"), token))
+        hub, path = self.hub, unquote(urlsplit(self.path).path)
+        hub.requests.append(f"{self.command} {path}")
         sent = self.rfile.read(int(self.headers.get("Content-Length") or 0)).decode()
-        if self.hub.busy:
-            self.hub.busy -= 1
-            return self._fail(503)
-        if self.hub.page is not None:
-            return self._answer(200, self.hub.page)
-        if match := re.fullmatch(r"/cdn/(\w+)/(.+)", path):
-            return self._content(match[1], match[2])
+        if hub.busy:
+            hub.busy -= 1
+            return self._answer(503)
+        if hub.page is not None:
+            return self._answer(200, hub.page)
+        if match := re.fullmatch(r"/cdn/(\w+)", path):
+            contents = [content for files in hub.files.values() for content in files.values()]
+            return self._answer(200, next(one for one in contents if hashlib.sha256(one).hexdigest() == match[1]))
         if match := re.fullmatch(r"/api/models/(.+?)/paths-info/(.+)", path):
             repository, revision, name = match[1], match[2], None
         elif match := re.fullmatch(r"/(.+?)/resolve/([^/]+)/(.+)", path):
             repository, revision, name = match[1], match[2], match[3]
         else:
-            return self._fail(404)
-        if repository in self.hub.refused:
-            return self._fail(self.hub.refused[repository])
-        if self.hub.token is not None and token != f"Bearer {self.hub.token}":
-            return self._fail(401)
-        if repository not in self.hub.files:
-            return self._fail(404, "RepoNotFound")
-        if revision not in ("main", self.hub.commits[repository]):
-            return self._fail(404, "RevisionNotFound")
+            return self._answer(404)
+        if repository in hub.refused:
+            return self._answer(hub.refused[repository])
+        if repository not in hub.files:
+            return self._answer(404, X_Error_Code="RepoNotFound")
+        if revision not in ("main", hub.commits[repository]):
+            return self._answer(404, X_Error_Code="RevisionNotFound")
         if name is None:
-            return self._info(repository, parse_qs(sent).get("paths", []))
-        if name not in self.hub.files[repository]:
-            return self._fail(404, "EntryNotFound")
-        return self._resolve(repository, name)
-
-    def _info(self, repository: str, paths: list[str]) -> None:
-        infos = []
-        for path in paths:
-            content = self.hub.files[repository][path]
-            info = {"type": "file", "path": path, "size": len(content), "oid": git_sha1(content)}
-            if len(content) >= LARGE:
-                sha256 = hashlib.sha256(content).hexdigest()
-                info["lfs"] = {"oid": sha256, "size": len(content), "pointerSize": 130}
-            infos.append(info)
-        self._answer(200, json.dumps(infos).encode(), {"Content-Type": "application/json"})
-
-    def _resolve(self, repository: str, name: str) -> None:
-        content = self.hub.files[repository][name]
-        headers = {"X-Repo-Commit": self.hub.commits[repository], "Accept-Ranges": "bytes"}
+            infos = [self._info(path, hub.files[repository][path]) for path in parse_qs(sent).get("paths", [])]
+            return self._answer(200, json.dumps(infos).encode(), Content_Type="application/json")
+        if name not in hub.files[repository]:
+            return self._answer(404, X_Error_Code="EntryNotFound")
+        content, commit = hub.files[repository][name], hub.commits[repository]
         if len(content) < LARGE:
-            headers["ETag"] = f'"{git_sha1(content)}"'
-            return self._answer(200, content, headers)
+            return self._answer(200, content, X_Repo_Commit=commit, ETag=f'"{git_sha1(content)}"')
         sha256 = hashlib.sha256(content).hexdigest()
-        headers |= {"X-Linked-Etag": f'"{sha256}"', "X-Linked-Size": str(len(content))}
-        # Another host, as for the hub: the token must not go there.
-        headers["Location"] = f"http://localhost:{self.hub.port}/cdn/{sha256}/{name}"
-        return self._answer(302, b"", headers)
+        linked = {"X_Linked_Etag": f'"{sha256}"', "X_Linked_Size": str(len(content))}
+        return self._answer(302, X_Repo_Commit=commit, Location=f"http://localhost:{hub.port}/cdn/{sha256}", **linked)
 
-    def _content(self, sha256: str, path: str) -> None:
-        everything = {
-            hashlib.sha256(content).hexdigest(): content
-            for files in self.hub.files.values()
-            for content in files.values()
-        }
-        name = path.rsplit("/", 1)[-1]
-        content = self.hub.sent_instead.get(name, everything[sha256])
-        start = 0
-        headers = {"Accept-Ranges": "bytes"}
-        if asked := re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range") or ""):
-            start = int(asked[1])
-            if start >= len(content):
-                return self._answer(416, b"", {"Content-Range": f"bytes */{len(content)}"})
-            headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
-        body = content[start:]
-        cuts = self.hub.cut_after.get(name)
-        if not cuts:
-            return self._answer(206 if start else 200, body, headers)
-        self.send_response(206 if start else 200)
-        for key, value in {**headers, "Content-Length": str(len(body))}.items():
-            self.send_header(key, value)
-        self.end_headers()
-        self.wfile.write(body[: cuts.pop(0)])
-        self.close_connection = True
+    def _info(self, path: str, content: bytes) -> dict[str, object]:
+        info: dict[str, object] = {"type": "file", "path": path, "size": len(content), "oid": git_sha1(content)}
+        if len(content) >= LARGE:
+            sha256 = hashlib.sha256(content).hexdigest()
+            info["lfs"] = {"oid": sha256, "size": len(content), "pointerSize": 130}
+        return info
+
+    do_HEAD = do_GET = do_POST = _serve  # noqa: N815
 
 
 @contextmanager

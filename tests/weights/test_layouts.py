@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from unibrain.backbone import load_backbone
 from unibrain.backbone.config import OFFICIAL
 from unibrain.weights import Manifest, conversion, convert, verify
-from unibrain.weights.checks import TIED, Shapes, expected_shapes
+from unibrain.weights.conversion import TIED, Shapes, expected_shapes
 from unibrain.weights.layouts import blocks, places
 
 PARTS = ("flows", "autokl", "optimus", "clip")
@@ -27,40 +27,16 @@ def without(files: Files, *roles: str) -> Files:
     return {role: path for role, path in files.items() if role not in roles}
 
 
-def current(model: Tiny, folder: Path) -> Files:
-    return model.write(folder)
-
-
-def repeating(model: Tiny, folder: Path) -> Files:
-    return model.write(folder, model.current(repeat=True))
-
-
-def repeating_alone(model: Tiny, folder: Path) -> Files:
-    return without(repeating(model, folder), "autokl", "optimus", "clip")
-
-
 def wrapped(model: Tiny, folder: Path) -> Files:
-    files = current(model, folder)
+    files = model.write(folder)
     torch.save({"state_dict": model.current(), "step": 7}, files["flows"])
     parameters = {key: torch.nn.Parameter(value) for key, value in model.autokl.items()}
     torch.save({"epoch": 3, "state_dict": {"global_step": 9, **parameters}}, files["autokl"])
     return files
 
 
-def old_format(model: Tiny, folder: Path) -> Files:
-    return model.write(folder, _use_new_zipfile_serialization=False)
-
-
-def deprecated(model: Tiny, folder: Path) -> Files:
-    return model.write(folder, model.deprecated())
-
-
-def deprecated_alone(model: Tiny, folder: Path) -> Files:
-    return without(model.write(folder, model.deprecated(repeat=True)), "autokl", "optimus", "clip")
-
-
 def as_safetensors(model: Tiny, folder: Path) -> Files:
-    files = current(model, folder)
+    files = model.write(folder)
     parts: dict[Any, Weights] = {"flows": model.current(), "autokl": model.weights("autokl"), "clip": model.clip}
     for role, weights in parts.items():
         files[role] = folder / f"{role}.safetensors"
@@ -69,7 +45,7 @@ def as_safetensors(model: Tiny, folder: Path) -> Files:
 
 
 def diffusers(model: Tiny, folder: Path) -> Files:
-    files = without(current(model, folder), "flows", "autokl", "clip")
+    files = without(model.write(folder), "flows", "autokl", "clip")
     return {**files, "diffusers": model.write_diffusers(folder / "versatile-diffusion")}
 
 
@@ -91,18 +67,21 @@ def diffusers_pickled(model: Tiny, folder: Path) -> Files:
     return files
 
 
-LAYOUTS: tuple[Callable[[Tiny, Path], Files], ...] = (
-    current,
-    repeating,
-    repeating_alone,
-    wrapped,
-    old_format,
-    deprecated,
-    deprecated_alone,
-    as_safetensors,
-    diffusers,
-    diffusers_pickled,
-)
+LAYOUTS: dict[str, Callable[[Tiny, Path], Files]] = {
+    "repeating": lambda model, folder: model.write(folder, model.current(repeat=True)),
+    "repeating, alone": lambda model, folder: without(
+        model.write(folder, model.current(repeat=True)), "autokl", "optimus", "clip"
+    ),
+    "wrapped": wrapped,
+    "older torch.save": lambda model, folder: model.write(folder, _use_new_zipfile_serialization=False),
+    "deprecated": lambda model, folder: model.write(folder, model.deprecated()),
+    "deprecated, alone": lambda model, folder: without(
+        model.write(folder, model.deprecated(repeat=True)), "autokl", "optimus", "clip"
+    ),
+    "safetensors": as_safetensors,
+    "diffusers": diffusers,
+    "diffusers, pickled": diffusers_pickled,
+}
 
 
 @pytest.fixture(scope="module")
@@ -137,9 +116,9 @@ def test_the_backbone_decodes(reference: tuple[Path, Manifest]) -> None:
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_every_layout_gives_the_same_bytes(
-    layout: Callable[[Tiny, Path], Files], model: Tiny, reference: tuple[Path, Manifest], tmp_path: Path
+    layout: str, model: Tiny, reference: tuple[Path, Manifest], tmp_path: Path
 ) -> None:
-    manifest = convert(layout(model, tmp_path / "published"), tmp_path / "backbone", config=model.config)
+    manifest = convert(LAYOUTS[layout](model, tmp_path / "published"), tmp_path / "backbone", config=model.config)
     assert manifest.notes == ()
     assert manifest.files == reference[1].files
 

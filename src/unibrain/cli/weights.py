@@ -3,45 +3,29 @@
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import click
 
 from unibrain.cli.options import PATH, Group
 from unibrain.errors import InputError
-
-if TYPE_CHECKING:
-    from unibrain.weights.manifest import DtypeChoice
-    from unibrain.weights.published import Precision, Role
+from unibrain.weights.published import ROLE_NAMES, DtypeChoice, Precision, Role
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-_ROLES: dict["Role", str] = {
-    "flows": "The flows' file, vd-four-flow-v1-0[-fp16][-deprecated].pth.",
-    "autokl": "kl-f8.pth.",
-    "optimus": "optimus-vae.pth.",
-    "clip": "CLIP's model.safetensors or pytorch_model.bin.",
-    "diffusers": "Folder in diffusers' format; replaces --flows, --autokl and --clip.",
-    "clip-vocab": "CLIP's vocab.json.",
-    "clip-merges": "CLIP's merges.txt.",
-    "bert-vocab": "vocab.txt of bert-base-cased.",
-    "gpt2-vocab": "GPT-2's vocab.json.",
-    "gpt2-merges": "GPT-2's merges.txt.",
-}
 
 
 def _choice_options(function: F) -> F:
     function = click.option("--pictures-only", is_flag=True, help="Do without Optimus, so without captions.")(function)
     function = click.option(
         "--dtype",
-        type=click.Choice(["as-stored", "fp32", "bf16", "fp16"]),
+        type=click.Choice(get_args(DtypeChoice)),
         default="as-stored",
         show_default=True,
         help="Precision of the converted files.",
     )(function)
     return click.option(
         "--precision",
-        type=click.Choice(["fp16", "fp32"]),
+        type=click.Choice(get_args(Precision)),
         default="fp16",
         show_default=True,
         help="Which published file of the flows to take: 5.1 or 10.3 GB.",
@@ -49,8 +33,8 @@ def _choice_options(function: F) -> F:
 
 
 def _role_options(function: F) -> F:
-    for role, about in reversed(_ROLES.items()):
-        function = click.option(f"--{role}", role.replace("-", "_"), type=PATH, help=about)(function)
+    for role, about in reversed(ROLE_NAMES.items()):
+        function = click.option(f"--{role}", type=PATH, help=f"{about[0].upper()}{about[1:]}.")(function)
     return function
 
 
@@ -80,8 +64,8 @@ def weights() -> None:
 @click.option("--replace", is_flag=True, help="Fetch and convert again, and replace what is there.")
 def fetch(
     name: str,
-    precision: "Precision",
-    dtype: "DtypeChoice",
+    precision: Precision,
+    dtype: DtypeChoice,
     pictures_only: bool,
     repository: str | None,
     revision: str | None,
@@ -127,8 +111,8 @@ def fetch(
 @click.option("--replace", is_flag=True, help="Replace a backbone of this name that was made otherwise.")
 def import_(
     paths: tuple[Path, ...],
-    precision: "Precision",
-    dtype: "DtypeChoice",
+    precision: Precision,
+    dtype: DtypeChoice,
     pictures_only: bool,
     name: str,
     replace: bool,
@@ -138,10 +122,11 @@ def import_(
 
     PATH is a file, or a folder that is searched with its subfolders: plain downloads, the hub's cache or a snapshot of
     it, a folder in diffusers' format. Files are known by their published names; others are given with their option.
+    --diffusers stands for --flows, --autokl and --clip.
     """
     if name == "small" or Path(name).name != name or name.startswith("."):
         raise InputError(f"--name is {name!r}. Give a plain name other than small, such as official.")
-    given: dict[Role, Path] = {role: path for role in _ROLES if (path := files[role.replace("-", "_")]) is not None}
+    given: dict[Role, Path] = {role: path for role in ROLE_NAMES if (path := files[role.replace("-", "_")]) is not None}
     if not paths and not given:
         raise InputError("Nothing to import was given. Give PATH, or --flows FILE and so on.")
     from unibrain.backbone.folder import backbones_home

@@ -4,12 +4,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from unibrain.weights.checks import verify
-    from unibrain.weights.conversion import convert
+    from unibrain.weights.conversion import convert, import_backbone, verify
     from unibrain.weights.fetch import fetch_official
-    from unibrain.weights.find import find_files, import_backbone
     from unibrain.weights.manifest import Manifest, kept_backbones
-    from unibrain.weights.published import official_sources
+    from unibrain.weights.published import find_files, official_sources
 
 __all__ = [
     "Manifest",
@@ -22,16 +20,16 @@ __all__ = [
     "verify",
 ]
 
-# Conversion brings in PyTorch, so everything waits until it is asked for.
+# Reading weights brings in PyTorch, and manifests pydantic, so everything waits until it is asked for.
 _HOMES = {
     "Manifest": "manifest",
     "convert": "conversion",
     "fetch_official": "fetch",
-    "find_files": "find",
-    "import_backbone": "find",
+    "find_files": "published",
+    "import_backbone": "conversion",
     "kept_backbones": "manifest",
     "official_sources": "published",
-    "verify": "checks",
+    "verify": "conversion",
 }
 
 

@@ -1,11 +1,11 @@
-"""Published weights in, one backbone folder out: safetensors, vocabularies, a configuration and a manifest."""
+"""Published weights in, one backbone folder out; and whether a folder still holds what a backbone needs."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,12 +13,12 @@ from torch import Tensor
 import unibrain
 from unibrain.backbone.config import OFFICIAL, BackboneConfig
 from unibrain.backbone.folder import PARTS
+from unibrain.backbone.loading import build_empty, check_weights, look_into
+from unibrain.backbone.tokenizers import BertPieces, ClipTokens, Gpt2Tokens
 from unibrain.errors import InputError
-from unibrain.weights.checks import Shapes, check_vocabularies, expected_shapes
 from unibrain.weights.layouts import IGNORED, Place, modern_name, places
 from unibrain.weights.manifest import (
     MANIFEST_FILE,
-    DtypeChoice,
     FileRecord,
     Manifest,
     Origin,
@@ -32,13 +32,21 @@ from unibrain.weights.published import (
     ROLE_NAMES,
     ROLES,
     VOCABULARY_FILES,
+    DtypeChoice,
     Role,
 )
 from unibrain.weights.reading import read_weights
 from unibrain.workspace.disk import require_space
-from unibrain.workspace.files import atomic_folder
+from unibrain.workspace.files import atomic_folder, sweep_partials
 from unibrain.workspace.fingerprints import sha256_of
 from unibrain.workspace.progress import say, track
+from unibrain.workspace.run_folder import folder_lock
+
+TIED = "gpt2.lm_head.weight"
+"""GPT-2's output layer is its embedding, `gpt2.transformer.wte.weight`; it is written once, as that."""
+
+Shapes = Mapping[str, Mapping[str, tuple[int, ...]]]
+"""Part to key to shape."""
 
 _DTYPES: dict[DtypeChoice, torch.dtype | None] = {
     "as-stored": None,
@@ -77,21 +85,100 @@ class Part:
     lacking: tuple[str, ...]
 
 
+# What a complete backbone has.
+
+
+def _networks(config: BackboneConfig) -> dict[str, Any]:
+    try:
+        return {part: build_empty(config, part) for part in PARTS}
+    except (ValueError, TypeError, RuntimeError, ArithmeticError) as error:
+        raise InputError(
+            f"Configuration {config.name!r}: no network can be built of these sizes ({error}). Take the config.json "
+            "that belongs to the weights."
+        ) from None
+
+
+def _shapes(networks: Mapping[str, Any]) -> Shapes:
+    return {
+        part: {key: tuple(value.shape) for key, value in network.state_dict().items() if key != TIED}
+        for part, network in networks.items()
+    }
+
+
+def expected_shapes(config: BackboneConfig) -> Shapes:
+    """Shapes of all keys that a complete backbone has, tied ones once."""
+    return _shapes(_networks(config))
+
+
+def _check_vocabularies(
+    paths: Mapping[str, Path], config: BackboneConfig, shapes: Shapes, parts: Collection[str]
+) -> None:
+    """Open the vocabularies (name in a backbone folder to file) and compare their sizes with the weights'."""
+    clip = ClipTokens(paths["clip-vocab.json"], paths["clip-merges.txt"])
+    clip.require_size(shapes["clip"]["text_model.embeddings.token_embedding.weight"][0])
+    clip.require_end(config.clip.eos_token_id)
+    if "optimus" in parts:
+        bert = BertPieces(paths["bert-vocab.txt"])
+        bert.require_size(shapes["optimus"]["bert.embeddings.word_embeddings.weight"][0])
+        gpt2 = Gpt2Tokens(paths["gpt2-vocab.json"], paths["gpt2-merges.txt"])
+        gpt2.require_size(shapes["optimus"]["gpt2.transformer.wte.weight"][0])
+
+
+def verify(folder: Path) -> Manifest | None:
+    """Hash every file of a backbone folder against its manifest, and compare keys and shapes with its configuration.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+
+    Returns
+    -------
+    Manifest or None
+        None if the folder has no manifest (the packaged backbone, or one that was trained): then only keys, shapes and
+        vocabularies were checked.
+
+    Raises
+    ------
+    InputError
+        Naming every file that is missing or was changed, or the first key that is wrong.
+    """
+    manifest = read_manifest(folder)
+    if manifest is not None:
+        wrong = [
+            name
+            for name, record in track(list(manifest.files.items()), "checking hashes", unit="files")
+            if not _has_size(folder / name, record) or sha256_of(folder / name) != record.sha256
+        ]
+        if wrong:
+            raise InputError(f"{folder}: missing or changed: {', '.join(wrong)}. Convert the weights again.")
+    config = BackboneConfig.from_json(folder / "config.json")
+    networks = _networks(config)
+    parts = [part for part in PARTS if part != "optimus" or (folder / "optimus.safetensors").is_file()]
+    for part in parts:
+        path = folder / f"{part}.safetensors"
+        check_weights(path, networks[part], look_into(path).shapes)
+    vocabularies = {name: folder / name for name in VOCABULARY_FILES.values()}
+    _check_vocabularies(vocabularies, config, _shapes(networks), parts)
+    return manifest
+
+
+def _has_size(path: Path, record: FileRecord) -> bool:
+    return path.is_file() and path.stat().st_size == record.size
+
+
+# The four parts in the published files.
+
+
 def _component_files(folder: Path) -> dict[str, Path]:
-    found = {}
-    for component in _COMPONENTS:
-        paths = [folder / component / name for name in _COMPONENT_FILES]
-        if path := next((path for path in paths if path.is_file()), None):
-            found[component] = path
-    return found
+    paths = [(component, folder / component / name) for component in _COMPONENTS for name in reversed(_COMPONENT_FILES)]
+    return {component: path for component, path in paths if path.is_file()}
 
 
 def _opened(role: Role, path: Path) -> dict[str, Entry]:
-    if role != "diffusers":
-        return {key: Entry(value, path, key) for key, value in read_weights(path).items()}
+    files = _component_files(path) if role == "diffusers" else {"": path}
     return {
-        modern_name(f"{component}.{key}"): Entry(value, file, key)
-        for component, file in _component_files(path).items()
+        modern_name(f"{component}.{key}") if component else key: Entry(value, file, key)
+        for component, file in files.items()
         for key, value in read_weights(file).items()
     }
 
@@ -128,17 +215,10 @@ def _layout(role: str, found: Mapping[str, Entry]) -> str:
 
 
 def gather(files: Mapping[Role, Path], config: BackboneConfig, shapes: Shapes) -> tuple[dict[str, Part], list[str]]:
-    """Open the files and find the four parts in them, complete and of the right sizes.
+    """Open the files and find the parts in them, complete and of the right sizes; with what a reader should know.
 
     A part's own file (or the diffusers folder) is preferred to a copy inside the flows' file. Only where that holds
     other values, or the same with more digits, it is taken: the public code loads the flows' file last.
-
-    Returns
-    -------
-    parts : dict of str to Part
-        In the order of `PARTS`; ``optimus`` only if it is there.
-    notes : list of str
-        What a reader should know.
     """
     known = places(config)
     own: dict[str, Part] = {}
@@ -175,7 +255,7 @@ def _chosen(part: str, own: Part | None, copy: Part | None, notes: list[str]) ->
     if first is None:
         if part == "optimus":
             return None
-        raise InputError(f"Missing: {ROLE_NAMES[part]}. Give it too.")  # type: ignore[index]
+        raise _missing(part)  # type: ignore[arg-type]
     if first.lacking:
         raise InputError(
             f"{first.path}: it lacks {len(first.lacking):,} of the keys of {part}, such as {first.lacking[0]}. "
@@ -198,21 +278,25 @@ def _chosen(part: str, own: Part | None, copy: Part | None, notes: list[str]) ->
     return copy if other.dtype.itemsize > one.dtype.itemsize else own
 
 
+def _missing(role: Role) -> InputError:
+    return InputError(f"Missing: {ROLE_NAMES[role]}. Give it too.")
+
+
 def _equal(one: Tensor, other: Tensor) -> bool:
     """Whether two tensors agree once both are rounded to the lower of their precisions."""
     narrow = min(one.dtype, other.dtype, key=lambda dtype: dtype.itemsize)
     return torch.equal(one.to(narrow), other.to(narrow))
 
 
+# The folder that is written.
+
+
 def _sources(files: Mapping[Role, Path], origins: Mapping[Role, Origin]) -> tuple[SourceFile, ...]:
     """Hash everything that is read, and compare it with what is known of its content."""
-    listed: list[tuple[Role, str, Path]] = []
-    for role in ROLES:
-        if role == "diffusers" and role in files:
-            components = _component_files(files[role]).items()
-            listed += [(role, f"{component}/{path.name}", path) for component, path in components]
-        elif role in files:
-            listed.append((role, files[role].name, files[role]))
+    listed = [(role, files[role].name, files[role]) for role in ROLES if role in files and role != "diffusers"]
+    if "diffusers" in files:
+        components = _component_files(files["diffusers"]).items()
+        listed += [("diffusers", f"{component}/{path.name}", path) for component, path in components]
     sources = []
     for role, name, path in track(listed, "hashing the sources", unit="files"):
         origin, found = origins.get(role), sha256_of(path)
@@ -225,11 +309,21 @@ def _sources(files: Mapping[Role, Path], origins: Mapping[Role, Origin]) -> tupl
     return tuple(sources)
 
 
-def _existing(target: Path) -> Manifest | None:
+def existing_backbone(target: Path) -> Manifest | None:
+    """The manifest of what is to be replaced; None if there is nothing. Anything else than a backbone is refused."""
     manifest = read_manifest(target) if target.is_dir() else None
     if manifest is None and target.exists() and not (target.is_dir() and not any(target.iterdir())):
-        raise InputError(f"{target}: something else is there, which is never replaced. Choose another name.")
+        raise InputError(
+            f"{target}: something else is there, which is never replaced. Move it, or choose another name."
+        )
     return manifest
+
+
+def another_backbone(target: Path) -> InputError:
+    """What is said of a backbone that is not to be replaced."""
+    return InputError(
+        f"{target}: a backbone made from other files or to another precision is there. Add --replace to replace it."
+    )
 
 
 def convert(
@@ -274,25 +368,24 @@ def convert(
         If a file is damaged, would execute code, or is not what its role says; a part is missing, incomplete, or of
         another size; the target exists and is something else; or there is not enough disk.
     """
-    existing = _existing(target)
+    existing = existing_backbone(target)
     shapes = expected_shapes(config)
     parts, notes = gather(files, config, shapes)
     if "optimus" in parts and "optimus" not in files and not set(CAPTION_VOCABULARIES) <= set(files):
         del parts["optimus"]
         notes.append("optimus: the flows' file repeats it, but its vocabularies were not given: no captions")
     vocabularies = _vocabularies(files, "optimus" in parts)
-    check_vocabularies(vocabularies, config, shapes, parts)
+    _check_vocabularies(vocabularies, config, shapes, parts)
     sources = _sources(files, origins or {})
     config_json = config.to_json()
     if existing is not None:
-        same = existing.dtype == dtype and _contents(existing.sources) == _contents(sources)
-        if same and _intact(target, existing) and (target / "config.json").read_text(encoding="utf-8") == config_json:
+        contents = [[(one.role, one.name, one.sha256) for one in several] for several in (existing.sources, sources)]
+        same = existing.dtype == dtype and contents[0] == contents[1]
+        intact = all(_has_size(target / name, record) for name, record in existing.files.items())
+        if same and intact and (target / "config.json").read_text(encoding="utf-8") == config_json:
             return existing
         if not same and not replace:
-            raise InputError(
-                f"{target}: a backbone made from other files or to another precision is there. Add --replace, or "
-                "choose another name."
-            )
+            raise another_backbone(target)
     chosen = _DTYPES[dtype]
     largest = max((_bytes(part, chosen) for part in parts.values()), default=0) if chosen is not None else 0
     needed = sum(_bytes(part, chosen) for part in parts.values()) + largest + _SMALL_FILES
@@ -321,20 +414,22 @@ def convert(
     return manifest
 
 
+def import_backbone(
+    files: Mapping[Role, Path], home: Path, name: str, dtype: DtypeChoice = "as-stored", *, replace: bool = False
+) -> Path:
+    """Convert what was found into ``home/name``, while nobody else writes there; see `convert`."""
+    home.mkdir(parents=True, exist_ok=True)
+    with folder_lock(home):
+        sweep_partials(home)
+        convert(files, home / name, dtype=dtype, replace=replace)
+    return home / name
+
+
 def _vocabularies(files: Mapping[Role, Path], captions: bool) -> dict[str, Path]:
     wanted = CLIP_VOCABULARY + (CAPTION_VOCABULARIES if captions else ())
     if lacking := [role for role in wanted if role not in files]:
-        raise InputError(f"Missing: {ROLE_NAMES[lacking[0]]}. Give it too.")
+        raise _missing(lacking[0])
     return {VOCABULARY_FILES[role]: files[role] for role in wanted}
-
-
-def _contents(sources: tuple[SourceFile, ...]) -> list[tuple[str, str, str]]:
-    return [(source.role, source.name, source.sha256) for source in sources]
-
-
-def _intact(target: Path, manifest: Manifest) -> bool:
-    paths = {target / name: record.size for name, record in manifest.files.items()}
-    return all(path.is_file() and path.stat().st_size == size for path, size in paths.items())
 
 
 def _bytes(part: Part, dtype: torch.dtype | None) -> int:
@@ -357,7 +452,6 @@ def _write(folder: Path, name: str, part: Part, dtype: torch.dtype | None) -> Pa
         for (key, entry), rounded in track(entries, f"converting {name}", len(counts), "tensors")
     }
     save_file(tensors, path, metadata={"format": "pt"})
-    path.chmod(0o644)
     scratch.unlink(missing_ok=True)
     return PartRecord(
         source=part.source,

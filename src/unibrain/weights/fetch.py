@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from unibrain.errors import InputError
-from unibrain.weights.conversion import convert
-from unibrain.weights.manifest import DtypeChoice, Manifest, Origin, SourceFile, read_manifest
-from unibrain.weights.published import PUBLISHED_SHA256, Role, Source
+from unibrain.weights.conversion import another_backbone, convert, existing_backbone
+from unibrain.weights.manifest import Manifest, Origin
+from unibrain.weights.published import PUBLISHED_SHA256, DtypeChoice, Role, Source
 from unibrain.workspace.disk import existing_folder, free_bytes, readable_bytes, require_space
 from unibrain.workspace.files import sweep_partials
-from unibrain.workspace.progress import say
+from unibrain.workspace.progress import is_quiet, say
 from unibrain.workspace.run_folder import folder_lock
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ class Fetched:
 
 @dataclass(frozen=True)
 class _File:
-    """One file to get, and where it came from with what is known of its content."""
+    """One file to get, and where it comes from with what is known of its content."""
 
     path: str
     revision: str
@@ -51,14 +51,12 @@ def _hub(about: str, address: str) -> Iterator[None]:
 
     try:
         yield
-    except (ImportError, MemoryError):
-        raise
     except errors.HFValidationError as error:
         raise InputError(f"{about}: not the name of a repository. Give --repository as owner/name.") from error
     except errors.RevisionNotFoundError as error:
         raise _RefusedError(f"{about}: the hub at {address} knows no such revision. Check --revision.") from error
     except Exception as error:
-        if isinstance(error, OSError) and error.errno is not None:
+        if isinstance(error, (ImportError, MemoryError)) or (isinstance(error, OSError) and error.errno is not None):
             raise
         if is_offline_mode():
             raise _RefusedError(
@@ -79,48 +77,38 @@ def _hub(about: str, address: str) -> Iterator[None]:
         ) from error
 
 
-def _planned(api: "HfApi", source: Source, cache: Path | None) -> dict[Role, _File]:
+def _planned(api: "HfApi", source: Source) -> dict[Role, _File]:
+    """Look up files under the first names, in the first repository, that has all of them."""
     refused: list[InputError] = []
     for repository in source.repositories:
         for number in range(max(map(len, source.files.values()))):
             names = {role: several[min(number, len(several) - 1)] for role, several in source.files.items()}
             try:
-                return _listed(api, repository, source.revision, names, cache)
+                return _listed(api, repository, source.revision, names)
             except _RefusedError as error:
                 refused.append(error)
     raise refused[0]
 
 
-def _listed(
-    api: "HfApi", repository: str, revision: str, names: dict[Role, str], cache: Path | None
-) -> dict[Role, _File]:
-    """Look up the files of one repository, by the hub's own dry run."""
+def _listed(api: "HfApi", repository: str, revision: str, names: dict[Role, str]) -> dict[Role, _File]:
     from huggingface_hub import RepoFile, is_offline_mode
 
     found, hashes = {}, {}
     for role, name in names.items():
         with _hub(f"{repository}/{name} at {revision}", api.endpoint):
-            found[role] = api.hf_hub_download(repository, name, revision=revision, cache_dir=cache, dry_run=True)
+            found[role] = api.hf_hub_download(repository, name, revision=revision, dry_run=True)
     if not is_offline_mode():
         commit = next(iter(found.values())).commit_hash
         with _hub(f"{repository} at {revision}", api.endpoint):
             infos = api.get_paths_info(repository, list(names.values()), revision=commit)
-        # The hub knows the SHA-256 of its large files only.
+        # The hub knows the SHA-256 of its large files only; names in its cache may be other hashes.
         hashes = {info.path: info.lfs.sha256 for info in infos if isinstance(info, RepoFile) and info.lfs}
-    return {
-        role: _File(
-            names[role],
-            revision,
-            one.file_size or 0,
-            one.is_cached,
-            Origin(
-                repository=repository,
-                revision=one.commit_hash,
-                sha256=PUBLISHED_SHA256.get(role) or hashes.get(names[role]),
-            ),
-        )
-        for role, one in found.items()
-    }
+    planned = {}
+    for role, one in found.items():
+        sha256 = PUBLISHED_SHA256.get(role) or hashes.get(names[role])
+        origin = Origin(repository=repository, revision=one.commit_hash, sha256=sha256)
+        planned[role] = _File(names[role], revision, one.file_size or 0, one.is_cached, origin)
+    return planned
 
 
 def _text(source: Source, files: dict[Role, _File]) -> list[str]:
@@ -132,19 +120,15 @@ def _text(source: Source, files: dict[Role, _File]) -> list[str]:
 
 
 def _is_made_of(manifest: Manifest, sources: Sequence[Source]) -> bool:
+    made = {source.role: source for source in manifest.sources}
     wanted = {role: (source, names) for source in sources for role, names in source.files.items()}
-
-    def right(made: SourceFile) -> bool:
-        if made.role not in wanted or made.origin is None:
-            return False
-        source, names = wanted[made.role]
-        return (
-            made.origin.repository in source.repositories
-            and source.revision in ("main", made.origin.revision)
-            and made.name in [Path(name).name for name in names]
-        )
-
-    return len(manifest.sources) == len(wanted) and all(map(right, manifest.sources))
+    return made.keys() == wanted.keys() and all(
+        (origin := made[role].origin) is not None
+        and origin.repository in source.repositories
+        and source.revision in ("main", origin.revision)
+        and made[role].name in [Path(name).name for name in names]
+        for role, (source, names) in wanted.items()
+    )
 
 
 def fetch_official(
@@ -154,12 +138,11 @@ def fetch_official(
     dtype: DtypeChoice = "as-stored",
     agree: Callable[[str], bool] = lambda plan: True,
     replace: bool = False,
-    api: "HfApi | None" = None,
-    cache: Path | None = None,
 ) -> Fetched:
     """Download the official backbone and convert it into ``home/"official"``.
 
-    Files that an earlier fetch has downloaded are taken from the hub's cache; a finished fetch is not done again.
+    Files that an earlier fetch has downloaded are taken from the hub's cache; a finished fetch is not done again. The
+    hub, its cache and the token are those of its own environment variables.
 
     Parameters
     ----------
@@ -173,8 +156,6 @@ def fetch_official(
         Is given repositories, commits, licences, sizes and disks as text, and says whether to go on.
     replace : bool
         Do it even if it was done, and replace an official backbone that was made otherwise.
-    api : huggingface_hub.HfApi, optional
-        By default as the hub's own environment variables say; so is `cache`, its folder.
 
     Returns
     -------
@@ -187,27 +168,25 @@ def fetch_official(
         half-written; complete downloads stay in the hub's cache.
     """
     from huggingface_hub import HfApi, constants
+    from huggingface_hub.utils import disable_progress_bars
 
-    api, folder = api or HfApi(), home / "official"
-    existing = read_manifest(folder)
+    if is_quiet():
+        disable_progress_bars()
+    api, store, folder = HfApi(), Path(constants.HF_HUB_CACHE), home / "official"
+    existing = existing_backbone(folder)
     if existing is not None and not replace:
         if existing.dtype == dtype and _is_made_of(existing, sources):
             return Fetched(folder, "was there")
-        raise InputError(
-            f"{folder}: a backbone made from other files or to another precision is there. Add --replace to replace it."
-        )
-    if existing is None and folder.exists():
-        raise InputError(f"{folder}: something else is there, which is never replaced. Move it away.")
+        raise another_backbone(folder)
     home.mkdir(parents=True, exist_ok=True)
     with folder_lock(home):
         sweep_partials(home)
         lines: list[str] = []
         planned: dict[Role, _File] = {}
         for source in sources:
-            files = _planned(api, source, cache)
+            files = _planned(api, source)
             lines += _text(source, files)
             planned |= files
-        store = cache or Path(constants.HF_HUB_CACHE)
         lines += _disks(planned, dtype, home, store)
         if not agree("\n".join(lines)):
             return Fetched(folder, "declined")
@@ -216,7 +195,7 @@ def fetch_official(
             repository = file.origin.repository
             # By the branch, not by its commit: only so the cache notes which commit it was, for a fetch offline.
             with _hub(f"{repository}/{file.path}", api.endpoint):
-                paths[role] = Path(api.hf_hub_download(repository, file.path, revision=file.revision, cache_dir=cache))
+                paths[role] = Path(api.hf_hub_download(repository, file.path, revision=file.revision))
         say(f"converting into {folder}")
         origins = {role: file.origin for role, file in planned.items()}
         convert(paths, folder, dtype=dtype, origins=origins, replace=replace)

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import NamedTuple
 
 from unibrain.backbone.config import BackboneConfig, FlowsConfig
@@ -159,37 +160,34 @@ def places(config: BackboneConfig) -> dict[str, dict[str, Place]]:
     The current flows' file may hold CLIP twice; each copy serves its own kind of context.
     """
     names = {block.ours: block for block in blocks(config.flows)}
-    levels = len(config.autokl.widths)
+    autokl = partial(autokl_name, levels=len(config.autokl.widths))
+
+    def at(start: str, name: Name = str) -> Name:
+        return lambda key: start + name(key)
 
     def clip(text: str, image: str) -> Name:
         return lambda key: (image if key.startswith(("vision_model.", "visual_projection.")) else text) + key
 
-    def autokl(start: str) -> Name:
-        return lambda key: start + autokl_name(key, levels)
-
-    def optimus(start: str) -> Name:
-        return lambda key: start + optimus_name(key)
-
     return {
         "flows": {
-            "flows": Place("", lambda key: f"diffuser.{key}"),
-            "autokl": Place("vae.image.*", autokl("vae.image.")),
-            "optimus": Place("vae.text.*", optimus("vae.text.")),
+            "flows": Place("", at("diffuser.")),
+            "autokl": Place("vae.image.*", at("vae.image.", autokl)),
+            "optimus": Place("vae.text.*", at("vae.text.", optimus_name)),
             "clip": Place("ctx.*", clip("ctx.text.model.", "ctx.image.model.")),
         },
         "deprecated": {
-            "flows": Place("", lambda key: _deprecated_name(key, names)),
-            "autokl": Place("autokl.*", autokl("autokl.")),
-            "optimus": Place("optimus.*", optimus("optimus.")),
-            "clip": Place("clip.*", clip("clip.model.", "clip.model.")),
+            "flows": Place("", partial(_deprecated_name, names=names)),
+            "autokl": Place("autokl.*", at("autokl.", autokl)),
+            "optimus": Place("optimus.*", at("optimus.", optimus_name)),
+            "clip": Place("clip.*", at("clip.model.")),
         },
-        "autokl": {"autokl": Place("", autokl(""))},
+        "autokl": {"autokl": Place("", autokl)},
         "vae": {"autokl": Place("", str)},
-        "optimus": {"optimus": Place("", optimus(""))},
+        "optimus": {"optimus": Place("", optimus_name)},
         "clip": {"clip": Place("", str)},
         "diffusers": {
-            "flows": Place("image_unet and text_unet", lambda key: _diffusers_name(key, names)),
-            "autokl": Place("vae", lambda key: f"vae.{key}"),
+            "flows": Place("image_unet and text_unet", partial(_diffusers_name, names=names)),
+            "autokl": Place("vae", at("vae.")),
             "clip": Place("text_encoder and image_encoder", clip("text_encoder.", "image_encoder.")),
         },
     }

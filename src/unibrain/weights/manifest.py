@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -11,9 +11,6 @@ from unibrain.workspace.files import is_partial
 
 MANIFEST_FILE = "manifest.json"
 """Its name in a backbone folder."""
-
-DtypeChoice = Literal["as-stored", "fp32", "bf16", "fp16"]
-"""The precision to write; ``as-stored`` keeps that of the sources."""
 
 _FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 
@@ -84,20 +81,6 @@ def read_manifest(folder: Path) -> Manifest | None:
         ) from None
 
 
-def _about(folder: Path) -> str:
-    try:
-        manifest = read_manifest(folder)
-    except InputError:
-        return "its manifest is damaged: convert it again"
-    if manifest is None:
-        return "not converted from published weights (no manifest)"
-    precisions = sorted({part.dtype for part in manifest.parts.values()})
-    origins = sorted({source.origin.repository for source in manifest.sources if source.origin is not None})
-    words = ["/".join(precisions), "pictures and captions" if "optimus" in manifest.parts else "pictures only"]
-    words.append("from " + ", ".join(origins) if origins else "from files")
-    return f"{'; '.join(words)}; converted {manifest.date[:10]} by unibrain {manifest.unibrain}"
-
-
 def kept_backbones(folders: Sequence[tuple[str, Path]], home: Path) -> list[tuple[str, Path, str]]:
     """Find backbones on this machine: the named folders, and every backbone in `home`.
 
@@ -116,3 +99,17 @@ def kept_backbones(folders: Sequence[tuple[str, Path]], home: Path) -> list[tupl
     inside = sorted(home.iterdir()) if home.is_dir() else []
     named = [*folders, *((path.name, path) for path in inside if not is_partial(path))]
     return [(name, folder, _about(folder)) for name, folder in named if (folder / "config.json").is_file()]
+
+
+def _about(folder: Path) -> str:
+    try:
+        manifest = read_manifest(folder)
+    except InputError:
+        return "its manifest is damaged: convert it again"
+    if manifest is None:
+        return "not converted from published weights (no manifest)"
+    precisions = "/".join(sorted({part.dtype for part in manifest.parts.values()}))
+    kinds = "pictures and captions" if "optimus" in manifest.parts else "pictures only"
+    origins = sorted({source.origin.repository for source in manifest.sources if source.origin is not None})
+    made = f"converted {manifest.date[:10]} by unibrain {manifest.unibrain}"
+    return f"{precisions}; {kinds}; from {', '.join(origins) or 'files'}; {made}"

@@ -1,26 +1,29 @@
-"""What the official backbone is made of: the published files, by the name, repository and licence of each."""
+"""The published files: the name, repository and licence of each, and which files on disk they are."""
 
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, get_args
 
+from unibrain.errors import InputError
+from unibrain.workspace.fingerprints import sha256_of
+
+# fmt: off
 Role = Literal[
-    "flows",
-    "autokl",
-    "optimus",
-    "clip",
-    "diffusers",
-    "clip-vocab",
-    "clip-merges",
-    "bert-vocab",
-    "gpt2-vocab",
-    "gpt2-merges",
+    "flows", "autokl", "optimus", "clip", "diffusers",
+    "clip-vocab", "clip-merges", "bert-vocab", "gpt2-vocab", "gpt2-merges",
 ]
+# fmt: on
 """What a published file is for; ``diffusers`` is a folder, everything else a file."""
 
 ROLES: tuple[Role, ...] = get_args(Role)
 
 Precision = Literal["fp16", "fp32"]
 """Which of the two published files of the flows is meant."""
+
+DtypeChoice = Literal["as-stored", "fp32", "bf16", "fp16"]
+"""The precision to write; ``as-stored`` keeps that of the sources."""
 
 FLOWS_NAMES: dict[Precision, tuple[str, ...]] = {
     "fp16": ("vd-four-flow-v1-0-fp16.pth", "vd-four-flow-v1-0-fp16-deprecated.pth"),
@@ -63,6 +66,22 @@ PUBLISHED_SHA256: dict[Role, str] = {
     "gpt2-merges": "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5",
 }
 """Content that is known for certain. All other hashes come from the hub, among them those of the .pth files."""
+
+
+_BY_NAME: dict[str, Role] = {
+    **{name: "flows" for names in FLOWS_NAMES.values() for name in names},
+    "kl-f8.pth": "autokl",
+    "optimus-vae.pth": "optimus",
+    **{name: role for role, name in VOCABULARY_FILES.items()},
+    "vocab.txt": "bert-vocab",
+    "bert-base-cased-vocab.txt": "bert-vocab",
+}
+_REPEATED: dict[Role, tuple[str, ...]] = {
+    "autokl": ("vae.image.", "autokl."),
+    "optimus": ("vae.text.", "optimus."),
+    "clip": ("ctx.", "clip.model."),
+}
+"""Beginnings of keys by which the flows' file repeats another part."""
 
 
 @dataclass(frozen=True)
@@ -127,3 +146,121 @@ def official_sources(
             {"gpt2-vocab": ("vocab.json",), "gpt2-merges": ("merges.txt",)},
         ),
     )
+
+
+def _keys(path: Path) -> tuple[str, ...]:
+    """Keys of a file of weights; none if it is something else."""
+    from unibrain.weights.reading import read_weights  # brings in PyTorch
+
+    try:
+        return tuple(read_weights(path))
+    except InputError:
+        return ()
+
+
+def _role(path: Path) -> Role | None:
+    if path.name in ("model.safetensors", "pytorch_model.bin"):
+        # BERT and GPT-2 are published under the same names.
+        starts = {key.partition(".")[0] for key in _keys(path)}
+        return "clip" if {"vision_model", "text_model"} <= starts else None
+    if path.name in ("vocab.json", "merges.txt"):
+        # So are the vocabularies of GPT-2 and CLIP; only CLIP's has marks for the ends of words.
+        kind = "vocab" if path.name == "vocab.json" else "merges"
+        return f"clip-{kind}" if b"</w>" in path.read_bytes() else f"gpt2-{kind}"  # type: ignore[return-value]
+    return _BY_NAME.get(path.name)
+
+
+def _candidates(paths: Sequence[Path]) -> dict[Role, list[Path]]:
+    found: dict[Role, list[Path]] = {}
+    for root in paths:
+        if root.is_file():
+            role = _role(root)
+            if role is None:
+                raise InputError(f"{root}: its name is not a published one. Give it with its option, such as --flows.")
+            found.setdefault(role, []).append(root)
+        elif not root.is_dir():
+            raise InputError(f"{root}: no such file or folder. Check the path.")
+        for folder, subfolders, names in os.walk(root):
+            # What the hub's cache keeps beside its snapshots has hashes for names.
+            subfolders[:] = sorted(name for name in subfolders if not name.startswith(".") and name != "blobs")
+            if {"image_unet", "text_unet"} <= set(subfolders):
+                found.setdefault("diffusers", []).append(Path(folder))
+            for path in (Path(folder, name) for name in sorted(names)):
+                if role := _role(path):
+                    found.setdefault(role, []).append(path)
+    return found
+
+
+def _one(role: Role, paths: list[Path], precision: Precision) -> Path:
+    different = list({path.resolve(): path for path in paths}.values())
+    if role == "flows":
+        order = [*FLOWS_NAMES[precision], *(name for names in FLOWS_NAMES.values() for name in names)]
+        best = min(order.index(path.name) for path in different)
+        different = [path for path in different if path.name == order[best]]
+    if role == "clip":
+        different = [path for path in different if path.suffix == ".safetensors"] or different
+    if len(different) > 1 and role != "diffusers":
+        different = list({sha256_of(path): path for path in different}.values())
+    if len(different) > 1:
+        raise InputError(
+            f"{different[0]} and {different[1]}: both may be {ROLE_NAMES[role]}. Say which with --{role} PATH."
+        )
+    return different[0]
+
+
+def find_files(
+    paths: Sequence[Path],
+    given: Mapping[Role, Path],
+    *,
+    precision: Precision = "fp16",
+    pictures_only: bool = False,
+) -> dict[Role, Path]:
+    """Find everything that a conversion needs.
+
+    Parameters
+    ----------
+    paths : sequence of pathlib.Path
+        Files, or folders that are searched with all their subfolders: downloads, the hub's cache or a snapshot of it, a
+        folder in diffusers' format.
+    given : mapping of str to pathlib.Path
+        Files whose role is known; they are not looked for.
+    precision : {"fp16", "fp32"}
+        Which file of the flows to take where both are there.
+    pictures_only : bool
+        Do without Optimus, which only captions need.
+
+    Returns
+    -------
+    dict of str to pathlib.Path
+        By role. ``diffusers`` is a folder; where the original files are there too, it is left aside.
+
+    Raises
+    ------
+    InputError
+        If something is missing (all of it is named), or there are several different files for one role.
+    """
+    for role, path in given.items():
+        if not (path.is_dir() if role == "diffusers" else path.is_file()):
+            raise InputError(f"{path}: it is not {ROLE_NAMES[role]}. Check --{role}.")
+    files = dict(given)
+    tokenizers = [given["diffusers"] / "tokenizer"] if "diffusers" in given else []
+    for role, several in _candidates([*paths, *(path for path in tokenizers if path.is_dir())]).items():
+        if role not in given and not (pictures_only and role == "optimus"):
+            files[role] = _one(role, several, precision)
+    if "diffusers" not in given and {"flows", "autokl", "clip"} <= {*files}:
+        files.pop("diffusers", None)
+    keys = _keys(files["flows"]) if "flows" in files else ()
+    there = {*files, *(role for role, starts in _REPEATED.items() if any(key.startswith(starts) for key in keys))}
+    needed: list[Role] = [*CLIP_VOCABULARY]
+    if "diffusers" not in files:
+        needed += ["flows", "autokl", "clip"]
+    if not pictures_only:
+        needed.append("optimus")
+    if not pictures_only or "optimus" in there:
+        needed += CAPTION_VOCABULARIES
+    if missing := [role for role in needed if role not in there]:
+        where = ", ".join(map(str, paths)) or "The files that were given"
+        named = "; ".join(f"{ROLE_NAMES[role]}: --{role}" for role in missing)
+        without = " (--pictures-only does without captions)" if "optimus" in missing else ""
+        raise InputError(f"{where}: missing {named}. Add their folder, or give each with its option{without}.")
+    return {role: files[role] for role in ROLES if role in files}

@@ -34,6 +34,11 @@ def show(mode: Literal["quiet", "normal", "verbose"]) -> None:
     _screen.mode = mode
 
 
+def is_quiet() -> bool:
+    """Whether nothing but errors is shown; for libraries that draw bars of their own."""
+    return _screen.mode == "quiet"
+
+
 def say(message: str) -> None:
     """Write one line to standard error, without breaking a progress bar that is being drawn."""
     if _screen.mode == "quiet":
