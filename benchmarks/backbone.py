@@ -24,7 +24,7 @@ from plain_flows import plain_guided_model
 from random_folder import write_random_folder
 from torch import Tensor, nn
 
-from unibrain.backbone.autokl import decode_latents
+from unibrain.backbone.coders import decode_latents
 from unibrain.backbone.config import OFFICIAL
 from unibrain.backbone.devices import DTYPES, choose_device, choose_dtype
 from unibrain.backbone.flows import FourFlows

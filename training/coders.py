@@ -11,10 +11,8 @@ from torch.nn import functional
 
 from training.loop import Recipe, train
 from training.scenes import SceneCode, SceneSet
-from unibrain.backbone.autokl import make_autokl
-from unibrain.backbone.clip import image_context, make_clip, make_image_processor, text_context
+from unibrain.backbone.coders import Optimus, image_context, make_autokl, make_clip, make_image_processor, text_context
 from unibrain.backbone.config import AutoKLConfig, ClipConfig, OptimusConfig
-from unibrain.backbone.optimus import Optimus
 
 KL_WEIGHT = {"autokl": 1e-4, "optimus": 0.02}
 CONTRAST_WEIGHT, CODE_WEIGHT, READING_WEIGHT = 0.25, 4.0, 0.5

@@ -12,8 +12,7 @@ from torch import Tensor
 
 from training.scenes import SceneSet
 from training.vocabularies import Vocabularies
-from unibrain.backbone.autokl import encode_pictures
-from unibrain.backbone.clip import image_context, make_image_processor, preprocess, text_context
+from unibrain.backbone.coders import encode_pictures, image_context, make_image_processor, preprocess, text_context
 from unibrain.backbone.config import BackboneConfig
 from unibrain.demo import SimulationSettings, load_catalogue, sample_scene
 from unibrain.demo.anatomy import build_anatomy

@@ -19,12 +19,10 @@ from training.loop import Recipe
 from training.recipe import MAX_PIECES, SCENE_SEED, TEXT_TOKENS, TRAINING_SCENES, small_config
 from training.scenes import SceneSet, scene_set
 from training.vocabularies import Vocabularies, make_vocabularies, open_vocabularies
-from unibrain.backbone.autokl import make_autokl
-from unibrain.backbone.clip import make_clip
+from unibrain.backbone.coders import Optimus, make_autokl, make_clip
 from unibrain.backbone.config import BackboneConfig
 from unibrain.backbone.folder import PARTS
 from unibrain.backbone.loading import write_backbone
-from unibrain.backbone.optimus import Optimus
 from unibrain.errors import InputError
 from unibrain.workspace.fingerprints import sha256_of
 

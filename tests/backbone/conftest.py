@@ -9,13 +9,11 @@ import pytest
 import torch
 
 from unibrain.backbone import BackboneConfig, VersatileDiffusion
-from unibrain.backbone.autokl import make_autokl
-from unibrain.backbone.clip import make_clip
+from unibrain.backbone.coders import Optimus, make_autokl, make_clip
 from unibrain.backbone.config import AutoKLConfig, ClipConfig, FlowsConfig, OptimusConfig, SamplingSettings
 from unibrain.backbone.flows import FourFlows
 from unibrain.backbone.folder import backbone_folder
 from unibrain.backbone.loading import load_folder, write_backbone
-from unibrain.backbone.optimus import Optimus
 from unibrain.backbone.tokenizers import BertPieces, ClipTokens, Gpt2Tokens
 
 CAPTIONS = (

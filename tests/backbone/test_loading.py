@@ -14,13 +14,11 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from unibrain.backbone import BackboneConfig, VersatileDiffusion
-from unibrain.backbone.autokl import make_autokl
-from unibrain.backbone.clip import make_clip
+from unibrain.backbone.coders import Optimus, make_autokl, make_clip
 from unibrain.backbone.devices import Parts
 from unibrain.backbone.flows import FourFlows
 from unibrain.backbone.folder import OPTIMUS_FILES, PARTS
 from unibrain.backbone.loading import BLOCKS, build_empty, load_folder, look_into
-from unibrain.backbone.optimus import Optimus
 from unibrain.errors import InputError
 
 META = torch.device("meta")

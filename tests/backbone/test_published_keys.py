@@ -6,11 +6,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from unibrain.backbone.autokl import make_autokl
-from unibrain.backbone.clip import make_clip
+from unibrain.backbone.coders import Optimus, make_autokl, make_clip
 from unibrain.backbone.config import OFFICIAL
 from unibrain.backbone.flows import FourFlows, make_plan
-from unibrain.backbone.optimus import Optimus
 
 Shapes = dict[str, tuple[int, ...]]
 

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from unibrain.backbone import SamplingError, SamplingSettings, VersatileDiffusion
-from unibrain.backbone.clip import make_image_processor, preprocess
+from unibrain.backbone.coders import make_image_processor, preprocess
 from unibrain.backbone.config import ClipConfig
 from unibrain.backbone.folder import folder_fingerprint
 from unibrain.errors import InputError

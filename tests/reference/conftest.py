@@ -13,11 +13,9 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from unibrain.backbone.autokl import make_autokl
-from unibrain.backbone.clip import make_clip
+from unibrain.backbone.coders import Optimus, make_autokl, make_clip
 from unibrain.backbone.config import AutoKLConfig, ClipConfig, FlowsConfig, OptimusConfig, ScheduleConfig
 from unibrain.backbone.flows import FourFlows
-from unibrain.backbone.optimus import Optimus
 from unibrain.weights.layouts import autokl_name, optimus_name
 
 

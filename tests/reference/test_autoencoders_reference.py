@@ -2,8 +2,7 @@
 
 import torch
 
-from unibrain.backbone.autokl import decode_latents, encode_pictures
-from unibrain.backbone.clip import image_context, text_context
+from unibrain.backbone.coders import decode_latents, encode_pictures, image_context, text_context
 
 
 def test_autokl_both_ways(reference):

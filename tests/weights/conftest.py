@@ -9,8 +9,7 @@ import pytest
 import torch
 from on_disk import Files, Tiny, write_vocabularies
 
-from unibrain.backbone.autokl import make_autokl
-from unibrain.backbone.clip import make_clip
+from unibrain.backbone.coders import Optimus, make_autokl, make_clip
 from unibrain.backbone.config import (
     AutoKLConfig,
     BackboneConfig,
@@ -20,7 +19,6 @@ from unibrain.backbone.config import (
     SamplingSettings,
 )
 from unibrain.backbone.flows import FourFlows
-from unibrain.backbone.optimus import Optimus
 from unibrain.weights import conversion
 
 

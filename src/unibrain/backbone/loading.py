@@ -14,13 +14,11 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from unibrain.backbone.autokl import make_autokl
-from unibrain.backbone.clip import make_clip
+from unibrain.backbone.coders import Optimus, make_autokl, make_clip
 from unibrain.backbone.config import BackboneConfig
 from unibrain.backbone.devices import Parts, choose_device, choose_dtype, require_memory
 from unibrain.backbone.flows import FourFlows
 from unibrain.backbone.folder import PARTS, VOCABULARY_FILES, backbone_folder, folder_fingerprint
-from unibrain.backbone.optimus import Optimus
 from unibrain.backbone.products import use_fast_products
 from unibrain.backbone.protocol import Backbone
 from unibrain.backbone.versatile_diffusion import VersatileDiffusion

@@ -11,12 +11,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from unibrain.backbone import autokl as autokl_part
-from unibrain.backbone import clip as clip_part
+from unibrain.backbone import coders
+from unibrain.backbone.coders import Optimus
 from unibrain.backbone.config import BackboneConfig, SamplingSettings
 from unibrain.backbone.devices import Batches, Parts, Precision, Task, precision_of
 from unibrain.backbone.flows import FourFlows, PreparedContext
-from unibrain.backbone.optimus import Optimus
 from unibrain.backbone.products import state_dtype
 from unibrain.backbone.protocol import Array, Callback, Items, Pictures, SamplingError, require_finite
 from unibrain.backbone.sampling import CONTEXTS, context_shares, denoise, guided_model
@@ -146,7 +145,7 @@ class VersatileDiffusion:
 
     @cached_property
     def _processor(self) -> Any:
-        return clip_part.make_image_processor(self.config.clip)
+        return coders.make_image_processor(self.config.clip)
 
     def sampling(self, kind: str) -> SamplingSettings:
         """Return the recommended settings for pictures or captions."""
@@ -157,25 +156,11 @@ class VersatileDiffusion:
         return self._batches.size(_KINDS[self._kind(kind)][1])
 
     def encode(self, latent: str, items: Items) -> Array:
-        """Encode pictures to ``z_image`` or ``c_image``, or captions to ``z_text`` or ``c_text``.
+        """Encode pictures to ``z_image`` or ``c_image``, or captions to ``z_text`` or ``c_text``, float32.
 
-        ``z_image`` and ``z_text`` are the mean of an autoencoder's posterior, ``c_image`` and ``c_text`` CLIP's tokens.
-
-        Parameters
-        ----------
-        latent : {"z_image", "z_text", "c_image", "c_text"}
-        items : ndarray of shape (n, height, width, 3), uint8, or sequence of n str
-            Pictures of another size than the backbone's are resized.
-
-        Returns
-        -------
-        ndarray, float32
-            Of shape (n, channels, h, w), (n, width) or (n, tokens, width).
-
-        Raises
-        ------
-        InputError
-            If the latent is not known, items are not of its type, or the backbone's files are damaged.
+        ``z_image`` (n, channels, h, w) and ``z_text`` (n, width) are the mean of an autoencoder's posterior,
+        ``c_image`` and ``c_text`` (n, tokens, width) CLIP's tokens. Pictures of another size than the backbone's are
+        resized.
         """
         if latent not in _LATENTS:
             raise InputError(f"backbone {self.name} has no latent {latent!r}. Take one of {', '.join(_LATENTS)}.")
@@ -188,18 +173,7 @@ class VersatileDiffusion:
         return self._batched(*encoders[latent], self._items(_LATENTS[latent], items))
 
     def embed(self, kind: str, items: Items) -> Array:
-        """Embed pictures or captions with CLIP.
-
-        Parameters
-        ----------
-        kind : {"picture", "caption"}
-        items : ndarray of shape (n, height, width, 3), uint8, or sequence of n str
-
-        Returns
-        -------
-        ndarray of shape (n, width), float32
-            Rows of norm 1.
-        """
+        """Embed pictures or captions with CLIP: rows (n, width) of norm 1, float32."""
         if self._kind(kind) == "picture":
             return self.encode("c_image", items)[:, 0]
 
@@ -220,26 +194,9 @@ class VersatileDiffusion:
     ) -> Pictures | list[str]:
         """Denoise latents under contexts, and decode them, as `unibrain.backbone.Backbone.sample` describes.
 
-        Parameters
-        ----------
-        kind : {"picture", "caption"}
-        start : ndarray of shape (n, channels, h, w) or (n, width), float32, or None
-        contexts : mapping of str to ndarray of shape (n, tokens, width), float32
-            Some of ``"c_image"`` and ``"c_text"``, or none.
-        settings : SamplingSettings
-        seeds : ndarray of shape (n,), int64
-        callback : callable, optional
-
-        Returns
-        -------
-        ndarray of shape (n, height, width, 3), uint8, or list of n str
-
-        Raises
-        ------
-        InputError
-            If arrays have another shape than the backbone's, or there are not as many rows of each.
-        SamplingError
-            If a latent leaves the range of numbers at some step.
+        The contexts are some of ``"c_image"`` and ``"c_text"``, (n, tokens, width), or none. The start of a picture has
+        shape (n, channels, h, w), that of a caption (n, width). A latent that leaves the range of numbers at some step
+        raises `SamplingError`.
         """
         autoencoder, flow = _KINDS[self._kind(kind)]
         self.parts.get(autoencoder)
@@ -268,24 +225,9 @@ class VersatileDiffusion:
         return self.decode(kind, latents)
 
     def decode(self, kind: str, start: Array) -> Pictures | list[str]:
-        """Decode latents without diffusion.
+        """Decode latents without diffusion, as `unibrain.backbone.Backbone.decode` describes.
 
-        Parameters
-        ----------
-        kind : {"picture", "caption"}
-        start : ndarray of shape (n, channels, h, w) or (n, width), float32
-
-        Returns
-        -------
-        ndarray of shape (n, height, width, 3), uint8, or list of n str
-            Captions are the most probable ones, with repeats taken out.
-
-        Raises
-        ------
-        InputError
-            If the latents have another shape than the backbone's.
-        SamplingError
-            If a latent leads out of the range of numbers.
+        Captions are the most probable ones, with repeats taken out.
         """
         latents = np.asarray(start, dtype=np.float32)
         self._check_latents(kind, latents, {}, latents)
@@ -315,25 +257,25 @@ class VersatileDiffusion:
 
     def _image_latent(self, pictures: Pictures, autokl: Any) -> Tensor:
         pixels = torch.from_numpy(resize_pictures(pictures, self.config.autokl.image_size)).permute(0, 3, 1, 2) / 255
-        return autokl_part.encode_pictures(autokl, self._there(pixels), self.config.autokl.scale_factor)
+        return coders.encode_pictures(autokl, self._there(pixels), self.config.autokl.scale_factor)
 
     def _text_latent(self, captions: Sequence[str], optimus: Optimus) -> Tensor:
         ids, mask = self.bert_pieces(captions)
         return optimus.encode(ids.to(self.device), mask.to(self.device))[0]
 
     def _image_context(self, pictures: Pictures, clip: Any) -> Tensor:
-        pixels = clip_part.preprocess(self._processor, pictures, self.config.clip.resize)
-        return clip_part.image_context(clip, self._there(pixels))
+        pixels = coders.preprocess(self._processor, pictures, self.config.clip.resize)
+        return coders.image_context(clip, self._there(pixels))
 
     def _text_context(self, captions: Sequence[str], clip: Any) -> tuple[Tensor, Tensor]:
         """Contexts of captions, and the position of the first end token of each."""
         ids, end = self.clip_tokens(captions), self.clip_tokens.eos
-        return clip_part.text_context(clip, ids.to(self.device), end), (ids == end).int().argmax(dim=1)
+        return coders.text_context(clip, ids.to(self.device), end), (ids == end).int().argmax(dim=1)
 
     def _decode_pictures(self, z_image: Array) -> Pictures:
         def decode(batch: Array, autokl: Any) -> Tensor:
             latents = self._there(torch.from_numpy(batch))
-            return autokl_part.decode_latents(autokl, latents, self.config.autokl.scale_factor)
+            return coders.decode_latents(autokl, latents, self.config.autokl.scale_factor)
 
         pixels = self._batched("autokl", decode, z_image)
         with self._naming_rows("picture", slice(0, len(pixels))):

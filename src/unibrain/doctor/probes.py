@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from unibrain.backbone import autokl, clip
+from unibrain.backbone import coders
 from unibrain.backbone.config import ClipConfig, ScheduleConfig
 from unibrain.backbone.folder import backbone_folder
 from unibrain.backbone.sampling import ddim_steps
@@ -100,7 +100,7 @@ def _decoded_picture(bench: Bench) -> Fingerprint:
     config = bench.backbone.config.autokl
     latents = fixed_numbers((1, config.latent_channels, config.latent_size, config.latent_size), 2)
     with torch.inference_mode():
-        pixels = autokl.decode_latents(bench.backbone.autokl, torch.from_numpy(latents), config.scale_factor)
+        pixels = coders.decode_latents(bench.backbone.autokl, torch.from_numpy(latents), config.scale_factor)
     return of_array(pixels.numpy())
 
 
@@ -131,7 +131,7 @@ def _flow(latent: str, context: str) -> Probe:
 
 def _pixels(name: str, what: str, config: ClipConfig, picture: NDArray[np.uint8]) -> Probe:
     def preprocessed(_: Bench) -> Fingerprint:
-        return of_array(clip.preprocess(clip.make_image_processor(config), picture[None], config.resize).numpy())
+        return of_array(coders.preprocess(coders.make_image_processor(config), picture[None], config.resize).numpy())
 
     return Probe(name, what, preprocessed, ("transformers", "pillow", "numpy"), PIXELS, weights=False)
 
