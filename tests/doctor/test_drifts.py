@@ -11,7 +11,7 @@ from PIL import Image
 from torch import nn
 
 from unibrain.audit import Finding
-from unibrain.backbone import autokl, clip, sampling
+from unibrain.backbone import coders, sampling
 from unibrain.backbone import tokenizers as ours
 from unibrain.doctor import fingerprints
 from unibrain.doctor.fingerprints import Bench, Record
@@ -29,7 +29,7 @@ AUTOKL = ("autokl-encode", "autokl-decode")
 
 def processor(**changed: Any) -> Change:
     def change(patch: Patch, bench: Bench) -> None:
-        make = clip.make_image_processor
+        make = coders.make_image_processor
 
         def made(config: Any) -> Any:
             processor = make(config)
@@ -38,7 +38,7 @@ def processor(**changed: Any) -> Change:
                 setattr(processor, name, value)
             return processor
 
-        patch.setattr(clip, "make_image_processor", made)
+        patch.setattr(coders, "make_image_processor", made)
 
     return change
 
@@ -49,12 +49,12 @@ def floats_rescaled_again(patch: Patch, bench: Bench) -> None:
         images = [np.asarray(Image.fromarray(p).resize((resize, resize), 3), np.float32) / 255 for p in pictures]
         return processor(images=images, return_tensors="pt")["pixel_values"].float()
 
-    patch.setattr(clip, "preprocess", preprocess)
+    patch.setattr(coders, "preprocess", preprocess)
 
 
 def other_channels(patch: Patch, bench: Bench) -> None:
-    before = clip.preprocess
-    patch.setattr(clip, "preprocess", lambda p, pictures, size: before(p, pictures[..., ::-1].copy(), size))
+    before = coders.preprocess
+    patch.setattr(coders, "preprocess", lambda p, pictures, size: before(p, pictures[..., ::-1].copy(), size))
 
 
 def resized_by_torch(patch: Patch, bench: Bench) -> None:
@@ -65,7 +65,7 @@ def resized_by_torch(patch: Patch, bench: Bench) -> None:
         mean, deviation = (torch.tensor(row)[:, None, None] for row in (processor.image_mean, processor.image_std))
         return (pixels.round().clamp(0, 255) / 255 - mean) / deviation
 
-    patch.setattr(clip, "preprocess", preprocess)
+    patch.setattr(coders, "preprocess", preprocess)
 
 
 def wrapped(where: Any, name: str, **changed: Any) -> Change:
@@ -145,14 +145,14 @@ def positions_off_by_one(patch: Patch, bench: Bench) -> None:
 
 
 def other_range_of_pictures(patch: Patch, bench: Bench) -> None:
-    before = autokl.encode_pictures
-    patch.setattr(autokl, "encode_pictures", lambda kl, pixels, *given: before(kl, (pixels + 1) / 2, *given))
+    before = coders.encode_pictures
+    patch.setattr(coders, "encode_pictures", lambda kl, pixels, *given: before(kl, (pixels + 1) / 2, *given))
 
 
 def unscaled(patch: Patch, bench: Bench) -> None:
     for name in ("encode_pictures", "decode_latents"):
-        before = getattr(autokl, name)
-        patch.setattr(autokl, name, lambda kl, x, scale, before=before: before(kl, x, 1.0))
+        before = getattr(coders, name)
+        patch.setattr(coders, name, lambda kl, x, scale, before=before: before(kl, x, 1.0))
 
 
 def padded_evenly(patch: Patch, bench: Bench) -> None:
@@ -245,7 +245,7 @@ def test_a_library_that_fails_is_a_moved_one(check: Check, record: Record, monke
     def broken(config: Any) -> Any:
         raise TypeError("CLIPImageProcessor got an unexpected\nkeyword 'resample'")
 
-    monkeypatch.setattr(clip, "make_image_processor", broken)
+    monkeypatch.setattr(coders, "make_image_processor", broken)
     versions(monkeypatch, record, transformers="9.1.0")
     moved = check("clip-preprocessing-small")["clip-preprocessing-small"]
     assert moved.level == "problem"

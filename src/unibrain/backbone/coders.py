@@ -125,8 +125,8 @@ class Optimus(nn.Module):
     """The text autoencoder: BERT reads a sentence into one vector, GPT-2 writes a sentence from it.
 
     Li et al., arXiv 2004.04092. The latent enters GPT-2 twice: added to every token's embedding, and as one past
-    position per layer whose key and value are the same vector, which is GPT-2's own cache with something in it. The last three tokens
-    of GPT-2's vocabulary are padding, begin and end of sentence, in that order.
+    position per layer whose key and value are the same vector, which is GPT-2's own cache with something in it. The
+    last three tokens of GPT-2's vocabulary are padding, begin and end of sentence, in that order.
     """
 
     def __init__(self, config: OptimusConfig) -> None:
