@@ -258,7 +258,6 @@ TABLE, SCANS = "trials.csv", "betas.npy"
         (cells(scan_from_0="two"), (TABLE, "line 4", "'two'")),
         (cells(picture="../secret.png"), (TABLE, "line 4", "'../secret.png'", "leads out")),
         (cells(picture="/etc/passwd"), (TABLE, "'/etc/passwd'", "leads out")),
-        (cells(picture="C:\\secret.png"), (TABLE, "leads out")),
         (cells(picture="NaN"), (TABLE, "line 4", "names no picture")),
         (cells(8, split="test"), (TABLE, "p04.png", "train in line 6", "test in line 10")),
         (cells(split="validation"), (TABLE, "line 4", "'validation'")),

@@ -67,14 +67,10 @@ def external_storage(path: Path) -> None:
         file.create_dataset("betas", (6,), "f8", external=[(str(path.parent / "secret"), 0, h5py.h5f.UNLIMITED)])
 
 
-def link(kind: Callable[[str], Any]) -> Callable[[Path], None]:
-    def make(path: Path) -> None:
-        write_hdf5(path.parent / "other.h5")
-        with h5py.File(path, "w") as file:
-            file["real"] = SECRET
-            file["betas"] = kind(str(path.parent / "other.h5"))
-
-    return make
+def link(path: Path) -> None:
+    write_hdf5(path.parent / "other.h5")
+    with h5py.File(path, "w") as file:
+        file["betas"] = h5py.ExternalLink(str(path.parent / "other.h5"), "betas")
 
 
 def virtual(path: Path) -> None:
@@ -88,11 +84,6 @@ def virtual(path: Path) -> None:
 def group(path: Path) -> None:
     with h5py.File(path, "w") as file:
         file["betas/inside"] = SECRET
-
-
-def huge_hdf5(path: Path) -> None:
-    with h5py.File(path, "w") as file:
-        file.create_dataset("betas", (10**7, 10**7), "f8", chunks=(1000, 1000))
 
 
 def half(write: Callable[[Path], None]) -> Callable[[Path], None]:
@@ -153,7 +144,7 @@ def matlab(attribute: str, value: Any) -> Callable[[Path], None]:
     return make
 
 
-TRUNCATED, LINK, ELSEWHERE = "truncated or damaged", "link", "other files"
+TRUNCATED, ELSEWHERE = "truncated or damaged", "other files"
 
 
 @pytest.mark.parametrize(
@@ -161,19 +152,16 @@ TRUNCATED, LINK, ELSEWHERE = "truncated or damaged", "link", "other files"
     [
         ("a.h5", external_storage, ELSEWHERE),
         ("a.h5", virtual, ELSEWHERE),
-        ("a.h5", link(lambda other: h5py.ExternalLink(other, "betas")), LINK),
-        ("a.h5", link(lambda _: h5py.SoftLink("/real")), LINK),
+        ("a.h5", link, "link"),
         ("a.h5", group, "is a group"),
-        ("a.h5", huge_hdf5, TRUNCATED),
+        ("a.h5", lambda path: write_hdf5(path, None, dtype="f8", shape=(10**7, 10**7), chunks=(1000, 1000)), TRUNCATED),
         ("a.h5", half(write_hdf5), TRUNCATED),
         ("a.h5", lambda path: write_hdf5(path, np.array([b"a"])), "text"),
-        ("a.h5", lambda path: write_hdf5(path, np.array([1j])), "complex"),
         ("a.h5", lambda path: write_hdf5(path, h5py.Empty("f8")), "empty"),
         ("a.h5", lambda path: h5py.File(path, "w").close(), "no dataset betas"),
         ("a.h5", write_text("<html>"), "no HDF5"),
         ("a.h5", write_text(""), "is empty"),
         ("a.npy", lambda path: write_npy(path, {"a": 1}), "pickled"),
-        ("a.npy", lambda path: write_npy(path, np.array(["a"])), "text"),
         ("a.npy", lambda path: write_npy(path, np.array([1j])), "complex"),
         ("a.npy", huge_npy, TRUNCATED),
         ("a.npy", half(write_npy), TRUNCATED),
@@ -195,7 +183,6 @@ TRUNCATED, LINK, ELSEWHERE = "truncated or damaged", "link", "other files"
         ("a.mat", matlab("MATLAB_empty", np.uint8(1)), "is empty"),
         ("a.csv", write_text("name\nx\n"), "no column id"),
         ("a.csv", write_text("id\n1\nx\n"), "'x' in row 2"),
-        ("a.csv", write_text("id\n1.5\n"), "'1.5' in row 1"),
         ("a.csv", write_text(b"id\n\xff\n"), TRUNCATED),
         ("a.json", write_text('{"a": '), TRUNCATED),
         ("a.json", write_text("[" * 100_000), TRUNCATED),

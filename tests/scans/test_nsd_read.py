@@ -130,14 +130,6 @@ def test_standard_labels_serve_where_the_tables_are_not(own_tree: NsdLayout) -> 
     assert (before.simulated, after.simulated) == (True, False)
 
 
-def test_brainmask_keeps_more_voxels(tree: Path) -> None:
-    whole = read_nsd(tree, 1, PrepareSettings(mask="brainmask"))
-    part = read_nsd(tree, 1)
-    assert set(part.voxel_indices) < set(whole.voxel_indices)
-    where = np.searchsorted(whole.voxel_indices, part.voxel_indices)
-    np.testing.assert_array_equal(whole.betas[:, where], part.betas)
-
-
 def test_the_protocols_are_those_that_were_published() -> None:
     wanted = PrepareSettings(protocol="unibrain").resolved()
     assert (wanted.average, wanted.zscore, wanted.sessions) == ("all", "train", tuple(range(1, 38)))

@@ -84,13 +84,6 @@ def test_no_temporary_folder_is_left(tree: Path, tmp_path: Path, monkeypatch: py
     assert list(tmp_path.iterdir()) == []
 
 
-def test_blocks_of_volumes_give_the_same_matrix(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    nifti = PrepareSettings(file_format="nifti")
-    whole = read_nsd(tree, 1, nifti)
-    monkeypatch.setattr(sessions, "_BYTES_AT_ONCE", 5 * 8 * 9 * 7 * 2)
-    np.testing.assert_array_equal(read_nsd(tree, 1, nifti).betas, whole.betas)
-
-
 @pytest.mark.parametrize("kind", ["hdf5", "nifti"])
 def test_a_session_is_never_in_memory_as_a_whole(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     layout, grid, trials = NsdLayout(tmp_path), (20, 20, 20), 500

@@ -204,10 +204,11 @@ def gather_sessions(
     shape = {session: (int(mask.sum()), len(design.trials(session))) for session in design.sessions}
     about_mask = digest(mask)
     sources = {session: layout.betas(session, file_format) for session in design.sessions}
-    files = {
-        session: scratch / f"session-{session:02d}-{_key(source, about_mask, shape[session][1])}.npy"
-        for session, source in sources.items()
-    }
+    files = {}
+    for session, source in sources.items():
+        status = source.stat()
+        about = (str(source.resolve()), status.st_size, status.st_mtime_ns, about_mask, shape[session][1])
+        files[session] = scratch / f"session-{session:02d}-{digest(_VERSION, *about)[:16]}.npy"
     for path in scratch.glob("session-*.npy"):
         if path not in files.values():
             path.unlink()
@@ -233,11 +234,6 @@ def gather_sessions(
             *(layout.betas_folder, as_ranges(stored["scaled"])),
         )
     return MaskedSessions(files, sources)
-
-
-def _key(source: Path, mask: str, trials: int) -> str:
-    status = source.stat()
-    return digest(_VERSION, str(source.resolve()), status.st_size, status.st_mtime_ns, mask, trials)[:16]
 
 
 def _is_whole(path: Path, shape: tuple[int, int]) -> bool:
