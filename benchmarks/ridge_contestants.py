@@ -224,8 +224,7 @@ def himalaya_cv(folder: Path, targets: list[int], estimator: str) -> dict[str, A
 
 def growth(folder: Path) -> dict[str, Any]:
     """Kernel and stream at shares of the images, targets and voxels, each with the others fixed."""
-    from unibrain.regression.backend import NumpyBackend
-    from unibrain.regression.ridge import centred_kernel, cross_kernel, factorise_once
+    from unibrain.regression.ridge import CPU, centred_kernel, cross_kernel, factorise_once
     from unibrain.regression.targets import Operators, Targets, products
 
     train, test, _ = scans(folder)
@@ -246,7 +245,7 @@ def growth(folder: Path) -> dict[str, Any]:
             def operator(X: np.ndarray = X, new: np.ndarray = new) -> Any:
                 kernel, mean = centred_kernel(X)
                 by_alpha = factorise_once(kernel, ALPHA).operators(cross_kernel(new, X, mean), [ALPHA])
-                return Operators(by_alpha, np.array([ALPHA]), np.dtype(np.float32), NumpyBackend())
+                return Operators(by_alpha, np.array([ALPHA]), np.dtype(np.float32), CPU)
 
             def stream(operators: Any, Y: Any = Y) -> int:
                 return sum(1 for _ in products(operators, Y, 2e9))

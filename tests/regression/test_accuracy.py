@@ -1,4 +1,4 @@
-"""Accuracy per latent and region against scipy and scikit-learn, with the decoder's own penalties."""
+"""Accuracy per latent and region, and weights, against scipy and scikit-learn, with the decoder's own penalties."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from stored_targets import SHAPES, VOXELS, M, N, changed, flat, make, same, stor
 
 from unibrain.errors import InputError
 from unibrain.latents import Latents, open_latents
-from unibrain.regression import BrainDecoder, latent_accuracy, region_accuracy
+from unibrain.regression import BrainDecoder, accuracy, export_weights, latent_accuracy, region_accuracy
 
 EARLY = np.arange(VOXELS) < 24
 REGIONS = {"V1": EARLY, "late": ~EARLY, "empty": np.zeros(VOXELS, dtype=bool)}
@@ -104,36 +104,67 @@ def test_regions_keep_every_penalty_of_the_decoder(bands):
         # Without the mean, in which what a band of little weight predicts would drown.
         predicted = (scaled[N:] - scaled[:N].mean(axis=0)) @ model.coef_.T
         assert r == pytest.approx(correlation(predicted, flat(truth, name)), abs=1e-5)
+    if bands:
+        for system in decoder.systems_:
+            system.weights[EARLY] = 0.0
+        found = region_accuracy(decoder, REGIONS, X[N:], truth)
+        assert [r == 0 for _, _, r in found] == [region == "V1" for _, region, _ in found]
 
 
-def test_a_region_whose_bands_have_no_weight_predicts_nothing():
-    X, latents = make(m=30)
-    decoder = BrainDecoder(bands={"early": ["V1"]}, alphas=(3.0, 300.0))
-    decoder.fit(X[:N], latents.rows(slice(0, N)), regions=REGIONS)
-    for system in decoder.systems_:
-        system.weights[EARLY] = 0.0
-    found = region_accuracy(decoder, REGIONS, X[N:], latents.rows(slice(N, None)))
-    assert [r == 0 for _, _, r in found] == [region == "V1" for _, region, _ in found]
-
-
-def test_of_a_wide_latent_a_seeded_sample_is_looked_at(tmp_path, data):
+def test_of_a_wide_latent_a_seeded_sample_is_looked_at(tmp_path, data, monkeypatch):
     X, latents = data
     # Dimensions that are all alike: any sample of them has the mean of all.
     latents = changed(latents, c_image=np.repeat(latents["z_text"][:, :1], 15, axis=1).reshape(-1, 3, 5))
     decoder, truth = BrainDecoder(alpha=3.0).fit(X[:N], latents.rows(slice(0, N))), latents.rows(slice(N, None))
-    whole, few, other = (
-        {entry[:2]: entry[2] for entry in region_accuracy(decoder, REGIONS, X[N:], truth, **options)}
-        for options in ({}, {"sampled_targets": 6}, {"sampled_targets": 6, "seed": 1})
-    )
+    whole = {entry[:2]: entry[2] for entry in region_accuracy(decoder, REGIONS, X[N:], truth)}
+    monkeypatch.setattr(accuracy, "SAMPLED_TARGETS", 6)
+    few = {entry[:2]: entry[2] for entry in region_accuracy(decoder, REGIONS, X[N:], truth)}
     for region in ("V1", "late"):
         assert few["c_image", region] == pytest.approx(whole["c_image", region], abs=1e-5)
         assert few["z_text", region] == whole["z_text", region]
         assert few["z_image", region] != pytest.approx(whole["z_image", region], abs=1e-5)
-        assert few["z_image", region] != other["z_image", region]
     stored = store(tmp_path / "latents", latents)
     again = BrainDecoder(alpha=3.0).fit(X[:N], stored.at(np.arange(N)))
     same(again.predict(X[N:]), decoder.predict(X[N:]))
-    found = region_accuracy(again, REGIONS, X[N:], stored.at(np.arange(N, N + M)), sampled_targets=6)
+    found = region_accuracy(again, REGIONS, X[N:], stored.at(np.arange(N, N + M)))
     assert [entry[2] for entry in found] == pytest.approx(list(few.values()), abs=1e-5)
     with pytest.raises(InputError, match=r"8.* 9"):
         region_accuracy(again, REGIONS, X[N:-1], truth)
+
+
+# Weights
+
+
+@pytest.mark.parametrize("parameters", [{"alpha": 20.0}, {"alpha_per": "target"}])
+def test_exported_weights_are_those_of_ridge(tmp_path, data, stored, parameters):
+    X, latents = data
+    decoder = BrainDecoder(memory=2e-4, **parameters).fit(X[:N], stored.at(np.arange(N)))
+    for name in SHAPES:
+        Y = flat(latents, name)[:N].astype(float)
+        alpha = np.broadcast_to(decoder.alphas_[name], Y.shape[1])
+        expected = Ridge(alpha).fit(X[:N].astype(float), Y).coef_.T
+        found = export_weights(decoder, name)
+        assert found.dtype == np.float32
+        assert np.abs(found - expected).max() < 1e-4 * np.abs(expected).max()
+        part = export_weights(decoder, name, [4, 1], np.arange(VOXELS) < 7, tmp_path / "weights.npy")
+        np.testing.assert_allclose(part, found[:7, [4, 1]], atol=1e-6)
+        assert np.load(tmp_path / "weights.npy", allow_pickle=False).shape == (7, 2)
+        np.testing.assert_allclose(export_weights(decoder, name, slice(2, 5), [3, 58]), found[[3, 58], 2:5], atol=1e-6)
+    for choice, named in (
+        (("z",), "'z'"),
+        (("z_text", [6]), "targets.* 6"),
+        (("z_text", slice(6, 9)), "targets.*slice"),
+        (("z_text", None, np.ones(59, dtype=bool)), "voxels.* 59"),
+        (("z_text", None, np.array(True)), "voxels.*True"),
+    ):
+        with pytest.raises(InputError, match=named):
+            export_weights(decoder, *choice)
+
+
+def test_exported_weights_predict(data, stored):
+    X = data[0]
+    decoder = BrainDecoder(alpha=20.0, rescale="none").fit(X[:N], stored.at(np.arange(N)))
+    weights = export_weights(decoder, "c_image").astype(float)
+    mean = flat(data[1], "c_image")[:N].mean(axis=0)
+    expected = (X[N:] - decoder.betas_mean_) @ weights + mean
+    np.testing.assert_allclose(decoder.predict(X[N:])["c_image"].reshape(M, -1), expected, atol=1e-4)

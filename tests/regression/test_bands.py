@@ -21,7 +21,6 @@ from unibrain.regression.bands import (
     voxel_scale,
 )
 from unibrain.regression.leave_out import split_images
-from unibrain.regression.penalties import choose_alphas
 from unibrain.regression.ridge import centred_kernel, cross_kernel, factorise
 from unibrain.regression.targets import training_targets
 
@@ -87,16 +86,6 @@ def test_curves_equal_ridge_on_scaled_voxels(problem):
         assert np.isinf(penalties[weights == 0]).all()
     # It does not say that bands are better than one penalty: on these folds the best of many always is.
     assert not hasattr(choice, "plain_r2")
-
-
-def test_without_bands_it_is_the_choice_of_alpha(problem):
-    X, bands, targets = problem
-    banded = choose_bands(band_kernels(X, bands), training_targets(targets), ALPHAS, candidates=1)
-    plain = choose_alphas(factorise(centred_kernel(X)[0]), training_targets(targets), ALPHAS)
-    for latent, name in enumerate(targets):
-        np.testing.assert_allclose(banded.r2[0, latent], plain[name].r2[0], atol=1e-10)
-        assert banded.alpha[latent] == plain[name].best[0]
-    assert (banded.weights == 1).all()
 
 
 def test_search_equals_that_of_himalaya(problem):

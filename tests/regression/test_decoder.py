@@ -1,16 +1,20 @@
-"""`BrainDecoder`: exactness, penalties, rescaling, bands, bad input."""
+"""`BrainDecoder`: exactness, penalties, rescaling, bands, bad input, and scikit-learn's tools."""
 
 import warnings
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from sklearn.base import clone
 from sklearn.linear_model import Ridge
-from stored_targets import SHAPES, VOXELS, N, changed, flat, make, same
+from sklearn.metrics import r2_score
+from sklearn.model_selection import GridSearchCV, GroupKFold
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils.estimator_checks import parametrize_with_checks
+from stored_targets import SHAPES, VOXELS, M, N, changed, flat, make, same
 
 from unibrain.errors import InputError
+from unibrain.latents import Latents
 from unibrain.regression import BrainDecoder
 from unibrain.regression import rescale as rescale_module
 from unibrain.regression.rescale import MAX_GAIN
@@ -70,15 +74,6 @@ def test_one_scan_is_decoded_as_in_company(rescale):
     assert alone.stimulus_ids.tolist() == [0]
     for name in SHAPES:
         np.testing.assert_allclose(alone[name][0], together[name][4], rtol=1e-10)
-
-
-@settings(max_examples=15, deadline=None)
-@given(n=st.integers(4, 20), voxels=st.integers(1, 30), m=st.integers(1, 5), folds=st.integers(2, 4))
-def test_shapes(n, voxels, m, folds):
-    X, latents, X_new, true = halves(n, voxels=voxels, m=m)
-    predicted = BrainDecoder(folds=folds).fit(X, latents).predict(X_new, true.stimulus_ids)
-    assert [array.shape for array in predicted.values()] == [array.shape for array in true.values()]
-    assert all(np.isfinite(array).all() for array in predicted.values())
 
 
 def test_two_images_are_enough():
@@ -152,17 +147,6 @@ def test_gain_of_many_images_is_that_of_a_seeded_sample(monkeypatch):
         np.testing.assert_allclose(sampled.gain_[name], all_images.gain_[name], rtol=0.1)
 
 
-@pytest.mark.parametrize("rescale", ["train", "train_per_dimension"])
-def test_one_alpha_by_cholesky_has_the_gain_of_the_eigendecomposition(rescale):
-    X, latents, _, _ = halves()
-    trials = type(latents)(np.repeat(np.arange(N // 2), 2), latents.arrays)
-    once = BrainDecoder(alpha=20.0, rescale=rescale).fit(X, trials)
-    eigen = BrainDecoder(alphas=(20.0,), rescale=rescale, folds=4).fit(X, trials)
-    assert type(once.systems_[0].solver) is not type(eigen.systems_[0].solver)
-    for name in SHAPES:
-        np.testing.assert_allclose(once.gain_[name], eigen.gain_[name], rtol=1e-4)
-
-
 def test_test_set_statistics_are_those_of_the_recipe():
     X, latents, X_new, _ = halves()
     plain = BrainDecoder(alpha=20.0, rescale="none").fit(X, latents).predict(X_new)
@@ -176,7 +160,7 @@ def test_test_set_statistics_are_those_of_the_recipe():
         decoder.predict(X_new[0])
 
 
-# Bands and devices
+# Bands
 
 
 def test_bands_are_the_ridge_of_scaled_voxels():
@@ -200,12 +184,10 @@ def test_bands_are_the_ridge_of_scaled_voxels():
             assert np.abs(flat(predicted, name) - expected).max() < 1e-4 * np.abs(expected).max()
 
 
-def test_pytorch_decodes_the_same(data, stored):
-    X, _ = data
-    numpy, torch = (
-        BrainDecoder(alpha=20.0, device=device).fit(X[:N], stored.at(np.arange(N))) for device in ("cpu", "torch")
-    )
-    same(torch.predict(X[N:]), numpy.predict(X[N:]))
+def test_pytorch_decodes_the_same(data):
+    X, latents = data
+    numpy, torch = (BrainDecoder(alpha=20.0, device=device).fit(X, latents).predict(X) for device in ("cpu", "torch"))
+    same(torch, numpy)
 
 
 # Bad input
@@ -304,3 +286,67 @@ def test_odd_scans_are_warned_of():
     twice[[7, 20]] = X[3]
     with pytest.warns(UserWarning, match=r"rows 3 and 7 .*2 repeats"):
         BrainDecoder(alpha=1.0).fit(twice, latents)
+
+
+# scikit-learn's tools
+
+
+def cannot_apply(_):
+    return {"check_fit2d_predict1d": "one scan alone, of shape (voxels,), may be predicted"}
+
+
+@parametrize_with_checks([BrainDecoder()], expected_failed_checks=cannot_apply)
+def test_checks_of_scikit_learn(estimator, check):
+    check(estimator)
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (7,), (3, 5), (2, 3, 4)])
+def test_one_array_is_predicted_as_an_array(shape):
+    rng = np.random.default_rng(0)
+    X, Y = rng.standard_normal((50, 20)), rng.standard_normal((50, *shape))
+    decoder = BrainDecoder(alpha=3.0, rescale="none").fit(X[:40], Y[:40])
+    found = decoder.predict(X[40:])
+    expected = Ridge(3.0).fit(X[:40], Y[:40].reshape(40, -1)).predict(X[40:])
+    assert (found.shape, found.dtype) == ((10, *shape), np.float64)
+    np.testing.assert_allclose(found.reshape(10, -1), expected.reshape(10, -1), atol=1e-10)
+    assert decoder.score(X[40:], Y[40:]) == pytest.approx(r2_score(Y[40:].reshape(10, -1), expected))
+
+
+def test_any_names_are_predicted_as_they_were_given(data):
+    X, latents = data
+    ids = np.repeat(np.arange(N // 2), 2)
+    mapping = {"mine.first": latents["c_image"][:N].astype(float), "mine": latents["z_text"][:N, 0].astype(float)}
+    decoder = BrainDecoder().fit(X[:N], mapping, groups=[f"picture {i:03}" for i in ids])
+    found = decoder.predict(X[N:])
+    assert [(name, array.shape) for name, array in found.items()] == [("mine.first", (M, 3, 5)), ("mine", (M,))]
+    as_latents = Latents(ids, {"mine.first": mapping["mine.first"], "mine": mapping["mine"]})
+    same(BrainDecoder().fit(X[:N], as_latents).predict(X[N:], np.arange(M)), found, 0)
+    alone = [
+        r2_score(flat(latents, n)[N:, k], found[m].reshape(M, -1))
+        for n, m, k in (("c_image", "mine.first", slice(None)), ("z_text", "mine", 0))
+    ]
+    true = {"mine": latents["z_text"][N:, 0], "mine.first": latents["c_image"][N:]}
+    assert decoder.score(X[N:], true) == pytest.approx(np.mean(alone))
+    with pytest.raises(InputError, match="mine"):
+        decoder.score(X[N:], {"mine.first": true["mine.first"]})
+
+
+def test_a_pipeline_scales_voxels(data):
+    X, latents = data
+    train = latents.rows(slice(0, N))
+    pipeline = make_pipeline(StandardScaler(), BrainDecoder(alpha=5.0)).fit(X[:N] * 3 + 1, train)
+    scaler = StandardScaler().fit(X[:N] * 3 + 1)
+    expected = BrainDecoder(alpha=5.0).fit(scaler.transform(X[:N] * 3 + 1), train)
+    same(pipeline.predict(X[N:] * 3 + 1), expected.predict(scaler.transform(X[N:] * 3 + 1)), 0)
+    assert pipeline.score(X[N:] * 3 + 1, latents.rows(slice(N, None))) < 1
+
+
+def test_a_grid_search_chooses_what_it_chooses_among_ridges(data):
+    X, latents = data
+    Y, groups, grid = flat(latents, "c_image").astype(float), np.arange(N + M) // 2, {"alpha": [1.0, 40.0, 1e3, 1e5]}
+    ours, theirs = (
+        GridSearchCV(model, grid, cv=GroupKFold(4)).fit(X, Y, groups=groups)
+        for model in (BrainDecoder(rescale="none"), Ridge())
+    )
+    assert ours.best_params_ == theirs.best_params_
+    np.testing.assert_allclose(ours.cv_results_["mean_test_score"], theirs.cv_results_["mean_test_score"], rtol=1e-6)

@@ -15,10 +15,14 @@ BANDS = {"bands": {"early": ("V1",), "late": ("faces",)}}
 REGIONS = {"V1": np.arange(60) < 25, "faces": np.arange(60) >= 25}
 
 
-@pytest.mark.parametrize("kind", ["latents", "mapping", "array", "stored"])
 @pytest.mark.parametrize(
-    "parameters",
-    [{"folds": 3, "seed": 2}, {"alpha": 3, "rescale": "test"}, {"alpha_per": "token"}, {"folds": "loo", **BANDS}],
+    ("kind", "parameters"),
+    [
+        ("latents", {"folds": 3, "seed": 2}),
+        ("mapping", {"alpha_per": "token"}),
+        ("array", {"alpha": 3, "rescale": "test"}),
+        ("stored", {"folds": "loo", **BANDS}),
+    ],
 )
 def test_a_loaded_decoder_is_the_saved_one(tmp_path, data, stored, kind, parameters):
     X, latents = data

@@ -37,7 +37,7 @@ def residuals(factorisation, held_out, alpha, Y, dtype=np.float64):
     return found
 
 
-@pytest.mark.parametrize("alpha", [1e-2, 1.0, 100.0, 1e6])
+@pytest.mark.parametrize("alpha", [1e-2, 100.0])
 @pytest.mark.parametrize("shape", [(40, 60), (40, 6), (40, 40)], ids=["wide", "tall", "square"])
 @pytest.mark.parametrize("repeats", [1, 3])
 def test_one_image_left_out_equals_leave_one_group_out(shape, repeats, alpha):
@@ -48,7 +48,7 @@ def test_one_image_left_out_equals_leave_one_group_out(shape, repeats, alpha):
     np.testing.assert_allclose(found, predicted, atol=1e-8)
 
 
-@pytest.mark.parametrize("alpha", [1e-2, 1.0, 1e4])
+@pytest.mark.parametrize("alpha", [1e-2, 1e4])
 @pytest.mark.parametrize("shape", [(40, 60), (40, 6)], ids=["wide", "tall"])
 def test_folds_equal_group_k_fold(shape, alpha):
     X, Y, factorisation = problem(*shape)
@@ -66,17 +66,6 @@ def test_squared_errors_equal_those_of_ridge_cv():
     for step, alpha in enumerate(alphas):
         found = residuals(factorisation, split_images(np.arange(30), "loo"), alpha, Y) ** 2
         np.testing.assert_allclose(found, model.cv_results_[:, :, step], atol=1e-8)
-
-
-def test_nothing_of_an_image_enters_its_own_prediction():
-    _, Y, factorisation = problem()
-    ids = np.arange(40) // 2
-    changed = Y.copy()
-    changed[ids == 7] += 1000.0
-    held_out = split_images(ids, "loo")
-    before, after = (y - residuals(factorisation, held_out, 5.0, y) for y in (Y, changed))
-    np.testing.assert_allclose(after[ids == 7], before[ids == 7], atol=1e-8)
-    assert np.abs(after[ids != 7] - before[ids != 7]).max() > 0.1
 
 
 @pytest.mark.parametrize("scheme", ["loo", 3, 7])
@@ -98,16 +87,6 @@ def test_operators_of_some_rows_agree_with_residuals_of_all(scheme, seed):
         operator = left_out_operator(solver, held_out, alpha, rows)
         np.testing.assert_allclose(operator @ Y, expected, atol=1e-8)
         np.testing.assert_allclose(operator.sum(axis=1), 0, atol=1e-10)
-
-
-@pytest.mark.parametrize("ids", [np.arange(40), np.arange(40)[::-1] // 3], ids=["single", "repeats"])
-@pytest.mark.parametrize("rows", [np.arange(40), np.array([30, 2, 11, 12])], ids=["all", "some"])
-def test_operators_equal_refitting(ids, rows):
-    X, Y, factorisation = problem()
-    expected = cross_val_predict(Ridge(10.0), X, Y, groups=ids, cv=LeaveOneGroupOut())
-    expected -= np.array([Y[ids != i].mean(axis=0) for i in ids])
-    operator = left_out_operator(factorisation, split_images(ids, "loo"), 10.0, rows)
-    np.testing.assert_allclose(operator @ Y, expected[rows], atol=1e-9)
 
 
 @pytest.mark.parametrize("scheme", ["loo", 5])

@@ -2,17 +2,16 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from sklearn.linear_model import Ridge
 
 from unibrain.errors import InputError
-from unibrain.regression.backend import NumpyBackend, TorchBackend, choose_backend
 from unibrain.regression.ridge import (
+    CPU,
     CholeskyFactor,
     Factorisation,
+    TorchBackend,
     centred_kernel,
-    column_blocks,
+    choose_backend,
     cross_kernel,
     factorise,
     factorise_once,
@@ -32,7 +31,7 @@ def predict(X, Y, X_new, alpha, memory=2e9, once=False):
     solver = factorise_once(kernel, alpha) if once else factorise(kernel)
     targets = Targets(Y, "y", np.arange(len(Y)))
     by_alpha = solver.operators(cross_kernel(X_new, X, mean), [alpha])
-    return multiply(Operators(by_alpha, np.array([alpha]), targets.compute, NumpyBackend()), targets, memory)
+    return multiply(Operators(by_alpha, np.array([alpha]), targets.compute, CPU), targets, memory)
 
 
 def multiply(operators, targets, memory=2e9):
@@ -48,7 +47,7 @@ def relative(found, expected):
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(np.float32, 1e-4), (np.float64, 1e-10)])
 @pytest.mark.parametrize(("n", "p", "t"), [(30, 200, 11), (200, 30, 11), (40, 40, 1), (2, 5, 3), (50, 1, 2)])
-@pytest.mark.parametrize("alpha", [0.1, 30.0, 1e5])
+@pytest.mark.parametrize("alpha", [0.1, 1e5])
 @pytest.mark.parametrize("once", [False, True], ids=["eigenvectors", "cholesky"])
 def test_equals_scikit_learn(n, p, t, alpha, dtype, tolerance, once):
     X, Y, X_new = make(n, p, t, dtype)
@@ -56,22 +55,6 @@ def test_equals_scikit_learn(n, p, t, alpha, dtype, tolerance, once):
     expected = Ridge(alpha).fit(X.astype(np.float64), Y.astype(np.float64)).predict(X_new.astype(np.float64))
     assert found.dtype == dtype
     assert relative(found, expected.reshape(found.shape)) < tolerance
-
-
-@settings(max_examples=40, deadline=None)
-@given(
-    n=st.integers(2, 25),
-    p=st.integers(1, 25),
-    t=st.integers(1, 6),
-    m=st.integers(1, 4),
-    log_alpha=st.floats(-1, 6),
-    seed=st.integers(0, 10_000),
-    once=st.booleans(),
-)
-def test_equals_scikit_learn_for_any_shape(n, p, t, m, log_alpha, seed, once):
-    X, Y, X_new = make(n, p, t, m=m, seed=seed)
-    expected = Ridge(10**log_alpha, solver="svd").fit(X, Y).predict(X_new).reshape(m, t)
-    assert relative(predict(X, Y, X_new, 10**log_alpha, once=once), expected) < 1e-10
 
 
 def test_constant_columns():
@@ -93,33 +76,13 @@ def test_kernel_over_several_blocks_of_voxels(monkeypatch):
     np.testing.assert_allclose(cross_kernel(X_new, X, mean), (X_new - X.mean(axis=0)) @ centred.T, atol=1e-10)
 
 
-@pytest.mark.parametrize(("rows", "columns", "block_bytes"), [(1, 300, 1), (7, 300, 1000), (50, 20, 10_000), (9, 1, 8)])
-def test_blocks_cover_every_column_once(monkeypatch, rows, columns, block_bytes):
-    monkeypatch.setattr("unibrain.regression.ridge.BLOCK_BYTES", block_bytes)
-    blocks = list(column_blocks(rows, columns))
-    assert np.concatenate([np.arange(columns)[block] for block in blocks]).tolist() == list(range(columns))
-    assert all((b.stop - b.start) * rows * 8 <= block_bytes or b.stop - b.start == 1 for b in blocks)
-
-
-@pytest.mark.parametrize("alpha", [0.1, 30.0, 1e5])
-def test_one_alpha_equals_the_eigendecomposition(alpha):
-    X, _, X_new = make(40, 25, 1)
-    kernel, mean = centred_kernel(X)
-    cross = cross_kernel(X_new, X, mean)
-    eigen, once = factorise(kernel), factorise_once(kernel.copy(), alpha)
-    assert isinstance(once, CholeskyFactor)
-    assert relative(once.operators(cross, [alpha])[alpha], eigen.operators(cross, [alpha])[alpha]) < 1e-9
-
-
 def test_a_penalty_too_small_for_a_cholesky_factor_is_decomposed():
     kernel, _ = centred_kernel(make(40, 25, 1)[0])
-    assert isinstance(factorise_once(kernel, 1e-13), Factorisation)
-
-
-def test_one_factor_refuses_another_alpha():
-    kernel, _ = centred_kernel(make(10, 5, 1)[0])
+    assert isinstance(factorise_once(kernel.copy(), 1e-13), Factorisation)
+    once = factorise_once(kernel, 2.0)
+    assert isinstance(once, CholeskyFactor)
     with pytest.raises(InputError, match=r"3.*2"):
-        factorise_once(kernel, 2.0).operators(np.ones((1, 10)), [3.0])
+        once.operators(np.ones((1, 40)), [3.0])
 
 
 @pytest.mark.parametrize("layout", ["runs", "scattered"])
@@ -131,7 +94,7 @@ def test_an_alpha_per_target_equals_himalaya_and_scikit_learn(layout, dtype, tol
         alpha = np.random.default_rng(0).permutation(alpha)
     kernel, mean = centred_kernel(X)
     by_alpha = factorise(kernel).operators(cross_kernel(X_new, X, mean), np.unique(alpha))
-    operators = Operators(by_alpha, alpha, np.dtype(dtype), NumpyBackend())
+    operators = Operators(by_alpha, alpha, np.dtype(dtype), CPU)
     found = multiply(operators, Targets(Y, "y", np.arange(60)))
     wide = X.astype(float), Y.astype(float), X_new.astype(float)
     assert relative(found, Ridge(alpha).fit(wide[0], wide[1]).predict(wide[2])) < tolerance
@@ -159,7 +122,7 @@ def test_pytorch_computes_the_same(dtype):
     targets = Targets(Y, "y", np.arange(50))
     one, other = (
         next(products(Operators(expected, np.array([7.0]), targets.compute, backend), targets, 2e9))[1]
-        for backend in (NumpyBackend(), torch)
+        for backend in (CPU, torch)
     )
     np.testing.assert_allclose(other, one, atol=1e-12 if dtype == np.float64 else 1e-5)
 

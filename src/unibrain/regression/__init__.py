@@ -1,7 +1,7 @@
 """Ridge regression from voxels to latents: the dual form, choice of penalties, rescaling, accuracy."""
 
 from unibrain.regression.accuracy import latent_accuracy, region_accuracy
-from unibrain.regression.alpha_plot import alpha_figure, edge_warning
+from unibrain.regression.alpha_plot import alpha_figure
 from unibrain.regression.bands import BandChoice
 from unibrain.regression.decoder import DEFAULT_ALPHAS, BrainDecoder
 from unibrain.regression.decoder_file import load_choices
@@ -17,7 +17,6 @@ __all__ = [
     "BandChoice",
     "BrainDecoder",
     "alpha_figure",
-    "edge_warning",
     "export_weights",
     "latent_accuracy",
     "load_choices",

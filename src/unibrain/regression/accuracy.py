@@ -7,8 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from unibrain.errors import InputError
-from unibrain.regression.backend import Backend, choose_backend
-from unibrain.regression.ridge import centred_kernel, cross_kernel, factorise, factorise_once
+from unibrain.regression.ridge import Backend, centred_kernel, choose_backend, cross_kernel, factorise, factorise_once
 from unibrain.regression.targets import Operators, block_width, training_targets
 from unibrain.workspace.progress import track
 
@@ -16,7 +15,11 @@ if TYPE_CHECKING:
     from unibrain.regression.decoder import BrainDecoder
 
 SAMPLED_TARGETS = 4096
-"""Dimensions of a latent that accuracy per region is measured on, if it has more."""
+"""Dimensions of a latent that accuracy per region is measured on, drawn by seed 0, if it has more.
+
+All 273,664 of the official backbone would take one full prediction for each region; the mean of a few thousand
+correlations is known to 0.01.
+"""
 
 CHEAPER = 20
 """Cholesky factors that cost as much as one eigendecomposition."""
@@ -72,12 +75,7 @@ def latent_accuracy(predicted: Any, true: Any) -> dict[str, float]:
 
 
 def region_accuracy(
-    decoder: "BrainDecoder",
-    regions: Mapping[str, NDArray[np.bool_]],
-    X: ArrayLike,
-    true: Any,
-    sampled_targets: int = SAMPLED_TARGETS,
-    seed: int = 0,
+    decoder: "BrainDecoder", regions: Mapping[str, NDArray[np.bool_]], X: ArrayLike, true: Any
 ) -> tuple[tuple[str, str, float], ...]:
     """Prediction accuracy of each latent from the voxels of each region alone, with the decoder's penalties.
 
@@ -95,10 +93,6 @@ def region_accuracy(
         Scans of at least two test images.
     true : Latents, StoredLatents, or mapping of str to ndarray of shape (m, ...)
         Latents of the same images in the same order.
-    sampled_targets : int
-        Of a latent with more dimensions, so many are looked at, drawn by `seed`. All 273,664 of the official backbone
-        would take one full prediction for each region; the mean of a few thousand correlations is known to 0.01.
-    seed : int
 
     Returns
     -------
@@ -120,9 +114,8 @@ def region_accuracy(
     backend, memory = choose_backend(decoder.device), decoder.memory * 1e9
     columns, known, wanted = {}, {}, {}
     for name, targets in decoder.targets_.items():
-        t = targets.shape[1]
-        rng = np.random.default_rng(seed)
-        columns[name] = np.arange(t) if t <= sampled_targets else np.sort(rng.choice(t, sampled_targets, replace=False))
+        t, rng = targets.shape[1], np.random.default_rng(0)
+        columns[name] = np.arange(t) if t <= SAMPLED_TARGETS else np.sort(rng.choice(t, SAMPLED_TARGETS, replace=False))
         known[name] = targets.take(columns[name], memory)
         wanted[name] = truth[name].take(columns[name], memory).astype(np.float64)
     found = {}
@@ -130,21 +123,18 @@ def region_accuracy(
     for region, mask in track(list(present.items()), "accuracy per region", unit="region"):
         for system in decoder.systems_:
             weights = None if system.weights is None else system.weights[mask]
-            tells = weights is None or bool(weights.any())
-            alphas = {}
-            for name in system.names:
-                alpha = decoder.alphas_[name]
-                alphas[name] = mask.mean() * (alpha if len(alpha) == 1 else alpha[columns[name]])
+            if weights is not None and not weights.any():
+                continue
+            alphas = {name: mask.mean() * decoder.alphas_[name] for name in system.names}
+            alphas = {name: alpha if len(alpha) == 1 else alpha[columns[name]] for name, alpha in alphas.items()}
             needed = np.unique(np.concatenate(list(alphas.values())))
-            by_alpha = _fit(decoder.betas_[:, mask], scans[:, mask], weights, needed, backend) if tells else {}
-            for name in system.names:
-                found[name, region] = 0.0
-                if tells:
-                    operators = Operators(by_alpha, alphas[name], known[name].dtype, backend)
-                    predicted = operators.multiply(slice(0, len(columns[name])), known[name])[:-1]
-                    total, count = _summed_correlation(predicted.astype(np.float64), wanted[name])
-                    found[name, region] = total / count if count else 0.0
-    return tuple((name, region, found[name, region]) for region in present for name in known)
+            by_alpha = _fit(decoder.betas_[:, mask], scans[:, mask], weights, needed, backend)
+            for name, alpha in alphas.items():
+                operators = Operators(by_alpha, alpha, known[name].dtype, backend)
+                predicted = operators.multiply(slice(0, len(columns[name])), known[name])[:-1]
+                total, count = _summed_correlation(predicted.astype(np.float64), wanted[name])
+                found[name, region] = total / count if count else 0.0
+    return tuple((name, region, found.get((name, region), 0.0)) for region in present for name in known)
 
 
 def _fit(

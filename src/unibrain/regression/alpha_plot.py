@@ -1,6 +1,7 @@
 """How alphas were chosen, as a figure: explained variance and correlation of images left out, against alpha."""
 
 import io
+import textwrap
 from collections.abc import Mapping
 from typing import Any
 
@@ -24,31 +25,6 @@ _STYLE: dict[Any, Any] = {
     "xtick.color": _QUIET,
     "ytick.color": _QUIET,
 }
-
-
-def edge_warning(choice: AlphaChoice) -> str:
-    """What to know if the best alpha is at an edge of the grid; empty if it is not.
-
-    Parameters
-    ----------
-    choice : AlphaChoice
-
-    Returns
-    -------
-    str
-
-    Examples
-    --------
-    >>> r2 = np.array([[0.1, 0.2, 0.3]])
-    >>> grid = np.array([1.0, 10.0, 100.0])
-    >>> edge_warning(AlphaChoice(grid, r2, r2, "latent", 4, 4, 5, 9, 9, 0))
-    'best at the edge of the grid: try alphas beyond 1 to 100'
-    """
-    count = int(choice.at_edge.sum())
-    if not count:
-        return ""
-    which = f"{count:,} of {choice.groups:,} {choice.per}s at" if choice.groups > 1 else "best at"
-    return f"{which} the edge of the grid: try alphas beyond {choice.alphas[0]:g} to {choice.alphas[-1]:g}"
 
 
 def alpha_figure(choices: Mapping[str, AlphaChoice]) -> bytes:
@@ -87,11 +63,10 @@ def alpha_figure(choices: Mapping[str, AlphaChoice]) -> bytes:
         for column, (name, choice) in enumerate(choices.items()):
             _draw(axes[0, column], choice, choice.r2)
             _draw(axes[1, column], choice, choice.correlation)
-            warning = edge_warning(choice)
+            colour = _EDGE if choice.edge_warning else "black"
             title = f"{LATENTS[name].title if name in LATENTS else name}\n{_best(choice)}"
-            axes[0, column].set_title(title, fontsize=9, loc="left", color=_EDGE if warning else "black")
-            axes[1, column].set_xlabel("alpha" + (f"\n{_wrapped(warning)}" if warning else ""))
-            axes[1, column].xaxis.label.set_color(_EDGE if warning else "black")
+            axes[0, column].set_title(title, fontsize=9, loc="left", color=colour)
+            axes[1, column].set_xlabel("\n".join(["alpha", *textwrap.wrap(choice.edge_warning, 36)]), color=colour)
         axes[0, 0].set_ylabel("explained variance (R²)\nof images left out")
         axes[1, 0].set_ylabel("correlation\nof images left out")
         buffer = io.BytesIO()
@@ -129,9 +104,3 @@ def _best(choice: AlphaChoice) -> str:
     if best.min() == best.max():
         return f"best alpha {best[0]:.3g}"
     return f"alpha {best.min():.3g} to {best.max():.3g}, median {np.median(best):.3g}"
-
-
-def _wrapped(text: str) -> str:
-    import textwrap
-
-    return "\n".join(textwrap.wrap(text, 36))

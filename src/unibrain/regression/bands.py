@@ -22,10 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unibrain.errors import InputError
-from unibrain.regression.backend import Backend
 from unibrain.regression.leave_out import Groups, Scheme, batches, deviations, solve_own, split_images
 from unibrain.regression.penalties import Sample, alpha_grid, sample_targets, score_alphas
-from unibrain.regression.ridge import System, centred_kernel, factorise, factorise_once
+from unibrain.regression.ridge import Backend, System, centred_kernel, factorise, factorise_once
 from unibrain.regression.targets import TrainingTargets
 from unibrain.workspace.progress import track
 
@@ -233,11 +232,7 @@ def split_r2(true: NDArray[Any], predictions: Sequence[NDArray[Any]]) -> NDArray
 
 
 def left_out_band_predictions(
-    kernels: Sequence[NDArray[Any]],
-    weights: NDArray[np.float64],
-    alpha: float,
-    held_out: Groups,
-    columns: NDArray[Any],
+    kernels: Sequence[NDArray[Any]], weights: NDArray[np.float64], alpha: float, held_out: Groups, columns: NDArray[Any]
 ) -> tuple[NDArray[np.float64], list[NDArray[np.float64]]]:
     """What each band adds to the predictions of images that were left out, in closed form.
 

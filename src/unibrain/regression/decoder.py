@@ -13,13 +13,20 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from unibrain.errors import InputError
 from unibrain.latents import LatentWriter, Storage
-from unibrain.regression.backend import choose_backend
 from unibrain.regression.bands import BandChoice, fit_bands, make_bands
 from unibrain.regression.decoder_file import load_decoder, save_decoder
 from unibrain.regression.leave_out import Scheme, split_images
-from unibrain.regression.penalties import PERS, AlphaChoice, Per, alpha_grid, check_alphas, choose_alphas
+from unibrain.regression.penalties import PERS, AlphaChoice, Per, alpha_grid, choose_alphas
 from unibrain.regression.rescale import RESCALINGS, Rescaling, fit_gains, rescaled
-from unibrain.regression.ridge import Solver, System, centred_kernel, column_blocks, factorise, factorise_once
+from unibrain.regression.ridge import (
+    Solver,
+    System,
+    centred_kernel,
+    choose_backend,
+    column_blocks,
+    factorise,
+    factorise_once,
+)
 from unibrain.regression.targets import (
     LARGEST,
     InvalidArrayError,
@@ -402,11 +409,10 @@ class BrainDecoder(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             raise InputError(f"alpha names {', '.join(sorted(given)) or 'nothing'}. Name {', '.join(sorted(targets))}.")
         found = {name: np.atleast_1d(np.asarray(given[name], dtype=np.float64)) for name in targets}
         for name, values in found.items():
-            check_alphas(values, f"alpha of {name}")
+            alpha_grid(values, f"alpha of {name}")
             if values.shape not in ((1,), (targets[name].shape[1],)):
                 raise InputError(
-                    f"alpha of {name} has shape {values.shape}. Give one number or {targets[name].shape[1]}, one per "
-                    "target."
+                    f"alpha of {name} has shape {values.shape}. Give one number or {targets[name].shape[1]}."
                 )
         return found
 

@@ -31,21 +31,14 @@ FORMAT = "unibrain-decoder-3"
 Tensors = dict[str, NDArray[Any]]
 
 
-def decoder_file(folder: str | os.PathLike[str]) -> Path:
-    """The file in a folder of a decoder, such as ``run/decoder``; a path to the file itself is one, too."""
-    path = Path(folder)
-    return path if path.suffix == ".safetensors" else path / NAME
-
-
 def save_decoder(folder: str | os.PathLike[str], parameters: Mapping[str, Any], fitted: Mapping[str, Any]) -> None:
     """Write a decoder's constructor parameters and fitted attributes, by their names in `BrainDecoder`."""
     from safetensors.numpy import save_file
 
-    path, targets = decoder_file(folder), fitted["targets_"]
+    path, targets = Path(folder) / NAME, fitted["targets_"]
     tensors: Tensors = {"betas": fitted["betas_"], "betas_mean": fitted["betas_mean_"], "groups": targets.ids}
-    about: dict[str, Any] = {"kind": targets.kind, "parameters": parameters, "stored": None}
+    about: dict[str, Any] = {"kind": targets.kind, "parameters": parameters, "stored": None, "shapes": targets.shapes}
     about["features"] = fitted.get("feature_names_in_")
-    about["shapes"] = targets.shapes
     if targets.stored is not None:
         about["stored"] = {"place": _place(targets.stored, path), "manifest_sha256": targets.stored.manifest_sha256}
         tensors["rows"] = targets.stored.row_numbers
@@ -64,7 +57,8 @@ def save_decoder(folder: str | os.PathLike[str], parameters: Mapping[str, Any], 
     # safetensors writes the buffer as it lies in memory: an array in Fortran order would come back scrambled.
     tensors = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
     about["sha256"] = {name: digest(tensor) for name, tensor in tensors.items()}
-    text = json.dumps(_plain(about), allow_nan=False)
+    # JSON does not know NumPy's numbers and arrays, and mappings that are no dict.
+    text = json.dumps(about, allow_nan=False, default=lambda value: getattr(value, "tolist", lambda: dict(value))())
     with atomic_path(path) as temporary:
         save_file(tensors, temporary, {FORMAT: f"{digest(text)} {text}"})
 
@@ -76,24 +70,22 @@ def load_decoder(
 
     `targets` is where the training targets lie now, if they were moved; `verify` reads all of them for their checksums.
     """
-    path = decoder_file(folder)
+    path = Path(folder) / NAME
     about, tensors = _read(path)
-    names = tuple(about["shapes"])
+    shapes = {name: tuple(shape) for name, shape in about["shapes"].items()}
     if about["stored"] is None:
-        arrays = {name: tensors[f"target.{name}"] for name in names}
-        shapes = {name: tuple(shape) for name, shape in about["shapes"].items()}
+        arrays = {name: tensors[f"target.{name}"] for name in shapes}
         known = TrainingTargets(about["kind"], tensors["groups"], shapes, arrays)
     else:
         known = training_targets(_find_targets(about["stored"], path, targets, verify).at(tensors["rows"]))
-    parameters = about["parameters"]
-    parameters["alphas"] = tuple(parameters["alphas"])
+    parameters = about["parameters"] | {"alphas": tuple(about["parameters"]["alphas"])}
     fitted = {
-        "alphas_": {name: tensors[f"alpha.{name}"] for name in names},
-        "gain_": {name: tensors[f"gain.{name}"] for name in names},
+        "alphas_": {name: tensors[f"alpha.{name}"] for name in shapes},
+        "gain_": {name: tensors[f"gain.{name}"] for name in shapes},
         "n_features_in_": tensors["betas"].shape[1],
         "betas_": tensors["betas"],
         "betas_mean_": tensors["betas_mean"],
-        "systems_": tuple(_system(known, f"system.{i}", tensors) for i, known in enumerate(about["systems"])),
+        "systems_": tuple(_system(one, f"system.{number}", tensors) for number, one in enumerate(about["systems"])),
         "targets_": known,
     }
     fitted["alpha_choice_"], fitted["band_choice_"] = _choices(about, tensors)
@@ -124,7 +116,7 @@ def load_choices(folder: str | os.PathLike[str]) -> tuple[dict[str, AlphaChoice]
     DamagedFile
         If what is read of its file is truncated or changed, or written by another version.
     """
-    return _choices(*_read(decoder_file(folder), ("choice.", "bands.")))
+    return _choices(*_read(Path(folder) / NAME, ("choice.", "bands.")))
 
 
 def _read(path: Path, prefixes: tuple[str, ...] = ("",)) -> tuple[dict[str, Any], Tensors]:
@@ -151,14 +143,14 @@ def _read(path: Path, prefixes: tuple[str, ...] = ("",)) -> tuple[dict[str, Any]
 
 
 def _system_about(system: System, prefix: str, tensors: Tensors) -> dict[str, Any]:
+    solver, alpha = system.solver, None
     if system.weights is not None:
         tensors[f"{prefix}.weights"] = system.weights
-    if isinstance(system.solver, CholeskyFactor):
-        tensors[f"{prefix}.cholesky"] = system.solver.factor[np.tri(system.solver.n, dtype=bool)]  # half the size
-        return {"names": system.names, "alpha": system.solver.alpha}
-    tensors[f"{prefix}.eigenvalues"] = system.solver.eigenvalues
-    tensors[f"{prefix}.eigenvectors"] = system.solver.eigenvectors
-    return {"names": system.names, "alpha": None}
+    if isinstance(solver, CholeskyFactor):
+        tensors[f"{prefix}.cholesky"], alpha = solver.factor[np.tri(solver.n, dtype=bool)], solver.alpha  # half of it
+    else:
+        tensors |= {f"{prefix}.eigenvalues": solver.eigenvalues, f"{prefix}.eigenvectors": solver.eigenvectors}
+    return {"names": system.names, "alpha": alpha}
 
 
 def _system(about: Mapping[str, Any], prefix: str, tensors: Mapping[str, NDArray[Any]]) -> System:
@@ -191,9 +183,7 @@ def _choices(
     choices = {name: AlphaChoice(**known, **arrays(f"choice.{name}.")) for name, known in about["choices"].items()}
     if about["bands"] is None:
         return choices, None
-    bands: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list) else value for name, value in about["bands"].items()
-    }
+    bands = about["bands"] | {name: tuple(about["bands"][name]) for name in ("bands", "latents")}
     return choices, BandChoice(**bands, **arrays("bands."))
 
 
@@ -213,22 +203,13 @@ def _find_targets(
     stored: Mapping[str, Any], path: Path, moved_to: str | os.PathLike[str] | None, verify: bool
 ) -> StoredLatents:
     """Open the targets that a decoder refers to: only read, and only if their checksums are those of the fit."""
-    if moved_to is None and "://" not in stored["place"]:
+    place = moved_to or stored["place"]
+    if moved_to is None and "://" not in place:
         # Joining keeps an absolute path as it is.
-        moved_to = Path(os.path.normpath(path.parent.resolve() / stored["place"]))
-        if not moved_to.is_dir():
+        place = Path(os.path.normpath(path.parent.resolve() / place))
+        if not place.is_dir():
             raise InputError(
-                f"{path} was fitted to the latents in {moved_to}, which are gone. Restore them, name their new folder "
+                f"{path} was fitted to the latents in {place}, which are gone. Restore them, name their new folder "
                 "(BrainDecoder.load(folder, targets=...)), or fit again."
             )
-    place = stored["place"] if moved_to is None else moved_to
     return reopen_latents(place, stored["manifest_sha256"], verify)
-
-
-def _plain(value: Any) -> Any:
-    """A value as JSON knows it: numpy scalars and arrays, tuples and mappings become numbers, lists and dicts."""
-    if isinstance(value, Mapping):
-        return {str(name): _plain(item) for name, item in value.items()}
-    if isinstance(value, list | tuple | np.ndarray):
-        return [_plain(item) for item in value]
-    return value.item() if isinstance(value, np.generic) else value

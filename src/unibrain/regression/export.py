@@ -1,7 +1,7 @@
 """Primal weights of chosen targets, for maps of which voxels matter; nothing else ever forms them."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unibrain.errors import InputError
-from unibrain.regression.backend import choose_backend
-from unibrain.regression.ridge import column_blocks
+from unibrain.regression.ridge import choose_backend, column_blocks
 from unibrain.regression.targets import Operators, Targets, block_width
 from unibrain.workspace.files import atomic_path
 
@@ -21,9 +20,8 @@ if TYPE_CHECKING:
 def export_weights(
     decoder: "BrainDecoder",
     latent: str,
-    targets: slice | Sequence[int] | NDArray[np.int64] | None = None,
-    voxels: NDArray[np.bool_] | NDArray[np.int64] | None = None,
-    regions: Mapping[str, NDArray[np.bool_]] | None = None,
+    targets: slice | Sequence[int] | NDArray[np.bool_] | NDArray[np.int64] | None = None,
+    voxels: slice | Sequence[int] | NDArray[np.bool_] | NDArray[np.int64] | None = None,
     path: str | os.PathLike[str] | None = None,
 ) -> NDArray[Any]:
     """Ridge weights ``Xc' (K + alpha I)^-1 Yc``, block by block of targets.
@@ -37,12 +35,8 @@ def export_weights(
         Fitted.
     latent : str
         Name of the targets.
-    targets : slice or sequence of int, optional
-        Dimensions of the flattened latent; all by default.
-    voxels : ndarray of bool or of int64, optional
-        Which voxels, as a mask or numbers; all by default.
-    regions : mapping of str to ndarray of shape (voxels,), bool, optional
-        Voxels of any of these regions, instead of `voxels`.
+    targets, voxels : slice, sequence of int, or ndarray of bool or int64, optional
+        Which dimensions of the flattened latent and which voxels, as indices or a mask; all by default.
     path : path-like, optional
         Write an ``.npy`` file of that name, so that no more than a block is in memory.
 
@@ -54,14 +48,10 @@ def export_weights(
     Raises
     ------
     InputError
-        If latent, targets or voxels are not there, both `voxels` and `regions` are given, or the disk is full.
+        If latent, targets or voxels are not there, or the disk is full.
     """
     if latent not in decoder.targets_:
         raise InputError(f"latent is {latent!r}. Choose one of {', '.join(decoder.targets_)}.")
-    if regions is not None:
-        if voxels is not None or not regions:
-            raise InputError("Give voxels, or one or more regions, not both.")
-        voxels = np.logical_or.reduce(list(regions.values()))
     reader = decoder.targets_[latent]
     columns = _numbers(targets, reader.shape[1], "targets")
     rows = _numbers(voxels, decoder.n_features_in_, "voxels")
@@ -82,11 +72,7 @@ def export_weights(
 
 
 def _fill(
-    weights: NDArray[Any],
-    decoder: "BrainDecoder",
-    reader: Targets,
-    rows: NDArray[np.int64],
-    columns: NDArray[np.int64],
+    weights: NDArray[Any], decoder: "BrainDecoder", reader: Targets, rows: NDArray[np.int64], columns: NDArray[np.int64]
 ) -> None:
     system = next(system for system in decoder.systems_ if reader.name in system.names)
     backend, n, alpha = choose_backend(decoder.device), reader.shape[0], decoder.alphas_[reader.name]
@@ -124,15 +110,10 @@ def _read(reader: Targets, chosen: NDArray[np.int64]) -> tuple[slice, NDArray[An
 
 
 def _numbers(chosen: Any, count: int, what: str) -> NDArray[np.int64]:
-    if chosen is None or isinstance(chosen, slice):
-        return np.arange(count)[chosen or slice(None)]
-    array = np.asarray(chosen)
-    if array.dtype == np.bool_:
-        if array.shape != (count,):
-            raise InputError(f"The mask of {what} has shape {array.shape}. Give one entry for each of {count}.")
-        return np.flatnonzero(array)
-    numbers = array.astype(np.int64).reshape(-1)
-    wrong = numbers[(numbers < 0) | (numbers >= count)]
-    if len(wrong):
-        raise InputError(f"{what} names {wrong[0]}. There are 0 to {count - 1}.")
+    try:
+        numbers = np.arange(count)[slice(None) if chosen is None else chosen]
+    except IndexError as error:
+        raise InputError(f"{what}: {error}. There are {count}.") from error
+    if numbers.ndim != 1 or not len(numbers):
+        raise InputError(f"{what} is {chosen!r}, which chooses none in a row of {count}. Give indices or a mask.")
     return numbers

@@ -125,6 +125,15 @@ class AlphaChoice:
         edge: NDArray[np.bool_] = (low | high) & self.varies & ~hopeless & (len(self.alphas) > 1)
         return edge
 
+    @property
+    def edge_warning(self) -> str:
+        """What to know if `best` is at an edge of the grid; empty if it is not."""
+        count = int(self.at_edge.sum())
+        if not count:
+            return ""
+        which = f"{count:,} of {self.groups:,} {self.per}s at" if self.groups > 1 else "best at"
+        return f"{which} the edge of the grid: try alphas beyond {self.alphas[0]:g} to {self.alphas[-1]:g}"
+
     def describe(self) -> str:
         """One sentence on what the choice looked at, for a report or a log.
 
@@ -146,20 +155,14 @@ class AlphaChoice:
         return f"One alpha per {self.per}, by {folds} {scored}; {looked_at}{each}."
 
 
-def alpha_grid(alphas: Iterable[float]) -> NDArray[np.float64]:
-    """The penalties, ascending and each once."""
+def alpha_grid(alphas: Iterable[float], what: str = "alphas") -> NDArray[np.float64]:
+    """The penalties, ascending and each once; refused unless they are finite and above 0."""
     grid: NDArray[np.float64] = np.unique(np.asarray(list(alphas), dtype=np.float64))
-    if not len(grid):
-        raise InputError("alphas is empty. Give at least one penalty above 0.")
-    check_alphas(grid, "alphas")
+    wrong = grid[~(np.isfinite(grid) & (grid > 0))]
+    if len(wrong) or not len(grid):
+        found = f"holds {wrong[0]:g}" if len(wrong) else "is empty"
+        raise InputError(f"{what} {found}. Give finite numbers above 0.")
     return grid
-
-
-def check_alphas(values: NDArray[np.float64], what: str) -> None:
-    """Refuse penalties that are not finite and above 0."""
-    wrong = values[~(np.isfinite(values) & (values > 0))]
-    if len(wrong):
-        raise InputError(f"{what} holds {wrong[0]:g}. Penalties are finite numbers above 0.")
 
 
 def choose_alphas(
@@ -265,11 +268,7 @@ Curves = tuple[NDArray[np.floating[Any]], NDArray[np.floating[Any]]]
 
 
 def score_alphas(
-    factorisation: Factorisation,
-    held_out: Groups,
-    sample: Sample,
-    alphas: NDArray[np.float64],
-    verbose: bool = False,
+    factorisation: Factorisation, held_out: Groups, sample: Sample, alphas: NDArray[np.float64], verbose: bool = False
 ) -> dict[str, Curves]:
     """Score every alpha on all rows, by a sample of the targets."""
     true = deviations(held_out, sample.columns)

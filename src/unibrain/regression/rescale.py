@@ -18,16 +18,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unibrain.errors import InputError
-from unibrain.regression.backend import Backend
 from unibrain.regression.leave_out import left_out_operator, sample_rows, split_images
-from unibrain.regression.ridge import System
+from unibrain.regression.ridge import Backend, System
 from unibrain.regression.targets import Operators, Targets, TrainingTargets, mean_square, products, variance
 from unibrain.workspace.progress import track
 
 Rescaling = Literal["train", "train_per_dimension", "none", "test"]
 
 RESCALINGS: tuple[Rescaling, ...] = ("train", "train_per_dimension", "none", "test")
-"""Names of the choices, the default first; see `gains`."""
+"""Names of the choices, the default first.
+
+``"train"``: one gain per token of a context, per channel of the image latent, or for the whole text latent, so that the
+summed variance equals the training targets'. The direction of the prediction (the best guess in squared error) is kept;
+only its length is corrected. ``"train_per_dimension"``: one gain per dimension, so that each has the training targets'
+variance; dimensions that the scan hardly tells become as large as those that it tells well.
+"""
 
 MAX_GAIN = 5.0
 """Largest gain: what explains less than 1/25 of the variance stays shrunk, because it would be mostly noise."""
@@ -73,9 +78,8 @@ def fit_gains(
                 needed = [float(value) for value in np.unique(alpha)]
                 # Latents often share an alpha. What the next one does not need is dropped, for memory.
                 by_alpha = {value: by_alpha[value] for value in needed if value in by_alpha}
-                for value in needed:
-                    if value not in by_alpha:
-                        by_alpha[value] = left_out_operator(system.solver, held_out, value, rows)
+                for value in set(needed) - set(by_alpha):
+                    by_alpha[value] = left_out_operator(system.solver, held_out, value, rows)
             else:
                 # No rows but the last, which gives the mean and tells whether all values are finite.
                 alpha, by_alpha = np.ones(1), {1.0: np.zeros((0, len(targets.ids)))}
@@ -102,20 +106,8 @@ def gains(
 ) -> NDArray[np.float32]:
     """Gain for every dimension of a latent, between 0 and `MAX_GAIN`; one where the targets are constant.
 
-    Parameters
-    ----------
-    predicted, true : ndarray of shape (t,), float64
-        Mean over images of the squared deviation from the training mean: of what is predicted for images left out
-        (`unibrain.regression.leave_out`), and of the targets.
-    shape : tuple of int
-        Shape of one image's latent; its product is t.
-    rescale : {"train", "train_per_dimension", "none"}
-        ``"train"``: one gain per token of a context, per channel of the image latent, or for the whole text latent, so
-        that the summed variance equals the training targets'. The direction of the prediction (the best guess in
-        squared error) is kept; only its length is corrected.
-        ``"train_per_dimension"``: one gain per dimension, so that each dimension has the training targets' variance.
-        It makes dimensions that the scan hardly tells as large as those that it tells well.
-        ``"none"``: all ones.
+    `predicted` and `true`, of shape (t,), are means over images of the squared deviation from the training mean: of
+    what is predicted for images left out, and of the targets. `shape` is that of one image's latent.
     """
     if rescale == "none":
         return np.ones(len(true), dtype=np.float32)

@@ -11,6 +11,7 @@ kernel is symmetric) and keeps small penalties exact. Products with the targets,
 the targets' own precision (`unibrain.regression.targets`).
 """
 
+import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -19,10 +20,124 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unibrain.errors import InputError
-from unibrain.regression.backend import Backend, NumpyBackend
 
 BLOCK_BYTES = 2**26
 """Largest block of columns that is held in float64 at once: 64 MiB."""
+
+
+# Where the large products are computed: NumPy's BLAS, or PyTorch on a graphics card
+
+
+class Backend:
+    """The processor, with the BLAS and LAPACK of NumPy and SciPy; arrays go in and come out as NumPy's."""
+
+    def place(self, matrix: NDArray[Any]) -> Any:
+        """Keep a matrix where products are computed, to multiply it many times."""
+        return np.ascontiguousarray(matrix)
+
+    def multiply(self, placed: Any, block: NDArray[Any]) -> NDArray[Any]:
+        """``placed @ block``; a block of columns of a larger matrix is multiplied as it lies, without a copy."""
+        product: NDArray[Any] = placed @ block
+        return product
+
+    def gram(self, blocks: Iterable[NDArray[np.float64]], n: int) -> NDArray[np.float64]:
+        """Sum of ``block @ block.T`` over blocks of shape (n, columns)."""
+        from scipy.linalg.blas import dsyrk
+
+        # One triangle, added up in place: half the work of a product.
+        kernel: NDArray[np.float64] = np.zeros((n, n), order="F")
+        for block in blocks:
+            kernel = dsyrk(1.0, block.T, beta=1.0, c=kernel, trans=1, lower=1, overwrite_c=1)
+        # In row-major eyes the lower triangle is the upper one; copy it across, some rows at a time.
+        kernel = kernel.T
+        for start in range(0, n, 256):
+            stop = min(start + 256, n)
+            kernel[stop:, start:stop] = kernel[start:stop, stop:].T
+            corner = kernel[start:stop, start:stop]
+            corner[:] = np.triu(corner) + np.triu(corner, 1).T
+        return kernel
+
+    def eigh(self, kernel: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Eigenvalues, ascending, and eigenvectors, in columns."""
+        from scipy.linalg import eigh
+
+        values, vectors = eigh(kernel, check_finite=False, driver="evd")
+        return values, vectors
+
+    def cholesky(self, matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Lower triangular factor; `numpy.linalg.LinAlgError` if there is none. `matrix` may be overwritten."""
+        from scipy.linalg import cholesky
+
+        # LAPACK wants columns: those of the transpose are the rows here, so it works in place, and its upper factor
+        # is the lower one.
+        factor: NDArray[np.float64] = cholesky(matrix.T, lower=False, overwrite_a=True, check_finite=False).T
+        return factor
+
+
+CPU = Backend()
+
+
+class TorchBackend(Backend):
+    """A device of PyTorch, in full precision (float32 stays float32, float64 stays float64)."""
+
+    def __init__(self, device: str) -> None:
+        import torch
+
+        self._torch, self.device = torch, torch.device(device)
+
+    def place(self, matrix: NDArray[Any]) -> Any:
+        """A copy on the device."""
+        with warnings.catch_warnings():
+            # Read-only memory is only read.
+            warnings.simplefilter("ignore", UserWarning)
+            return self._torch.from_numpy(np.ascontiguousarray(matrix)).to(self.device)
+
+    def multiply(self, placed: Any, block: NDArray[Any]) -> NDArray[Any]:
+        """Send the block, multiply, fetch the product."""
+        return _fetched(placed @ self.place(block))
+
+    def gram(self, blocks: Iterable[NDArray[np.float64]], n: int) -> NDArray[np.float64]:
+        """Add up on the device."""
+        kernel = self._torch.zeros((n, n), dtype=self._torch.float64, device=self.device)
+        for block in blocks:
+            columns = self.place(block)
+            kernel.addmm_(columns, columns.T)
+        return _fetched(kernel)
+
+    def eigh(self, kernel: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """On the device."""
+        values, vectors = self._torch.linalg.eigh(self.place(kernel))
+        return _fetched(values), _fetched(vectors)
+
+    def cholesky(self, matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+        """On the device."""
+        factor, wrong = self._torch.linalg.cholesky_ex(self.place(matrix))
+        if int(wrong):
+            raise np.linalg.LinAlgError(f"the leading minor of order {int(wrong)} is not positive definite")
+        return _fetched(factor)
+
+
+def _fetched(tensor: Any) -> NDArray[Any]:
+    array: NDArray[Any] = tensor.cpu().numpy()
+    return array
+
+
+def choose_backend(device: str) -> Backend:
+    """NumPy for ``"cpu"``, PyTorch for ``"cuda"`` and ``"cuda:N"``; ``"torch"`` is PyTorch on the processor."""
+    if device in ("cpu", "torch"):
+        return CPU if device == "cpu" else TorchBackend("cpu")
+    kind, _, number = device.partition(":")
+    if kind != "cuda" or (number and not (number.isdecimal() and len(number) < 4)):
+        raise InputError(f"device is {device!r}. Choose cpu, cuda or cuda:N.")
+    import torch
+
+    cards = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if int(number or 0) >= cards:
+        raise InputError(f"device is {device!r}, but PyTorch finds {cards} CUDA devices. Choose cpu.")
+    return TorchBackend(device)
+
+
+# Kernels and their factorisations
 
 
 def column_blocks(rows: int, columns: int) -> Iterator[slice]:
@@ -33,7 +148,7 @@ def column_blocks(rows: int, columns: int) -> Iterator[slice]:
 
 
 def centred_kernel(
-    X: NDArray[Any], weights: NDArray[np.float64] | None = None, backend: Backend | None = None
+    X: NDArray[Any], weights: NDArray[np.float64] | None = None, backend: Backend = CPU
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """``(X - mean) @ diag(weights) @ (X - mean).T`` of shape (n, n), and the mean over rows, of shape (voxels,).
 
@@ -51,7 +166,7 @@ def centred_kernel(
                 columns *= np.sqrt(weights[block])
             yield columns
 
-    return (backend or NumpyBackend()).gram(blocks(), n), mean
+    return backend.gram(blocks(), n), mean
 
 
 def cross_kernel(
@@ -59,10 +174,9 @@ def cross_kernel(
     X: NDArray[Any],
     mean: NDArray[np.float64],
     weights: NDArray[np.float64] | None = None,
-    backend: Backend | None = None,
+    backend: Backend = CPU,
 ) -> NDArray[np.float64]:
     """Kernel of shape (m, n) between new and training scans, both less the training mean."""
-    backend = backend or NumpyBackend()
     kernel = np.zeros((len(X_new), len(X)))
     for block in column_blocks(len(X_new) + len(X), X.shape[1]):
         new = np.ascontiguousarray(X_new[:, block], dtype=np.float64) - mean[block]
@@ -123,20 +237,19 @@ Solver = Factorisation | CholeskyFactor
 """What stands for ``(K + alpha I)^-1``, for any alpha or for one."""
 
 
-def factorise(kernel: NDArray[np.float64], backend: Backend | None = None) -> Factorisation:
+def factorise(kernel: NDArray[np.float64], backend: Backend = CPU) -> Factorisation:
     """Eigendecomposition of a symmetric positive semi-definite kernel."""
-    eigenvalues, eigenvectors = (backend or NumpyBackend()).eigh(kernel)
+    eigenvalues, eigenvectors = backend.eigh(kernel)
     # A centred kernel has rank below n: its zero eigenvalues come back as rounding errors of either sign.
     # C order, as after saving and loading: BLAS rounds differently for another layout.
     return Factorisation(np.maximum(eigenvalues, 0.0), np.ascontiguousarray(eigenvectors))
 
 
-def factorise_once(kernel: NDArray[np.float64], alpha: float, backend: Backend | None = None) -> Solver:
+def factorise_once(kernel: NDArray[np.float64], alpha: float, backend: Backend = CPU) -> Solver:
     """Factorise for one penalty alone; overwrites the kernel.
 
     Where the penalty is so small beside the kernel that rounding leaves no Cholesky factor, it is decomposed.
     """
-    backend = backend or NumpyBackend()
     if alpha < 1e-11 * np.trace(kernel):
         return factorise(kernel, backend)
     kernel[np.diag_indices_from(kernel)] += alpha

@@ -8,15 +8,14 @@ Nearly all the work of fitting and predicting is here. A ridge prediction is lin
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import zip_longest
-from typing import Any, Literal, Never, Protocol
+from typing import Any, Literal, Never
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from unibrain.errors import InputError
 from unibrain.latents import LatentColumns, Latents, StoredLatents
-from unibrain.regression.backend import Backend
-from unibrain.regression.ridge import column_blocks
+from unibrain.regression.ridge import Backend, column_blocks
 
 MAX_BLOCK_BYTES = 2**28
 """Largest block of targets that is read at once: 256 MiB. Larger ones multiply no faster, and start later."""
@@ -32,18 +31,8 @@ class InvalidArrayError(InputError, ValueError):
     """An array that cannot be used; scikit-learn's tools expect a `ValueError` for it."""
 
 
-class TargetReader(Protocol):
-    """Targets of shape (n, t), in memory or on disk; ``reader[:, start:stop]`` is an array."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Rows and columns."""
-
-    @property
-    def dtype(self) -> Any:
-        """Type of the elements: float16, float32 or float64."""
-
-    def __getitem__(self, index: Any, /) -> Any: ...
+TargetReader = NDArray[Any] | LatentColumns
+"""Targets of shape (n, t), in memory or on disk: ``reader[:, start:stop]`` is an array of float16, 32 or 64."""
 
 
 class Targets:
@@ -155,13 +144,11 @@ def training_targets(Y: Any, groups: ArrayLike | None = None) -> TrainingTargets
         raise InvalidArrayError("There are no targets. Give at least one array.")
     arrays = {str(name): _as_array(array, str(name)) for name, array in Y.items()}
     n = len(next(iter(arrays.values())))
-    ids = _image_ids(groups, Y) if kind == "latents" else _own_ids(groups, n)
+    ids = _image_ids(groups, Y) if kind == "latents" else _group_numbers(groups, n)
     for name, array in arrays.items():
         if len(array) != len(ids):
-            raise InvalidArrayError(
-                f"{name} has {len(array)} rows, but there are {len(ids)} images. Give one row each."
-            )
-    flat = {name: array.reshape(len(array), int(np.prod(array.shape[1:]))) for name, array in arrays.items()}
+            raise InvalidArrayError(f"{name} has {len(array)} rows for {len(ids)} images. Give one row each.")
+    flat = {name: array.reshape(len(array), -1) for name, array in arrays.items()}
     made = TrainingTargets(kind, ids, {name: array.shape[1:] for name, array in arrays.items()}, flat)
     for targets in made.values():
         for block in column_blocks(*targets.shape):
@@ -185,7 +172,7 @@ def _as_array(array: Any, name: str) -> NDArray[Any]:
     return checked
 
 
-def _own_ids(groups: ArrayLike | None, n: int) -> NDArray[np.int64]:
+def _group_numbers(groups: ArrayLike | None, n: int) -> NDArray[np.int64]:
     """Any labels as numbers; each row on its own without them."""
     labels = np.arange(n) if groups is None else np.asarray(groups).reshape(-1)
     if len(labels) != n:
@@ -197,7 +184,7 @@ def _image_ids(groups: ArrayLike | None, latents: Latents | StoredLatents) -> ND
     """Ids of the latents, which say to which image each row belongs; given ones must agree."""
     known = np.asarray(latents.stimulus_ids, dtype=np.int64)
     if groups is not None:
-        given = _own_ids(groups, len(known))
+        given = _group_numbers(groups, len(known))
         rows = np.flatnonzero(given != known)
         if len(rows):
             raise InvalidArrayError(
@@ -249,8 +236,7 @@ class Operators:
         backend: Backend,
     ) -> None:
         self._needed, self._choice = np.unique(alpha, return_inverse=True)
-        self._compute, self._backend = compute, backend
-        self._placed = []
+        self._compute, self._backend, self._placed = compute, backend, []
         self.rows, self.bytes = 0, 0
         for value in self._needed:
             operator = by_alpha[float(value)]
@@ -267,9 +253,7 @@ class Operators:
 
     def multiply(self, columns: slice | NDArray[np.int64], values: NDArray[Any]) -> NDArray[Any]:
         """Product of shape (rows, columns), each target with the operator of its own penalty."""
-        if len(self._placed) == 1:
-            return self._backend.multiply(self._placed[0], values)
-        choice = self._choice[columns]
+        choice = self._choice[columns] if len(self._placed) > 1 else self._choice[:1]
         found = np.unique(choice)
         if len(found) == 1:
             return self._backend.multiply(self._placed[int(found[0])], values)

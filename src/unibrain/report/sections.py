@@ -72,14 +72,14 @@ def penalty_charts(choices: Mapping[str, "AlphaChoice"]) -> list[dict[str, str]]
     """For each latent whose alpha was chosen: its title, its chart, what the choice looked at, a warning or nothing."""
     if not choices:
         return []
-    from unibrain.regression import alpha_figure, edge_warning
+    from unibrain.regression import alpha_figure
 
     return [
         {
             "title": latent_title(name),
             "chart": _svg_uri(alpha_figure({name: choice})),
             "words": choice.describe(),
-            "warning": edge_warning(choice),
+            "warning": choice.edge_warning,
         }
         for name, choice in choices.items()
     ]
