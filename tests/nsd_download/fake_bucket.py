@@ -29,10 +29,6 @@ class S3:
     def put(self, key: str, content: bytes, acl: str = "public-read", bucket: str = NSD_BUCKET) -> None:
         self.client.put_object(Bucket=bucket, Key=key, Body=content, ACL=acl)
 
-    def get(self, key: str) -> bytes:
-        content: bytes = self.client.get_object(Bucket=NSD_BUCKET, Key=key)["Body"].read()
-        return content
-
     def delete(self, key: str) -> None:
         self.client.delete_object(Bucket=NSD_BUCKET, Key=key)
 
@@ -95,19 +91,13 @@ def handler_of(between: Between, s3: S3) -> type[BaseHTTPRequestHandler]:
         def do_GET(self) -> None:
             asked = Asked(self.command, self.path, self.headers["Range"], self.headers["If-Match"])
             between.asked.append(asked)
-            if between.page is not None:
-                self.send_response(200)
-                self.send_header("Content-Length", str(len(between.page)))
+            if between.page is not None or between.status.get(asked.name):
+                self.send_response(200 if between.page else between.status[asked.name].pop(0))
+                self.send_header("Content-Length", str(len(between.page or b"")))
                 self.end_headers()
-                self.wfile.write(between.page)
+                self.wfile.write(between.page or b"")
                 return
-            if between.status.get(asked.name):
-                self.send_response(between.status[asked.name].pop(0))
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-                return
-            # A request to a proxy names the whole address.
-            path = "/" + self.path.split("/", 3)[3] if self.path.startswith("http") else self.path
+            path = self.path
             if between.keys_per_page and "list-type=2" in path:
                 path += f"&max-keys={between.keys_per_page}"
             headers = {name: self.headers[name] for name in ("Range", "If-Match") if self.headers[name]}

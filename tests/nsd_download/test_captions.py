@@ -6,6 +6,7 @@ import json
 import struct
 import zipfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from unibrain.cli.main import main
 from unibrain.errors import InputError
 from unibrain.nsd_download import captions as module
 from unibrain.nsd_download import fetch_captions
+from unibrain.nsd_download.bucket import Bucket
 from unibrain.nsd_download.captions import COCO_KEY, COCO_SHA256, MEMBERS
 from unibrain.nsd_download.fetch import MANIFEST_FILE
 from unibrain.scans.nsd_layout import NsdLayout
@@ -40,7 +42,10 @@ DIGEST = hashlib.sha256(packed(GOOD)).hexdigest()
 
 
 @pytest.fixture
-def coco(s3: S3, between: Between) -> Iterator[Between]:
+def coco(s3: S3, between: Between, monkeypatch: pytest.MonkeyPatch) -> Iterator[Between]:
+    """COCO's bucket, with a small archive for the published one."""
+    monkeypatch.setattr(module, "Bucket", partial(Bucket, endpoint=between.endpoint))
+    monkeypatch.setattr(module, "COCO_SHA256", DIGEST)
     s3.client.create_bucket(Bucket=BUCKET, ACL="public-read")
     s3.put(COCO_KEY, packed(GOOD), bucket=BUCKET)
     yield between
@@ -55,7 +60,7 @@ def stray(root: Path) -> list[str]:
 def test_captions_lie_where_the_reader_looks_and_nothing_else(coco: Between, tmp_path: Path) -> None:
     coco.cut["annotations_trainval2017.zip"] = [100]
     lines: list[str] = []
-    fetched = fetch_captions(tmp_path, endpoint=coco.endpoint, sha256=DIGEST, show=lines.append)
+    fetched = fetch_captions(tmp_path, show=lines.append)
     assert (fetched.state, fetched.published) == ("fetched", True)
     for split in MEMBERS:
         assert NsdLayout(tmp_path).captions(split).read_bytes() == captions(split)
@@ -65,22 +70,25 @@ def test_captions_lie_where_the_reader_looks_and_nothing_else(coco: Between, tmp
     assert {entry["verified"] for entry in noted.values()} == {f"CRC, from an archive with the SHA-256 {DIGEST}"}
     assert [asked.range for asked in coco.downloads() if asked.method == "GET"] == ["bytes=0-", "bytes=100-"]
     coco.asked.clear()
-    again = fetch_captions(tmp_path, endpoint=coco.endpoint, sha256=DIGEST, show=str)
+    again = fetch_captions(tmp_path, show=str)
     assert again.state == "was there"
     assert not coco.asked
-    assert fetch_captions(tmp_path, endpoint=coco.endpoint, sha256=DIGEST, show=str, replace=True).state == "fetched"
+    assert fetch_captions(tmp_path, show=str, replace=True).state == "fetched"
 
 
-def test_another_archive_than_the_published_one_is_refused(coco: Between, tmp_path: Path) -> None:
+def test_another_archive_than_the_published_one_is_refused(
+    coco: Between, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "COCO_SHA256", COCO_SHA256)
     with pytest.raises(InputError, match=f"{DIGEST} instead of {COCO_SHA256}"):
-        fetch_captions(tmp_path, endpoint=coco.endpoint, show=str)
+        fetch_captions(tmp_path, show=str)
     assert stray(tmp_path) == []
 
 
 def test_a_local_archive_needs_no_network_and_stays(tmp_path: Path) -> None:
     path = tmp_path / "downloads.zip"
     path.write_bytes(packed(GOOD))
-    fetched = fetch_captions(tmp_path / "nsd", archive=path, endpoint="http://127.0.0.1:9/", show=str)
+    fetched = fetch_captions(tmp_path / "nsd", archive=path, show=str)
     assert path.is_file()
     assert not fetched.published
     assert len(stray(tmp_path / "nsd")) == 2

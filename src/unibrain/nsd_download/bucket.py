@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from io import BufferedWriter
 from pathlib import Path
 
@@ -14,11 +15,7 @@ from unibrain.errors import InputError
 
 _BLOCK = 2**16
 _TRIES = 5  # in a row, without a byte in between
-_ETAG = re.compile(r"[0-9a-f]{32}(-[1-9][0-9]{0,4})?")
-
-
-class DamagedDownloadError(InputError):
-    """A file whose content is not what the bucket says it is."""
+_ETAG = re.compile(r"[0-9a-f]{32}(?:-([1-9][0-9]{0,4}))?")
 
 
 class StoppedError(Exception):
@@ -50,30 +47,21 @@ def entity_tag(path: Path, part_size: int | None) -> str:
 
     The tag of one that was uploaded in N parts is the MD5 of the parts' MD5s, followed by ``-N``.
     """
+    md5 = partial(hashlib.md5, usedforsecurity=False)
     with path.open("rb") as file:
         if part_size is None:
-            return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+            return hashlib.file_digest(file, md5).hexdigest()
         parts: list[bytes] = []
-        while True:
-            part, left = hashlib.md5(usedforsecurity=False), part_size
-            while block := file.read(min(2**20, left)):
+        for start in range(0, path.stat().st_size, part_size):
+            part = md5()
+            while block := file.read(min(2**20, start + part_size - file.tell())):
                 part.update(block)
-                left -= len(block)
-            if left == part_size and parts:
-                break
             parts.append(part.digest())
-    return f"{hashlib.md5(b''.join(parts), usedforsecurity=False).hexdigest()}-{len(parts)}"
+    return f"{md5(b''.join(parts)).hexdigest()}-{len(parts)}"
 
 
 class Bucket:
-    """A bucket that anybody may read, by `boto3`; proxies and certificates are those of the environment.
-
-    Parameters
-    ----------
-    name, region : str
-    endpoint : str, optional
-        Another S3 server (a mirror) that has a bucket of this name.
-    """
+    """A bucket that anybody may read, at Amazon or another `endpoint` (a mirror); proxies are the environment's."""
 
     def __init__(self, name: str, region: str, endpoint: str | None = None) -> None:
         import boto3
@@ -119,8 +107,7 @@ class Bucket:
         except (BotoCoreError, ResponseParserError, ValueError) as error:
             reason = " ".join(str(error).split())[:200]
             raise InputError(
-                f"{what}: no usable answer ({reason}). Check the network, the proxy and the address, then run the same "
-                "command again: it continues where it was."
+                f"{what}: no usable answer ({reason}). Check the network, the proxy and the address, then run again."
             ) from error
 
     def list(self, folder: str) -> tuple[dict[str, RemoteFile], list[str]]:
@@ -159,27 +146,24 @@ class Bucket:
 
         `count` is told how many bytes came. What came stays as ``NAME.ETAG.partial`` beside the target if the
         connection is cut too often, the disk is full or `stop` is set; the next download continues or removes it.
-
-        Returns
-        -------
-        str
-            How it was checked, see `verify`.
+        Returns how it was checked, see `verify`.
         """
         target.parent.mkdir(parents=True, exist_ok=True)
-        partial = partial_path(target, remote.etag)
+        beginning = partial_path(target, remote.etag)
         for other in target.parent.iterdir():
-            if other != partial and other.name.startswith(f"{target.name}.") and other.name.endswith(".partial"):
+            if other != beginning and other.name.startswith(f"{target.name}.") and other.name.endswith(".partial"):
                 other.unlink()
-        with partial.open("ab") as file:
+        with beginning.open("ab") as file:
             if file.tell() > remote.size:
                 file.truncate(file.seek(0))
             self._append(remote, file, count, stop or threading.Event())
-        try:
-            verified = self.verify(remote, partial)
-        except DamagedDownloadError:
-            partial.unlink()
-            raise
-        partial.replace(target)
+        if (verified := self.verify(remote, beginning)) is None:
+            beginning.unlink()
+            raise InputError(
+                f"{target}: what came is not {self.url(remote.key)} by its size or entity tag {remote.etag}. Run the "
+                "same command again; if it stays so, what the server holds is damaged."
+            )
+        beginning.replace(target)
         return verified
 
     def _append(
@@ -216,35 +200,19 @@ class Bucket:
                     f"{file.name}: the disk is full, what came is kept. Free some space and run the same command again."
                 ) from error
 
-    def verify(self, remote: RemoteFile, path: Path) -> str:
-        """Compare a file with its size and entity tag.
-
-        Returns
-        -------
-        str
-            ``"size and MD5"``, or ``"size only"`` where the tag is of another kind or the parts' size is not known.
-
-        Raises
-        ------
-        DamagedDownloadError
-            If size or content is another one.
-        """
+    def verify(self, remote: RemoteFile, path: Path) -> str | None:
+        """Compare a file with its size and entity tag: how that was done, or None if it is another file."""
+        if path.stat().st_size != remote.size:
+            return None
+        if not (tag := _ETAG.fullmatch(remote.etag)):
+            return "size only"
         part_size = None
-        right = path.stat().st_size == remote.size
-        if right and not _ETAG.fullmatch(remote.etag):
+        if tag[1] and (part_size := self._part_size(remote, int(tag[1]))) is None:
             return "size only"
-        if right and "-" in remote.etag and (part_size := self._part_size(remote)) is None:
-            return "size only"
-        if not right or entity_tag(path, part_size) != remote.etag:
-            raise DamagedDownloadError(
-                f"{path}: not what {self.url(remote.key)} holds by its size or entity tag {remote.etag}. Run the same "
-                "command again; if it stays so, what the server holds is damaged."
-            )
-        return "size and MD5"
+        return "size and MD5" if entity_tag(path, part_size) == remote.etag else None
 
-    def _part_size(self, remote: RemoteFile) -> int | None:
+    def _part_size(self, remote: RemoteFile, parts: int) -> int | None:
         """Bytes of each part but the last, as the server tells them; None unless these are all equal."""
-        parts = int(remote.etag.partition("-")[2])
         with self._asking(self.url(remote.key)):
             first, last = (
                 self._client.head_object(Bucket=self.name, Key=remote.key, PartNumber=number) for number in (1, parts)

@@ -35,7 +35,6 @@ MEMBERS: Mapping[str, str] = {
 """COCO split to the file in the archive that holds its captions."""
 
 _LARGEST = 2**29  # bytes; the larger of the two has 92 MB
-_MOST_MEMBERS = 1000
 _EXTRACTED_BYTES = 100_000_000
 
 
@@ -52,8 +51,6 @@ def fetch_captions(
     root: Path,
     *,
     archive: Path | None = None,
-    endpoint: str | None = None,
-    sha256: str = COCO_SHA256,
     replace: bool = False,
     show: Callable[[str], None] = say,
 ) -> CaptionsFetched:
@@ -66,10 +63,6 @@ def fetch_captions(
     archive : pathlib.Path, optional
         ``annotations_trainval2017.zip`` on this disk; nothing is downloaded then. It may be another one than COCO's:
         its captions are checked by name, CRC and content.
-    endpoint : str, optional
-        Another S3 server (a mirror) with COCO's bucket ``images.cocodataset.org``.
-    sha256 : str
-        What a downloaded archive must hash to.
     replace : bool
         Extract even if both files are there.
     show : callable
@@ -98,24 +91,20 @@ def fetch_captions(
             show(f"{archive}\n{COCO_LICENCE}")
             got, url, etag = archive, str(archive), ""
         else:
-            bucket = Bucket("images.cocodataset.org", "us-east-1", endpoint)
+            bucket = Bucket("images.cocodataset.org", "us-east-1")
             remote = bucket.head(COCO_KEY)
-            got, url, etag = (
-                layout.captions("train2017").with_name(Path(COCO_KEY).name),
-                bucket.url(COCO_KEY),
-                remote.etag,
-            )
+            got, url, etag = targets["train2017"].with_name(Path(COCO_KEY).name), bucket.url(COCO_KEY), remote.etag
             left = remote.size - kept_bytes(got, remote)
             show(f"{url}: {readable_bytes(left)} to download\n{COCO_LICENCE}")
             require_space(root, left + _EXTRACTED_BYTES)
             # In a thread, so that Ctrl-C need not wait for the next bytes.
             in_threads([partial(bucket.download, remote, got)], left, "fetching captions", 1)
         found = sha256_of(got)
-        if archive is None and found != sha256:
+        if archive is None and found != COCO_SHA256:
             got.unlink()
             raise InputError(
-                f"{url}: an archive with the SHA-256 {found} instead of {sha256}, so it was thrown away. Run again, or "
-                "get it elsewhere and give it with --zip."
+                f"{url}: an archive with the SHA-256 {found} instead of {COCO_SHA256}, so it was thrown away. Run "
+                "again, or get it elsewhere and give it with --zip."
             )
         extract_captions(got, targets)
         manifest = FetchManifest(root)
@@ -124,7 +113,7 @@ def fetch_captions(
             manifest.record(target, url, origin, f"CRC, from an archive with the SHA-256 {found}")
         if archive is None:
             got.unlink()
-        return CaptionsFetched(tuple(targets.values()), "fetched", found == sha256)
+        return CaptionsFetched(tuple(targets.values()), "fetched", found == COCO_SHA256)
 
 
 def extract_captions(archive: Path, targets: Mapping[str, Path]) -> None:
@@ -137,9 +126,7 @@ def extract_captions(archive: Path, targets: Mapping[str, Path]) -> None:
         with zipfile.ZipFile(archive) as opened, ExitStack() as stack:
             for split, target in targets.items():
                 temporary = stack.enter_context(atomic_path(target))
-                content = _content(archive, opened, MEMBERS[split])
-                _check_captions(archive, content, MEMBERS[split])
-                temporary.write_bytes(content)
+                temporary.write_bytes(_content(archive, opened, MEMBERS[split]))
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
         raise _wrong(archive, " ".join(str(error).split())[:160] or type(error).__name__) from error
 
@@ -151,23 +138,18 @@ def _wrong(archive: Path, what: str) -> InputError:
 def _content(archive: Path, opened: zipfile.ZipFile, name: str) -> bytes:
     entries = opened.infolist()
     found = [entry for entry in entries if entry.filename == name]
-    if len(found) != 1 or len(entries) > _MOST_MEMBERS:
+    if len(found) != 1:
         raise _wrong(archive, f"{len(found)} of its {len(entries):,} files are named {name}")
     # Reading to the end is what checks the CRC; the length that the archive states is not trusted.
     with opened.open(found[0]) as source:
         content = source.read(_LARGEST + 1)
     if len(content) > _LARGEST:
         raise _wrong(archive, f"{name} has more than {_LARGEST:,} bytes")
-    return content
-
-
-def _check_captions(archive: Path, content: bytes, name: str) -> None:
     try:
         annotations = json.loads(content)["annotations"]
-        right = bool(annotations) and all(
-            isinstance(one["image_id"], int) and isinstance(one["caption"], str) for one in annotations
-        )
+        right = annotations and all(type(one["image_id"]) is int and type(one["caption"]) is str for one in annotations)
     except (ValueError, KeyError, TypeError, RecursionError):
         right = False
     if not right:
         raise _wrong(archive, f"{name} is no list of captions with their images")
+    return content
