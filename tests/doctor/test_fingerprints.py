@@ -33,14 +33,9 @@ from unibrain.doctor.probes import PROBES, fixed_numbers, fixed_picture
 from unibrain.errors import InputError
 
 
-@pytest.fixture(scope="module")
-def findings(bench: Bench, record: Record) -> dict[str, Finding]:
-    return {finding.title: finding for finding in compare(PROBES, bench, record)}
-
-
-@pytest.mark.parametrize("name", ["small backbone", *(probe.name for probe in PROBES)])
-def test_is_as_recorded(findings: dict[str, Finding], name: str) -> None:
-    assert findings[name].level == "ok", f"{findings[name].what} -> {findings[name].advice}"
+def test_all_is_as_recorded(bench: Bench, record: Record) -> None:
+    found = list(compare(PROBES, bench, record))
+    assert [f"{each.title}: {each.what} -> {each.advice}" for each in found if each.level != "ok"] == []
 
 
 def test_every_probe_is_recorded_and_nothing_else(record: Record) -> None:
@@ -82,11 +77,6 @@ def test_rounding_moves_nothing(bench: Bench, record: Record) -> None:
 def test_patterns_are_the_same_everywhere() -> None:
     assert fixed_numbers((3,), 1).tolist() == pytest.approx([0.052512, -0.938639, 0.059167], abs=1e-6)
     assert fixed_picture(5, 4)[2].tolist() == [[127, 129, 20], [127, 199, 35], [127, 24, 51], [127, 155, 147]]
-    noise = fixed_numbers((40, 50), 7)
-    assert noise.dtype == np.float32
-    assert (abs(noise.mean()) < 0.05, noise.std()) == (True, pytest.approx(1, abs=0.05))
-    assert abs(np.corrcoef(noise[:-1].ravel(), noise[1:].ravel())[0, 1]) < 0.05
-    assert abs(np.corrcoef(noise.ravel(), fixed_numbers((40, 50), 8).ravel())[0, 1]) < 0.05
 
 
 @given(

@@ -144,29 +144,21 @@ def test_bands_are_a_table_of_shares_and_penalties() -> None:
     assert band_table(None) is None
 
 
-def score(name: str, kind: str, per_image: list[float], higher: bool = True) -> Score:
-    return Score(name, name, kind, 0.5, 0.4, len(per_image), higher, tuple(per_image))
-
-
-def test_best_in_everything_is_one_and_worst_in_everything_is_zero() -> None:
-    scores = [score("a", "picture", [0.1, 0.9, 0.5]), score("b", "caption", [-3, 8, 0])]
-    np.testing.assert_allclose(overall_rank(scores, 3), [0, 1, 0.5])
-
-
-def test_pictures_and_captions_count_alike() -> None:
-    pictures = [score(name, "picture", [0.0, 1.0]) for name in "abc"]
-    np.testing.assert_allclose(overall_rank([*pictures, score("d", "caption", [1.0, 0.0])], 2), [0.5, 0.5])
-
-
-def test_lower_may_be_better_and_ties_share_their_rank() -> None:
-    np.testing.assert_allclose(overall_rank([score("a", "picture", [3, 1, 2], higher=False)], 3), [0, 1, 0.5])
-    np.testing.assert_allclose(overall_rank([score("a", "picture", [1, 1, 0])], 3), [0.75, 0.75, 0])
-
-
-@pytest.mark.parametrize("images", [1, 4])
-def test_without_scores_all_stand_in_the_middle(images):
-    missing = Score("a", "a", "picture", None, None, images, True, note="not installed")
-    np.testing.assert_array_equal(overall_rank([missing], images), 0.5)
+@pytest.mark.parametrize(
+    ("scores", "rank"),
+    [
+        ([("picture", True, (0.1, 0.9, 0.5)), ("caption", True, (-3, 8, 0))], [0, 1, 0.5]),
+        # Pictures and captions count alike, however many scores there are of each.
+        ([*[("picture", True, (0, 1))] * 3, ("caption", True, (1, 0))], [0.5, 0.5]),
+        ([("picture", False, (3, 1, 2))], [0, 1, 0.5]),
+        ([("picture", True, (1, 1, 0))], [0.75, 0.75, 0]),
+        ([("picture", True, (0.3,))], [0.5]),
+        ([("picture", True, ())], [0.5] * 4),
+    ],
+)
+def test_overall_rank(scores: list[tuple[str, bool, tuple[float, ...]]], rank: list[float]) -> None:
+    found = [Score("a", "a", kind, 0.5, 0.4, len(rank), higher, values) for kind, higher, values in scores]  # type: ignore[arg-type]
+    np.testing.assert_allclose(overall_rank(found, len(rank)), rank)
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=60), st.integers(1, 6))

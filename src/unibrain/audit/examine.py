@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -150,8 +150,11 @@ class NsdTree:
         there = [session for session in self.design.sessions if self._format_of(session)]
         for session in track(there, "looking at betas", unit="session"):
             training = ~self.design.is_shared[self.design.session == session]
-            about = (self.layout, self.mask, session, len(training), self._format_of(session))
-            yield SessionBetas(session, lambda about=about: read_session(*about, check_finite=False)[0], training)
+            yield SessionBetas(session, partial(self._read, session, len(training)), training)
+
+    def _read(self, session: int, trials: int) -> NDArray[np.generic]:
+        file_format = self._format_of(session)
+        return read_session(self.layout, self.mask, session, trials, file_format, check_finite=False)[0]
 
 
 def custom_betas(
@@ -161,10 +164,14 @@ def custom_betas(
     matrix = open_scans(scans, None if mask is None else read_custom_mask(mask), dataset)
     if matrix.scans != table.rows:
         raise InputError(f"{scans}: {matrix.scans} scans, but {table.path.name} lists {table.rows}. Import them again.")
+
+    def read(rows: Ids) -> NDArray[np.generic]:
+        return matrix.read(rows).T
+
     for session in track(range(1, len(table.sessions) + 1), "looking at betas", unit="session"):
         trials = table.session == session
         training = ~table.is_test[table.stimulus_ids[trials]]
-        yield SessionBetas(session, lambda rows=table.scans[trials]: matrix.read(rows).T, training)
+        yield SessionBetas(session, partial(read, table.scans[trials]), training)
 
 
 def examine(material: Material, betas: bool = True) -> Audit:
