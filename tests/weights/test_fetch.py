@@ -247,7 +247,7 @@ def test_what_the_system_refuses_is_not_the_hubs_fault(lab: Lab, monkeypatch: py
 
 
 def test_the_command_asks_and_is_quiet(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
-    from huggingface_hub.utils import are_progress_bars_disabled, enable_progress_bars
+    from huggingface_hub.utils.tqdm import are_progress_bars_disabled, enable_progress_bars
 
     lab.monkeypatch.setattr("sys.stdin", open(os.devnull))  # noqa: PTH123, SIM115
     assert main(["weights", "fetch", "official"]) == 2

@@ -52,7 +52,7 @@ def entity_tag(path: Path, part_size: int | None) -> str:
         if part_size is None:
             return hashlib.file_digest(file, md5).hexdigest()
         parts: list[bytes] = []
-        for start in range(0, path.stat().st_size, part_size):
+        for start in range(0, path.stat().st_size or 1, part_size):
             part = md5()
             while block := file.read(min(2**20, start + part_size - file.tell())):
                 part.update(block)

@@ -293,6 +293,7 @@ def _equal(one: Tensor, other: Tensor) -> bool:
 
 def _sources(files: Mapping[Role, Path], origins: Mapping[Role, Origin]) -> tuple[SourceFile, ...]:
     """Hash everything that is read, and compare it with what is known of its content."""
+    listed: list[tuple[Role, str, Path]]
     listed = [(role, files[role].name, files[role]) for role in ROLES if role in files and role != "diffusers"]
     if "diffusers" in files:
         components = _component_files(files["diffusers"]).items()

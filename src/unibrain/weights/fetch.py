@@ -168,7 +168,7 @@ def fetch_official(
         half-written; complete downloads stay in the hub's cache.
     """
     from huggingface_hub import HfApi, constants
-    from huggingface_hub.utils import disable_progress_bars
+    from huggingface_hub.utils.tqdm import disable_progress_bars
 
     if is_quiet():
         disable_progress_bars()
