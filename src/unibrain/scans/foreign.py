@@ -131,7 +131,7 @@ def open_hdf5(path: Path, what: str, remedy: str = "Check the path") -> Iterator
         yield file
 
 
-def hdf5_dataset(path: Path, file: Any, name: str, kinds: str = _REAL) -> Any:
+def hdf5_dataset(path: Path, file: Any, name: str) -> Any:
     """A dataset of an open file that lies in this file as a whole, holds real numbers, and is no larger than the file.
 
     Refused are groups, links, content in other files (external or virtual), other types, and unknown compression.
@@ -141,11 +141,10 @@ def hdf5_dataset(path: Path, file: Any, name: str, kinds: str = _REAL) -> Any:
     there = file
     for part in (part for part in name.split("/") if part):
         with reading(path, "HDF5"):
-            known = isinstance(there, h5py.Group) and there.id.links.exists(part.encode())
-            link = there.id.links.get_info(part.encode()).type if known else None
+            link = there.get(part, getlink=True, getclass=True) if isinstance(there, h5py.Group) else None
         if link is None:
             raise InputError(f"{path}: has no dataset {name}. Name one that is there, or download the file again.")
-        if link != h5py.h5l.TYPE_HARD:
+        if link is not h5py.HardLink:
             raise InputError(f"{path}: {part} is a link to another place, and links are not followed. Copy it there.")
         with reading(path, "HDF5"):
             there = there[part]
@@ -165,7 +164,7 @@ def hdf5_dataset(path: Path, file: Any, name: str, kinds: str = _REAL) -> Any:
         raise InputError(f"{path}: the dataset {name} is empty. {_AGAIN}.")
     if matlab.get("MATLAB_class") == b"char":
         raise InputError(f"{path}: the dataset {name} holds text, not real numbers. Save it as real numbers.")
-    _check_type(path, f"the dataset {name}", dtype, kinds)
+    _check_type(path, f"the dataset {name}", dtype)
     for code, _, _, called in filters:
         if not h5py.h5z.filter_avail(code):
             raise InputError(f"{path}: {name} is compressed with {called.decode()!r}, unknown here. Save it with gzip.")

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,28 +16,18 @@ _log = logging.getLogger(__name__)
 _VALUES_AT_ONCE = 2**20
 
 
-@dataclass(frozen=True)
-class Protocol:
-    """A way to prepare scans that has a name; `sessions` are 1-based, all that were run if they are None."""
-
-    average: str
-    zscore: str
-    sessions: tuple[int, ...] | None = None
-
-
-PROTOCOLS: Mapping[str, Protocol] = {
-    "unibrain": Protocol("all", "train", tuple(range(1, 38))),
-    "nsd-40": Protocol("all", "train", tuple(range(1, 41))),
-    "single-trial": Protocol("test", "train"),
-    "session-zscore": Protocol("all", "session"),
+PROTOCOLS: Mapping[str, Mapping[str, Any]] = {
+    "unibrain": {"sessions": tuple(range(1, 38))},
+    "nsd-40": {"sessions": tuple(range(1, 41))},
+    "single-trial": {"average": "test"},
+    "session-zscore": {"zscore": "session"},
 }
-"""By name.
+"""By name: what differs from averages of all repeats, z-scored with the training images, of all sessions that were run.
 
-``unibrain``: the first 37 sessions, repeats averaged, z-scored with the training images' statistics, as Brain-Diffuser,
-UniBrain and others that decode 982 test images do. ``nsd-40``: the same on all 40 sessions (NSD has released the last
-three since), 1,000 test images. ``single-trial``: training rows are single trials, test rows averages.
-``session-zscore``: every trial z-scored in its session, with the training trials' statistics (as MindEye), then
-averaged."""
+``unibrain``: the first 37 sessions, as Brain-Diffuser, UniBrain and others that decode 982 test images. ``nsd-40``: all
+40 (NSD has released the last three since), 1,000 test images. ``single-trial``: training rows are single trials, test
+rows averages. ``session-zscore``: every trial z-scored in its session, with the training trials' statistics (as
+MindEye), then averaged."""
 
 
 @dataclass(frozen=True)
@@ -103,13 +93,8 @@ class PrepareSettings:
 
     def resolved(self) -> "PrepareSettings":
         """Put the protocol's choices where there are none."""
-        protocol = PROTOCOLS[self.protocol] if self.protocol is not None else Protocol("all", "train")
-        return replace(
-            self,
-            average=self.average or protocol.average,
-            zscore=self.zscore or protocol.zscore,
-            sessions=protocol.sessions if self.sessions is None else self.sessions,
-        )
+        chosen = {"average": "all", "zscore": "train", **PROTOCOLS.get(str(self.protocol), {})}
+        return replace(self, **{name: value for name, value in chosen.items() if getattr(self, name) is None})
 
 
 @dataclass
