@@ -15,24 +15,7 @@ from unibrain.errors import InputError
 SIDE = 8
 WIDTH = 16
 PICTURE = 64
-WORDS = (
-    "a",
-    "red",
-    "car",
-    "dog",
-    "on",
-    "the",
-    "beach",
-    "tree",
-    "face",
-    "house",
-    "blue",
-    "sky",
-    "cat",
-    "grass",
-    "sea",
-    "boat",
-)
+WORDS = "a red car dog on the beach tree face house blue sky cat grass sea boat".split()  # noqa: SIM905
 
 
 def words(captions, width):

@@ -1,7 +1,6 @@
 """A tiny backbone with random weights, written to disk and loaded as any other."""
 
-import gzip
-import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -119,8 +118,7 @@ def tiny(tiny_folder: Path) -> VersatileDiffusion:
     return load_folder(tiny_folder, device="cpu")
 
 
-@pytest.fixture(scope="session")
-def published() -> dict[str, dict[str, tuple[int, ...]]]:
-    """Keys and shapes of the published weights: flows, autokl, optimus, clip."""
-    content = json.loads(gzip.decompress((Path(__file__).parent / "data" / "published-keys.json.gz").read_bytes()))
-    return {part: {key: tuple(shape) for key, shape in keys.items()} for part, keys in content.items()}
+@pytest.fixture
+def folder(tiny_folder: Path, tmp_path: Path) -> Path:
+    """A copy of the tiny backbone's folder, to damage."""
+    return Path(shutil.copytree(tiny_folder, tmp_path / "tiny"))

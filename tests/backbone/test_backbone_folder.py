@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import pickle
-import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -26,17 +25,11 @@ WEIGHT_FILES = [f"{part}.safetensors" for part in PARTS]
 PICTURES = np.zeros((1, 16, 16, 3), dtype=np.uint8)
 
 
-@pytest.fixture
-def folder(tiny_folder: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(tiny_folder, tmp_path / "tiny"))
-
-
 def use_all(folder: Path) -> None:
     backbone = load_backbone(folder, device="cpu")
     contexts = {"c_image": backbone.encode("c_image", PICTURES), "c_text": backbone.encode("c_text", ["a dog"])}
-    z_text = backbone.encode("z_text", ["a dog"])
-    backbone.sample("picture", None, contexts, backbone.sampling("picture"), np.arange(1))
-    backbone.sample("caption", z_text, contexts, backbone.sampling("caption"), np.arange(1))
+    for kind, start in (("picture", None), ("caption", backbone.encode("z_text", ["a dog"]))):
+        backbone.sample(kind, start, contexts, backbone.sampling(kind), np.arange(1))
 
 
 def written(content: str | bytes) -> Callable[[Path], Any]:
@@ -72,6 +65,10 @@ def edited(key: str, value: Any) -> Callable[[Path], Any]:
     return change
 
 
+def untie(path: Path) -> None:
+    weights(**{"gpt2.lm_head.weight": load_file(path)["gpt2.transformer.wte.weight"] + 1})(path)
+
+
 def one_more(path: Path) -> None:
     if path.suffix == ".txt":
         path.write_text(path.read_text() + "stranger\n")
@@ -83,26 +80,23 @@ def one_more(path: Path) -> None:
 @pytest.mark.parametrize(
     ("file", "damage", "names"),
     [
-        *((name, Path.unlink, "no such file") for name in [*WEIGHT_FILES[:2], "clip.safetensors", *VOCABULARY_FILES]),
-        *(("flows.safetensors", cut(length), "safetensors") for length in (0, 5, 200, -1)),
+        *((name, Path.unlink, "no such file") for name in ["flows.safetensors", "clip.safetensors", *VOCABULARY_FILES]),
+        *(("flows.safetensors", cut(length), "safetensors") for length in (0, -1)),
         ("autokl.safetensors", written(b"\x80\x02}q\x00."), "safetensors"),
         ("flows.safetensors", weights(**{"image.time_embed.0.weight": torch.zeros(8, 8)}), "image.time_embed.0.weight"),
-        ("flows.safetensors", weights(**{"text.data_blocks.0.0.weight": None}), "text.data_blocks.0.0.weight"),
         ("optimus.safetensors", weights(**{"to_memory.weight": None}), "to_memory.weight"),
         ("optimus.safetensors", weights(**{"gpt2.transformer.wte.weight": None}), "gpt2.transformer.wte.weight"),
+        ("optimus.safetensors", untie, "gpt2.lm_head.weight"),
         ("autokl.safetensors", weights(stranger=torch.zeros(1)), "stranger"),
         ("config.json", edited("colour", "red"), "colour"),
         ("config.json", edited("flows.depth", 3), "flows.depth"),
-        ("config.json", edited("flows", [1, 2]), "flows"),
-        ("config.json", edited("flows.model_channels", 48), "48"),
         ("config.json", edited("flows.model_channels", "many"), "flows.model_channels"),
         ("config.json", edited("flows.text_width", 8), "text_width"),
-        ("config.json", edited("schedule.prediction", "sample"), "schedule.prediction"),
         ("config.json", edited("unconditional_image", "white"), "unconditional_image"),
         ("config.json", edited("image.strength", 1.0), "strength is 1.0"),
         ("config.json", edited("optimus.bert.hidden_size", 15), "15"),
         ("config.json", edited("autokl.norm_groups", 5), "no network can be built"),
-        *(("config.json", written(text), "config.json") for text in ("", "{", "[]", "null", '"text"', b"\xff")),
+        *(("config.json", written(text), "config.json") for text in ("", "[]", b"\xff")),
         ("config.json", written("[" * 100_000), "config.json"),
         ("bert-vocab.txt", one_more, "tokens"),
         ("gpt2-vocab.json", one_more, "tokens"),
@@ -136,14 +130,6 @@ def test_weights_of_another_configuration(folder: Path) -> None:
         use_all(folder)
 
 
-def test_tied_weights_that_differ_are_refused(folder: Path) -> None:
-    file = folder / "optimus.safetensors"
-    head = load_file(file)["gpt2.transformer.wte.weight"]
-    weights(**{"gpt2.lm_head.weight": head + 1})(file)
-    with pytest.raises(InputError, match=r"optimus\.safetensors: gpt2.*have to be equal"):
-        use_all(folder)
-
-
 def test_a_folder_without_configuration_or_of_another_name(folder: Path) -> None:
     (folder / "config.json").unlink()
     for missing in (folder, folder / "none"):
@@ -162,14 +148,10 @@ class Bomb:
         return Path.touch, (self.target,)
 
 
-@pytest.mark.parametrize("write", ["pickle", "torch"])
-def test_a_pickle_is_refused_and_not_run(folder: Path, tmp_path: Path, write: str) -> None:
-    file, mark = folder / "clip.safetensors", tmp_path / "was-run"
-    content = {"weight": Bomb(mark)}
-    if write == "pickle":
-        file.write_bytes(pickle.dumps(content))
-    else:
-        torch.save(content, file)
+@pytest.mark.parametrize("write", [lambda content, path: path.write_bytes(pickle.dumps(content)), torch.save])
+def test_a_pickle_is_refused_and_not_run(folder: Path, tmp_path: Path, write: Any) -> None:
+    mark = tmp_path / "was-run"
+    write({"weight": Bomb(mark)}, folder / "clip.safetensors")
     with pytest.raises(InputError, match=r"clip\.safetensors: not a readable safetensors file"):
         load_backbone(folder, device="cpu")
     assert not mark.exists()
@@ -180,14 +162,12 @@ def test_a_pickle_is_refused_and_not_run(folder: Path, tmp_path: Path, write: st
     [
         (SamplingSettings, {"strength": 0.0}, "strength is 0.0"),
         (SamplingSettings, {"strength": 1.0}, "leave the latent out"),
-        (SamplingSettings, {"strength": float("nan")}, "strength is nan"),
         (SamplingSettings, {"steps": 0}, "steps is 0"),
         (SamplingSettings, {"steps": 1000}, "steps is 1000"),
         (SamplingSettings, {"steps": 3, "strength": 0.3}, "less than one step"),
         (SamplingSettings, {"image_weight": -0.1}, "image_weight is -0.1"),
         (SamplingSettings, {"image_weight": 1.01}, "image_weight is 1.01"),
         (SamplingSettings, {"eta": 1.5}, "eta is 1.5"),
-        (SamplingSettings, {"guidance_scale": -1.0}, "guidance_scale is -1.0"),
         (SamplingSettings, {"guidance_scale": float("inf")}, "guidance_scale is inf"),
         (SamplingSettings, {"guidance_scale": float("nan")}, "guidance_scale is nan"),
         (ScheduleConfig, {"prediction": "sample"}, "prediction is 'sample'"),

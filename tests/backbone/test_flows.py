@@ -1,14 +1,16 @@
 """The flows: the order of their blocks, and what they compute against diffusers and a plain implementation."""
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
-from diffusers_names import diffusers_weights
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import Tensor
 
 from unibrain.backbone.config import BackboneConfig, FlowsConfig
 from unibrain.backbone.flows import FourFlows, make_plan
@@ -23,6 +25,67 @@ SHAPES = {
     "attention below": FlowsConfig(4, 24, 32, (1, 1), (1, 1), (False, True), heads=4, context_width=12),
     "three levels": FlowsConfig(4, 24, 32, (1, 2, 2), (2, 1, 1), (True, True, False), heads=8, context_width=12),
 }
+
+
+# Where diffusers keeps the weights of the four flows.
+
+INSIDE = {
+    "in_layers.0": "norm1",
+    "in_layers.2": "conv1",
+    "emb_layers.1": "time_emb_proj",
+    "out_layers.0": "norm2",
+    "out_layers.3": "conv2",
+    "skip_connection": "conv_shortcut",
+    "op.": "conv.",
+}
+
+
+def data_positions(config: FlowsConfig) -> Iterator[str]:
+    """Names of the data positions, in order; the head is two modules and left out."""
+    last = len(config.channel_mult) - 1
+    yield "conv_in"
+    for level, count in enumerate(config.res_blocks):
+        yield from (f"down_blocks.{level}.resnets.{index}" for index in range(count))
+        if level != last:
+            yield f"down_blocks.{level}.downsamplers.0"
+    yield from ("mid_block.resnets.0", "mid_block.resnets.1")
+    for level, count in enumerate(reversed(config.res_blocks)):
+        yield from (f"up_blocks.{level}.resnets.{index}" for index in range(count + 1))
+        if level != last:
+            yield f"up_blocks.{level}.upsamplers.0"
+
+
+def context_positions(config: FlowsConfig) -> Iterator[str]:
+    levels = list(zip(config.res_blocks, config.attention, strict=True))
+    for level, (count, attention) in enumerate(levels):
+        yield from (f"down_blocks.{level}.attentions.{index}" for index in range(count * attention))
+    yield "mid_block.attentions.0"
+    for level, (count, attention) in enumerate(reversed(levels)):
+        yield from (f"up_blocks.{level}.attentions.{index}" for index in range((count + 1) * attention))
+
+
+def diffusers_weights(flows: FourFlows, latent: str, context: str) -> dict[str, Tensor]:
+    """Weights of one flow under the names of diffusers."""
+    data, contexts = list(data_positions(flows.config)), list(context_positions(flows.config))
+    renamed = {}
+    for key, value in flows.state_dict().items():
+        kind, container, rest = key.split(".", 2)
+        if container == "time_embed":
+            layer, name = rest.split(".")
+            renamed[f"time_embedding.linear_{1 if layer == '0' else 2}.{name}"] = value
+        elif container == "context_blocks" and kind == context:
+            index, _, rest = rest.split(".", 2)
+            renamed[f"{contexts[int(index)]}.{rest}"] = value
+        elif container == "data_blocks" and kind == latent:
+            index, _, rest = rest.split(".", 2)
+            if int(index) == len(data):
+                layer, name = rest.split(".")
+                renamed[f"{'conv_norm_out' if layer == '0' else 'conv_out'}.{name}"] = value
+                continue
+            for ours, theirs in INSIDE.items():
+                rest = rest.replace(ours, theirs)
+            renamed[f"{data[int(index)]}.{rest}"] = value
+    return renamed
 
 
 def random_flows(config: FlowsConfig) -> FourFlows:
@@ -44,47 +107,45 @@ def sizes(config: FlowsConfig) -> dict[str, object]:
     }
 
 
+def close_to_diffusers(unet: Any, flows: FourFlows, kind: str, x: Tensor, pixels: Tensor) -> None:
+    unet.eval().load_state_dict(diffusers_weights(flows, kind, kind), strict=True)
+    context, timesteps = torch.randn(2, 5, flows.config.context_width), torch.tensor([1, 981])
+    with torch.no_grad():
+        expected = unet(pixels, timesteps, encoder_hidden_states=context).sample.reshape(x.shape)
+        found = flows(x, timesteps, [flows.prepare(f"c_{kind}", context)])
+    assert expected.std() > 0.05
+    torch.testing.assert_close(found, expected, atol=2e-5, rtol=0)
+
+
 @pytest.mark.parametrize("shape", SHAPES)
 def test_image_flow_is_that_of_diffusers(shape: str) -> None:
     config = SHAPES[shape]
-    flows = random_flows(config)
     unet = UNet2DConditionModel(
         in_channels=config.image_channels,
         out_channels=config.image_channels,
         down_block_types=tuple("CrossAttnDownBlock2D" if a else "DownBlock2D" for a in config.attention),
         up_block_types=tuple("CrossAttnUpBlock2D" if a else "UpBlock2D" for a in reversed(config.attention)),
         **sizes(config),
-    ).eval()
-    unet.load_state_dict(diffusers_weights(flows, "image", "image"), strict=True)
-    x, context = torch.randn(2, config.image_channels, 8, 8), torch.randn(2, 5, config.context_width)
-    timesteps = torch.tensor([1, 981])
-    with torch.no_grad():
-        expected = unet(x, timesteps, encoder_hidden_states=context).sample
-        found = flows(x, timesteps, [flows.prepare("c_image", context)])
-    assert expected.std() > 0.05
-    torch.testing.assert_close(found, expected, atol=2e-5, rtol=0)
+    )
+    flows = random_flows(config)
+    x = torch.randn(2, config.image_channels, 8, 8)
+    close_to_diffusers(unet, flows, "image", x, x)
 
 
 @pytest.mark.parametrize("shape", [name for name, config in SHAPES.items() if not config.attention[-1]])
 def test_text_flow_is_that_of_diffusers(shape: str) -> None:
     module = pytest.importorskip("diffusers.pipelines.deprecated.versatile_diffusion.modeling_text_unet")
     config = SHAPES[shape]
-    flows = random_flows(config)
     unet = module.UNetFlatConditionModel(
         in_channels=(config.text_width, 1, 1),
         out_channels=(config.text_width, 1, 1),
         down_block_types=tuple("CrossAttnDownBlockFlat" if a else "DownBlockFlat" for a in config.attention),
         up_block_types=tuple("CrossAttnUpBlockFlat" if a else "UpBlockFlat" for a in reversed(config.attention)),
         **sizes(config),
-    ).eval()
-    unet.load_state_dict(diffusers_weights(flows, "text", "text"), strict=True)
-    x, context = torch.randn(2, config.text_width), torch.randn(2, 5, config.context_width)
-    timesteps = torch.tensor([21, 700])
-    with torch.no_grad():
-        expected = unet(x[:, :, None, None], timesteps, encoder_hidden_states=context).sample[:, :, 0, 0]
-        found = flows(x, timesteps, [flows.prepare("c_text", context)])
-    assert expected.std() > 0.05
-    torch.testing.assert_close(found, expected, atol=2e-5, rtol=0)
+    )
+    flows = random_flows(config)
+    x = torch.randn(2, config.text_width)
+    close_to_diffusers(unet, flows, "text", x, x[:, :, None, None])
 
 
 def test_a_shared_context_is_read_by_the_whole_batch() -> None:
@@ -115,20 +176,6 @@ def configs(draw: st.DrawFn) -> FlowsConfig:
 
 
 @given(configs())
-def test_counts(config: FlowsConfig) -> None:
-    plan = make_plan(config)
-    down = sum(config.res_blocks)
-    up = sum(count + 1 for count in config.res_blocks)
-    resizings = len(config.channel_mult) - 1
-    assert len(plan.data) == 1 + down + resizings + 2 + up + resizings + 1
-    assert len(plan.context_channels) == 1 + sum(
-        2 * count + 1 for count, attention in zip(config.res_blocks, config.attention, strict=True) if attention
-    )
-    for action, count in (("data", len(plan.data)), ("context", len(plan.context_channels))):
-        assert [step.index for step in plan.steps if step.action == action] == list(range(count))
-
-
-@given(configs())
 def test_what_is_saved_is_joined_and_channels_fit(config: FlowsConfig) -> None:
     plan = make_plan(config)
     current, level, saved = 0, 0, []
@@ -147,19 +194,18 @@ def test_what_is_saved_is_joined_and_channels_fit(config: FlowsConfig) -> None:
             current = block.channels_out
             level += {"down": 1, "up": -1}.get(block.kind, 0)
             assert 0 <= level < len(config.channel_mult)
-    assert saved == []
-    assert level == 0
-    assert current == config.model_channels
+    assert (saved, level, current) == ([], 0, config.model_channels)
+    # As many blocks as the configuration says, each visited once and in order.
+    levels = list(zip(config.res_blocks, config.attention, strict=True))
+    data = 4 + 2 * (len(levels) - 1) + sum(2 * count + 1 for count, _ in levels)
+    contexts = 1 + sum(2 * count + 1 for count, attention in levels if attention)
+    assert (len(plan.data), len(plan.context_channels)) == (data, contexts)
+    for action, count in (("data", data), ("context", contexts)):
+        assert [step.index for step in plan.steps if step.action == action] == list(range(count))
 
 
-@pytest.mark.parametrize(
-    ("multiples", "res_blocks", "attention"),
-    [((1, 3, 1), (1, 2, 1), (False, True, False)), ((1, 1), (2, 1), (True, True)), ((1,), (1,), (False,))],
-)
-def test_unusual_sizes_keep_the_shape_of_their_input(
-    multiples: tuple[int, ...], res_blocks: tuple[int, ...], attention: tuple[bool, ...]
-) -> None:
-    config = FlowsConfig(5, 7, 32, multiples, res_blocks, attention, heads=2, context_width=3, second_dim=3)
+def test_unusual_sizes_keep_the_shape_of_their_input() -> None:
+    config = FlowsConfig(5, 7, 32, (1, 3, 1), (1, 2, 1), (False, True, False), heads=2, context_width=3, second_dim=3)
     flows = FourFlows(config).requires_grad_(False)
     contexts = [flows.prepare(name, torch.randn(2, 4, 3), 0.5) for name in ("c_image", "c_text")]
     for x in (torch.randn(2, 5, 4, 8), torch.randn(2, 7)):

@@ -42,6 +42,10 @@ class Reference:
         assert found is not None
         return float(found[1])
 
+    def close(self, found: Any, expected: Any, tolerance: str = "autokl_optimus_clip") -> None:
+        """Compare what was found with what the published code gave."""
+        torch.testing.assert_close(found, expected, atol=self.tolerance(tolerance), rtol=0)
+
     @cached_property
     def schedule(self) -> ScheduleConfig:
         entry = self.config["schedule"]

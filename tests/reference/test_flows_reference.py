@@ -20,23 +20,17 @@ from unibrain.backbone.sampling import (
 
 def test_time_embedding(reference):
     golden = reference.load("golden_time")
-    atol = reference.tolerance("single_forward")
     timesteps = golden["timesteps"]
-    torch.testing.assert_close(sinusoid(timesteps, golden["sinusoid"].shape[1]), golden["sinusoid"], atol=atol, rtol=0)
-    torch.testing.assert_close(
-        reference.flows.embed_time(timesteps, torch.float32), golden["time_embed"], atol=atol, rtol=0
-    )
+    reference.close(sinusoid(timesteps, golden["sinusoid"].shape[1]), golden["sinusoid"], "single_forward")
+    reference.close(reference.flows.embed_time(timesteps, torch.float32), golden["time_embed"], "single_forward")
 
 
 @pytest.mark.parametrize("latent", ["image", "text"])
 @pytest.mark.parametrize("context", ["image", "text"])
 def test_single_flow(reference, latent, context):
-    golden = reference.load("golden_apply_model")
-    flows = reference.flows
+    golden, flows = reference.load("golden_apply_model"), reference.flows
     output = flows(golden[f"x_{latent}"], golden["t"], [flows.prepare(f"c_{context}", golden[f"c_{context}"])])
-    torch.testing.assert_close(
-        output, golden[f"eps.x_{latent}.c_{context}"], atol=reference.tolerance("single_forward"), rtol=0
-    )
+    reference.close(output, golden[f"eps.x_{latent}.c_{context}"], "single_forward")
 
 
 def test_every_mix_of_two_contexts(reference):
@@ -54,8 +48,7 @@ def test_every_mix_of_two_contexts(reference):
             flows.prepare("c_text", golden["c_text"], float(text)),
         ]
         output = flows(golden[latent], golden["t"], contexts)
-        atol = reference.tolerance("single_forward")
-        torch.testing.assert_close(output, expected, atol=atol, rtol=0, msg=lambda text, key=key: f"{key}: {text}")
+        reference.close(output, expected, "single_forward")
         checked.add((latent, image))
     assert {latent for latent, _ in checked} == {"x_image", "x_text"}
     assert len(checked) > 4
@@ -114,20 +107,16 @@ def test_full_ddim_trajectory(reference, latent, image_weight):
     )
 
     # Each step alone, from the stored latents: random networks amplify rounding along a whole run.
-    atol = reference.tolerance("one_ddim_step_from_stored_traj_x")
     for done, index in enumerate(range(count - 1, -1, -1)):
         one = []
 
-        class _StopRunError(Exception):
-            pass
-
         def keep(_, x, x0, one=one):
             one.extend((x, x0))
-            raise _StopRunError
+            raise StopIteration
 
-        with pytest.raises(_StopRunError):
+        with pytest.raises(StopIteration):
             sample_ddim(model, golden["traj_x"][done], steps, index + 1, callback=keep)
-        torch.testing.assert_close(one[0], golden["traj_x"][done + 1], atol=atol, rtol=0)
+        reference.close(one[0], golden["traj_x"][done + 1], "one_ddim_step_from_stored_traj_x")
         # Guidance adds up the errors of two forward passes, scale and scale - 1 times, and x0 divides by sqrt(alpha).
         alpha = float(steps.alphas[index])
         blown_up = (2 * settings.guidance_scale - 1) * ((1 - alpha) / alpha) ** 0.5
@@ -135,10 +124,9 @@ def test_full_ddim_trajectory(reference, latent, image_weight):
             one[1], golden["traj_pred_x0"][done], atol=reference.tolerance("single_forward") * blown_up, rtol=0
         )
 
-    atol = reference.tolerance("full_37_step_run")
     visited = []
     final = sample_ddim(model, start, steps, count, callback=lambda index, x, _: visited.append((index, x)))
     assert [index for index, _ in visited] == list(range(count - 1, -1, -1))
     for (_, x), expected in zip(visited, golden["traj_x"][1:], strict=True):
-        torch.testing.assert_close(x, expected, atol=atol, rtol=0)
-    torch.testing.assert_close(final, golden["final"], atol=atol, rtol=0)
+        reference.close(x, expected, "full_37_step_run")
+    reference.close(final, golden["final"], "full_37_step_run")
