@@ -203,7 +203,7 @@ def _find_targets(
     stored: Mapping[str, Any], path: Path, moved_to: str | os.PathLike[str] | None, verify: bool
 ) -> StoredLatents:
     """Open the targets that a decoder refers to: only read, and only if their checksums are those of the fit."""
-    place = moved_to or stored["place"]
+    place: Any = moved_to or stored["place"]
     if moved_to is None and "://" not in place:
         # Joining keeps an absolute path as it is.
         place = Path(os.path.normpath(path.parent.resolve() / place))
