@@ -37,7 +37,7 @@ def write_vocabularies(folder: Path) -> tuple[int, int, int]:
 
 
 def diffusers_weights(flows: Any, latent: str, context: str) -> Weights:
-    file = HERE.parent / "backbone" / "diffusers_names.py"
+    file = HERE.parent / "backbone" / "test_flows.py"
     spec = importlib.util.spec_from_file_location("names_of_diffusers", file)
     assert spec is not None
     assert spec.loader is not None
