@@ -17,7 +17,7 @@ from unibrain.backbone import BackboneConfig, SamplingSettings, load_backbone
 from unibrain.backbone import folder as folder_part
 from unibrain.backbone.config import OFFICIAL, FlowsConfig, ScheduleConfig
 from unibrain.backbone.folder import PARTS, VOCABULARY_FILES, folder_fingerprint
-from unibrain.backbone.loading import write_backbone
+from unibrain.backbone.loading import open_weights, write_backbone
 from unibrain.errors import InputError
 from unibrain.workspace.fingerprints import sha256_of
 
@@ -128,6 +128,15 @@ def test_weights_of_another_configuration(folder: Path) -> None:
     edited("flows.res_blocks", [2])(folder / "config.json")
     with pytest.raises(InputError, match=r"flows\.safetensors: lacks"):
         use_all(folder)
+
+
+def test_what_the_system_refuses_is_no_damage(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path, *_: Any) -> Any:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(PermissionError, match=r"clip\.safetensors"), open_weights(folder / "clip.safetensors"):
+        pass
 
 
 def test_a_folder_without_configuration_or_of_another_name(folder: Path) -> None:

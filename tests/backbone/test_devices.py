@@ -37,23 +37,21 @@ def test_auto_follows_the_memory_of_the_machine(
     assert choose_dtype("auto", CPU, 3_320_000_000, torch.float16) == expected
 
 
-def test_auto_takes_the_type_of_the_file_on_other_devices(monkeypatch: pytest.MonkeyPatch) -> None:
-    # The meta device computes nothing, in any type.
-    monkeypatch.setattr("unibrain.backbone.devices.unusable", lambda dtype, device: None)
+def test_types_that_a_device_has_and_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    missing = {torch.float16: "not implemented for 'Half'"}
+    monkeypatch.setattr("unibrain.backbone.devices.unusable", lambda dtype, device: missing.get(dtype))
     monkeypatch.setattr("unibrain.backbone.devices.total_memory", lambda device: 10**10)
+    for name, says in (
+        ("fp16", r"there is no fp16 on the device cpu .*Choose fp32 or bf16"),
+        ("int8", "dtype is 'int8'.*auto, fp32"),
+    ):
+        with pytest.raises(InputError, match=says):
+            choose_dtype(name, CPU, 10, torch.float32)
+    # Off the processor, a large model takes the type of its file if the device has that.
+    assert choose_dtype("auto", torch.device("meta"), 10**9, torch.float16) == torch.bfloat16
+    missing.clear()
     for stored in (torch.float16, torch.bfloat16):
         assert choose_dtype("auto", torch.device("meta"), 10**9, stored) == stored
-
-
-def test_a_type_that_the_device_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        "unibrain.backbone.devices.unusable",
-        lambda dtype, device: "not implemented for 'Half'" if dtype == torch.float16 else None,
-    )
-    with pytest.raises(InputError, match=r"there is no fp16 on the device cpu .*Choose fp32 or bf16"):
-        choose_dtype("fp16", CPU, 10, torch.float32)
-    with pytest.raises(InputError, match=r"dtype is 'int8'.*auto, fp32, bf16, fp16"):
-        choose_dtype("int8", CPU, 10, torch.float32)
 
 
 def test_the_check_of_a_type_computes_in_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,6 @@
 """The flows: the order of their blocks, and what they compute against diffusers and a plain implementation."""
 
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -40,43 +39,37 @@ INSIDE = {
 }
 
 
-def data_positions(config: FlowsConfig) -> Iterator[str]:
-    """Names of the data positions, in order; the head is two modules and left out."""
-    last = len(config.channel_mult) - 1
-    yield "conv_in"
-    for level, count in enumerate(config.res_blocks):
-        yield from (f"down_blocks.{level}.resnets.{index}" for index in range(count))
-        if level != last:
-            yield f"down_blocks.{level}.downsamplers.0"
-    yield from ("mid_block.resnets.0", "mid_block.resnets.1")
-    for level, count in enumerate(reversed(config.res_blocks)):
-        yield from (f"up_blocks.{level}.resnets.{index}" for index in range(count + 1))
-        if level != last:
-            yield f"up_blocks.{level}.upsamplers.0"
+def positions(config: FlowsConfig) -> tuple[list[str], list[str]]:
+    """Names of the data and context positions, in order; the head is two modules and left out."""
+    levels = list(enumerate(zip(config.res_blocks, config.attention, strict=True)))
+    last = len(levels) - 1
+    data, contexts = ["conv_in"], []
+    for level, (count, attention) in levels:
+        down = f"down_blocks.{level}"
+        data += [f"{down}.resnets.{index}" for index in range(count)] + [f"{down}.downsamplers.0"] * (level != last)
+        contexts += [f"{down}.attentions.{index}" for index in range(count * attention)]
+    data += ["mid_block.resnets.0", "mid_block.resnets.1"]
+    contexts.append("mid_block.attentions.0")
+    for level, (_, (count, attention)) in enumerate(reversed(levels)):
+        up = f"up_blocks.{level}"
+        data += [f"{up}.resnets.{index}" for index in range(count + 1)] + [f"{up}.upsamplers.0"] * (level != last)
+        contexts += [f"{up}.attentions.{index}" for index in range((count + 1) * attention)]
+    return data, contexts
 
 
-def context_positions(config: FlowsConfig) -> Iterator[str]:
-    levels = list(zip(config.res_blocks, config.attention, strict=True))
-    for level, (count, attention) in enumerate(levels):
-        yield from (f"down_blocks.{level}.attentions.{index}" for index in range(count * attention))
-    yield "mid_block.attentions.0"
-    for level, (count, attention) in enumerate(reversed(levels)):
-        yield from (f"up_blocks.{level}.attentions.{index}" for index in range((count + 1) * attention))
-
-
-def diffusers_weights(flows: FourFlows, latent: str, context: str) -> dict[str, Tensor]:
-    """Weights of one flow under the names of diffusers."""
-    data, contexts = list(data_positions(flows.config)), list(context_positions(flows.config))
+def diffusers_weights(flows: FourFlows, flow: str) -> dict[str, Tensor]:
+    """Weights of the flow ``image`` or ``text``, with contexts of its own kind, under the names of diffusers."""
+    data, contexts = positions(flows.config)
     renamed = {}
     for key, value in flows.state_dict().items():
         kind, container, rest = key.split(".", 2)
         if container == "time_embed":
             layer, name = rest.split(".")
             renamed[f"time_embedding.linear_{1 if layer == '0' else 2}.{name}"] = value
-        elif container == "context_blocks" and kind == context:
+        elif container == "context_blocks" and kind == flow:
             index, _, rest = rest.split(".", 2)
             renamed[f"{contexts[int(index)]}.{rest}"] = value
-        elif container == "data_blocks" and kind == latent:
+        elif container == "data_blocks" and kind == flow:
             index, _, rest = rest.split(".", 2)
             if int(index) == len(data):
                 layer, name = rest.split(".")
@@ -108,7 +101,7 @@ def sizes(config: FlowsConfig) -> dict[str, object]:
 
 
 def close_to_diffusers(unet: Any, flows: FourFlows, kind: str, x: Tensor, pixels: Tensor) -> None:
-    unet.eval().load_state_dict(diffusers_weights(flows, kind, kind), strict=True)
+    unet.eval().load_state_dict(diffusers_weights(flows, kind), strict=True)
     context, timesteps = torch.randn(2, 5, flows.config.context_width), torch.tensor([1, 981])
     with torch.no_grad():
         expected = unet(pixels, timesteps, encoder_hidden_states=context).sample.reshape(x.shape)

@@ -253,16 +253,8 @@ class BackboneConfig:
         return config
 
 
-for _section in (
-    SamplingSettings,
-    FlowsConfig,
-    ScheduleConfig,
-    AutoKLConfig,
-    OptimusConfig,
-    ClipConfig,
-    BackboneConfig,
-):
-    _section.__pydantic_config__ = {"extra": "forbid"}  # type: ignore[union-attr]
+for _part in (SamplingSettings, FlowsConfig, ScheduleConfig, AutoKLConfig, OptimusConfig, ClipConfig, BackboneConfig):
+    _part.__pydantic_config__ = {"extra": "forbid"}  # type: ignore[union-attr]
 
 OFFICIAL = BackboneConfig()
 """Sizes of the published Versatile Diffusion four-flow v1.0."""

@@ -49,7 +49,7 @@ def open_weights(path: Path) -> Iterator[Any]:
     try:
         with safe_open(path, framework="pt") as file:
             yield file
-    except (SafetensorError, OSError, ValueError) as error:
+    except (SafetensorError, ValueError) as error:
         raise InputError(f"{path}: not a readable safetensors file ({error}). Get the file again.") from None
 
 
@@ -206,66 +206,65 @@ def write_backbone(
 # Backbones.
 
 
+@dataclass
 class _Loader:
     """Loads the networks of one folder, part by part."""
 
-    def __init__(
-        self,
-        folder: Path,
-        config: BackboneConfig,
-        stored: Mapping[str, Stored],
-        dtype: torch.dtype,
-        device: torch.device,
-        offload: bool,
-        compile: bool,
-    ) -> None:
-        self._folder, self._config, self._stored, self._dtype, self._device = folder, config, stored, dtype, device
-        self._offload, self._compile = offload, compile
-        self._home = torch.device("cpu") if offload else device
-        self._mapped = 0
-        loaders = {part: partial(self._load, part) for part in stored}
-        self.parts = Parts({**loaders, **{flow: partial(self._add, flow) for flow in BLOCKS}}, device, offload)
+    folder: Path
+    config: BackboneConfig
+    stored: Mapping[str, Stored]
+    dtype: torch.dtype
+    device: torch.device
+    offload: bool
+    compile: bool
+    mapped: int = 0
+
+    def __post_init__(self) -> None:
+        self.home = torch.device("cpu") if self.offload else self.device
+        loaders = {part: partial(self._load, part) for part in self.stored}
+        flows = {flow: partial(self._add, flow) for flow in BLOCKS}
+        self.parts = Parts({**loaders, **flows}, self.device, self.offload)
 
     def _load(self, part: str) -> nn.Module:
         try:
-            module: nn.Module = build_empty(self._config, part)
+            module: nn.Module = build_empty(self.config, part)
         except (ValueError, TypeError, RuntimeError, ArithmeticError, MemoryError) as error:
             # The libraries' own refusals, for example of a width that the heads do not divide.
             raise InputError(
-                f"{self._folder / 'config.json'}: no network can be built of these sizes ({error}). "
+                f"{self.folder / 'config.json'}: no network can be built of these sizes ({error}). "
                 "Take the config.json written with the weights."
             ) from None
         self._take(module, part, lambda key: not key.startswith(tuple(BLOCKS.values())))
         use_fast_products(module)
-        if self._device.type == "cuda" and part == "autokl":
+        if self.device.type == "cuda" and part == "autokl":
             # Convolutions on graphics cards want the channels last; on processors it makes no difference (measured).
             module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        if self._compile and part == "flows":
+        if self.compile and part == "flows":
             module.compile()
         return module
 
     def _add(self, flow: str) -> nn.Module:
         flows: nn.Module = self.parts.get("flows")
         self._take(flows, "flows", lambda key: key.startswith(BLOCKS[flow]))
-        if self._device.type == "cuda" and flow == "image flow":
+        if self.device.type == "cuda" and flow == "image flow":
             blocks: Any = flows.get_submodule("image.data_blocks")
             blocks.to(memory_format=torch.channels_last)
         return flows
 
     def _take(self, module: nn.Module, part: str, wanted: Callable[[str], bool]) -> None:
-        stored = self._stored[part]
-        needed = self._dtype.itemsize * stored.numbers(wanted)
-        what = f"{self._folder} ({part})"
-        smaller = "Choose dtype bf16, or " if self._dtype == torch.float32 else ""
-        if self._home.type == "cpu":
+        stored = self.stored[part]
+        needed = self.dtype.itemsize * stored.numbers(wanted)
+        what = f"{self.folder} ({part})"
+        smaller = "Choose dtype bf16, or " if self.dtype == torch.float32 else ""
+        if self.home.type == "cpu":
             # Mapped files count as free memory: what was mapped before is still needed.
             remedy = f"{smaller}close other programs." if smaller else "Close other programs."
-            require_memory(needed + self._mapped, self._home, what, remedy)
-            self._mapped += needed if stored.dtype == self._dtype else 0
-        if self._device.type != "cpu":
-            other = "the device cpu" if self._offload else "offload"
-            require_memory(needed, self._device, what, f"{smaller or 'Choose '}{other}.")
-        take_weights(module, self._folder / f"{part}.safetensors", self._dtype, self._home, wanted)
+            require_memory(needed + self.mapped, self.home, what, remedy)
+            self.mapped += needed if stored.dtype == self.dtype else 0
+        if self.device.type != "cpu":
+            other = "the device cpu" if self.offload else "offload"
+            require_memory(needed, self.device, what, f"{smaller or 'Choose '}{other}.")
+        take_weights(module, self.folder / f"{part}.safetensors", self.dtype, self.home, wanted)
 
 
 def load_folder(
