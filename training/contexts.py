@@ -14,8 +14,9 @@ from training.scenes import SceneSet
 from training.vocabularies import Vocabularies
 from unibrain.backbone.coders import encode_pictures, image_context, make_image_processor, preprocess, text_context
 from unibrain.backbone.config import BackboneConfig
-from unibrain.demo import SimulationSettings, load_catalogue, sample_scene
+from unibrain.demo import load_catalogue, sample_scene
 from unibrain.demo.anatomy import build_anatomy
+from unibrain.demo.settings import DIFFICULTIES
 from unibrain.demo.voxels import TrialNoise, draw_tuning, signal
 from unibrain.scans.nsd_layout import REPEATS
 from unibrain.workspace.files import atomic_path
@@ -28,8 +29,13 @@ FITTED, CHOSEN = 3000, 500
 """Scenes that each regression is fitted to, and on which its penalty is chosen; neither is predicted."""
 ALPHAS = (0.03, 0.1, 0.3, 1.0, 3.0)
 """Penalties, as shares of the kernel's mean eigenvalue."""
-BRAINS: tuple[tuple[int, str], ...] = ((1001, "easy"), (1002, "easy"), (1003, "realistic"))
-"""Seeds and difficulties of the simulated subjects. The demo's have small seeds; none of them is here."""
+FEW_VOXELS, MANY_VOXELS = (22, 24, 18), (36, 38, 28)
+BRAINS: tuple[tuple[int, str, tuple[int, int, int]], ...] = (
+    (1001, "easy", FEW_VOXELS),
+    (1002, "easy", MANY_VOXELS),
+    (1003, "realistic", MANY_VOXELS),
+)
+"""Seeds, difficulties and grids of the simulated subjects. The demo's have small seeds; none of them is here."""
 
 
 @dataclass(frozen=True)
@@ -75,10 +81,10 @@ def flow_data(
     scale_factor = float(stored.pop("scale_factor"))
     empty = {name: stored.pop(f"empty_{name}") for name in CONTEXTS}
     predicted = []
-    for seed, difficulty in BRAINS:
-        file = folder / f"predicted-{seed}-{difficulty}.safetensors"
+    for seed, difficulty, grid in BRAINS:
+        file = folder / f"predicted-{seed}.safetensors"
         if not file.exists():
-            voxels = simulated_betas(scenes, seed, difficulty)
+            voxels = simulated_betas(scenes, seed, difficulty, grid)
             contexts = {name: stored[name] for name in CONTEXTS}
             with atomic_path(file) as temporary:
                 save_file(predicted_contexts(voxels, contexts, device), temporary)
@@ -117,19 +123,19 @@ def _encode(
     return {name: value.contiguous() for name, value in encoded.items()}
 
 
-def simulated_betas(scenes: SceneSet, seed: int, difficulty: str) -> NDArray[np.float32]:
+def simulated_betas(
+    scenes: SceneSet, seed: int, difficulty: str, grid: tuple[int, int, int] = FEW_VOXELS
+) -> NDArray[np.float32]:
     """Responses of one simulated subject to all scenes, averaged over three noisy repeats: (n, voxels)."""
-    settings = SimulationSettings(difficulty=difficulty, semantic_fields=True)
     brain, tuned, reliable, trials = (np.random.default_rng([seed, stream]) for stream in range(4))
-    tuning = draw_tuning(build_anatomy(settings.grid, brain), load_catalogue(), tuned, settings.semantic_fields)
+    tuning = draw_tuning(build_anatomy(grid, brain), load_catalogue(), tuned)
     shown = [sample_scene(scenes.seed, index, scenes.split) for index in range(len(scenes.captions))]
     fitted = np.arange(len(shown)) < FITTED
     betas = signal(tuning, scenes.pictures, shown, fitted)
-    noise = TrialNoise(betas[fitted], settings.noise, reliable)
+    noise = TrialNoise(betas[fitted], DIFFICULTIES[difficulty], reliable)
     for first in range(0, len(betas), 1000):
         rows = slice(first, first + 1000)
-        for _ in range(REPEATS):
-            betas[rows] += noise.draw(len(betas[rows]), trials) / np.float32(REPEATS)
+        betas[rows] += noise.draw(len(betas[rows]), trials) / np.float32(REPEATS**0.5)
     return betas
 
 

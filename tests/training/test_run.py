@@ -35,7 +35,7 @@ def _little() -> Iterator[None]:
         patch.setattr(run_module, "TRAINING_SCENES", SCENES)
         patch.setattr(contexts, "FITTED", 8)
         patch.setattr(contexts, "CHOSEN", 2)
-        patch.setattr(contexts, "BRAINS", ((1001, "easy"), (1003, "realistic")))
+        patch.setattr(contexts, "BRAINS", ((1001, "easy", (12, 14, 10)), (1003, "realistic", (14, 14, 10))))
         yield
     torch.set_num_threads(threads)
 
@@ -105,7 +105,7 @@ def test_predicted_contexts_are_those_of_ridge_regression(monkeypatch: pytest.Mo
 
 
 def test_simulated_betas_differ_between_subjects_and_repeat(run: TrainingRun) -> None:
-    one, again, other = (simulated_betas(run.scenes, seed, "easy") for seed in (1001, 1001, 1002))
+    one, again, other = (simulated_betas(run.scenes, seed, "easy", (12, 14, 10)) for seed in (1001, 1001, 1002))
     np.testing.assert_array_equal(one, again)
     assert one.shape != other.shape or not np.allclose(one, other)
 
