@@ -1,7 +1,6 @@
 """Writes one tiny model in every published layout; the names come from the published tables, or from diffusers."""
 
 import gzip
-import importlib.util
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from diffusers_names import diffusers_weights
 from torch import Tensor
 
 from unibrain.backbone.config import BackboneConfig
@@ -34,16 +34,6 @@ def write_vocabularies(folder: Path) -> tuple[int, int, int]:
     (folder / "gpt2-merges.txt").write_text("#version: 0.2\n")
     (folder / "clip-merges.txt").write_text('#version: 0.2 "</w>"\n')
     return len(bert), len(gpt2) + 3, len(clip)
-
-
-def diffusers_weights(flows: Any, latent: str, context: str) -> Weights:
-    file = HERE.parent / "backbone" / "test_flows.py"
-    spec = importlib.util.spec_from_file_location("names_of_diffusers", file)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.diffusers_weights(flows, latent, context)  # type: ignore[no-any-return]
 
 
 def deprecated_flows(weights: Mapping[str, Tensor]) -> Weights:
