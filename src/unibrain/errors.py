@@ -18,7 +18,7 @@ class InputError(Exception):
     """
 
 
-class DamagedFile(InputError):
+class DamagedFileError(InputError):
     """A file that a stage of the run wrote, and that is now truncated or changed.
 
     A stage that meets one ends with it, and the stage that wrote the file runs again next time.

@@ -15,7 +15,7 @@ import pytest
 from unibrain.audit import Audit, audit_nsd, load_audit, save_audit
 from unibrain.cli.main import main
 from unibrain.demo import SimulationSettings, simulate_nsd
-from unibrain.errors import DamagedFile, InputError
+from unibrain.errors import DamagedFileError, InputError
 from unibrain.scans.nsd_design import read_design
 from unibrain.scans.nsd_layout import NsdLayout
 from unibrain.scans.nsd_regions import read_mask
@@ -269,6 +269,6 @@ def test_an_audit_that_is_none_is_refused(tmp_path: Path) -> None:
         load_audit(path)
     for content in ("{}", "[1]", "nonsense", '{"findings": [{"level": "bad"}]}', "[" * 100_000):
         path.write_text(content, encoding="utf-8")
-        with pytest.raises(DamagedFile, match=str(path)) as caught:
+        with pytest.raises(DamagedFileError, match=str(path)) as caught:
             load_audit(path)
         assert caught.value.path == path

@@ -124,12 +124,6 @@ def test_a_damaged_folder_is_refused_by_the_file_at_fault(
     assert "\n" not in message
 
 
-def test_weights_of_another_configuration(folder: Path) -> None:
-    edited("flows.res_blocks", [2])(folder / "config.json")
-    with pytest.raises(InputError, match=r"flows\.safetensors: lacks"):
-        use_all(folder)
-
-
 def test_what_the_system_refuses_is_no_damage(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(path: Path, *_: Any) -> Any:
         raise PermissionError(13, "Permission denied", str(path))

@@ -33,14 +33,11 @@ texts = st.one_of(
 quick = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
-def read_json(path: Path) -> dict[str, int]:
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
-def merges(path: Path) -> list[tuple[str, str]]:
-    lines = path.read_text(encoding="utf-8").splitlines()
+def byte_pairs(folder: Path, name: str) -> tuple[dict[str, int], list[tuple[str, ...]]]:
+    lines = (folder / f"{name}-merges.txt").read_text(encoding="utf-8").splitlines()
     assert lines[0].startswith("#version")
-    return [tuple(line.split()) for line in lines[1:]]
+    pieces = json.loads((folder / f"{name}-vocab.json").read_text(encoding="utf-8"))
+    return pieces, [tuple(line.split()) for line in lines[1:]]
 
 
 @pytest.fixture(scope="module")
@@ -48,14 +45,10 @@ def theirs(vocabulary_folder: Path) -> dict[str, Any]:
     """The tokenizers of transformers on the same files."""
     lines = (vocabulary_folder / "bert-vocab.txt").read_text(encoding="utf-8").splitlines()
     pieces = {piece: index for index, piece in enumerate(lines)}
-    pairs = {
-        name: (read_json(vocabulary_folder / f"{name}-vocab.json"), merges(vocabulary_folder / f"{name}-merges.txt"))
-        for name in ("gpt2", "clip")
-    }
     return {
         "bert": BertTokenizer(pieces, do_lower_case=False, strip_accents=False),
-        "gpt2": GPT2Tokenizer(*pairs["gpt2"]),
-        "clip": CLIPTokenizer(*pairs["clip"]),
+        "gpt2": GPT2Tokenizer(*byte_pairs(vocabulary_folder, "gpt2")),
+        "clip": CLIPTokenizer(*byte_pairs(vocabulary_folder, "clip")),
     }
 
 

@@ -6,7 +6,7 @@ import zarr
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from unibrain.errors import DamagedFile
+from unibrain.errors import DamagedFileError
 from unibrain.latents import LatentColumns
 
 
@@ -64,6 +64,6 @@ def test_a_truncated_chunk_is_named(tmp_path):
     path.write_bytes(path.read_bytes()[:-4])
     columns = LatentColumns(array, np.arange(23), tmp_path / "array")
     assert columns[:, 8:16].shape == (23, 8)
-    with pytest.raises(DamagedFile, match="c/1/0 is truncated") as caught:
+    with pytest.raises(DamagedFileError, match="c/1/0 is truncated") as caught:
         columns[:, 0:8]
     assert caught.value.path == path

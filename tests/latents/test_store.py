@@ -12,7 +12,7 @@ import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unibrain.errors import DamagedFile, InputError
+from unibrain.errors import DamagedFileError, InputError
 from unibrain.latents import (
     LATENTS,
     Latents,
@@ -210,7 +210,7 @@ def test_any_flipped_bit_is_found(tmp_path_factory, name, position, bit):
     folder = tmp_path_factory.mktemp("store") / "latents"
     save_latents(folder, draw(), "small", "f")
     flip(folder / f"{name}.npy", position, bit)
-    with pytest.raises(DamagedFile, match=f"{name}.npy"):
+    with pytest.raises(DamagedFileError, match=f"{name}.npy"):
         load_latents(folder)
 
 
@@ -221,7 +221,7 @@ def test_content_that_changed_under_the_same_time_is_found_when_opened_again(tmp
     assert reopen_latents(tmp_path / "latents", known).manifest_sha256 == known
     path = tmp_path / "latents" / ("z_text.npy" if storage == "npy" else "arrays.zarr/z_text/c/0/0")
     flip(path, -3)
-    with pytest.raises(DamagedFile, match=r"z_text.*changed or damaged") as caught:
+    with pytest.raises(DamagedFileError, match=r"z_text.*changed or damaged") as caught:
         reopen_latents(tmp_path / "latents", known)
     assert path.is_relative_to(caught.value.path)
     write(tmp_path / "latents", draw(seed=1), storage)

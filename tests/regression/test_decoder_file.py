@@ -8,7 +8,7 @@ import pytest
 from sklearn.exceptions import NotFittedError
 from stored_targets import M, N, make, same, store
 
-from unibrain.errors import DamagedFile, InputError
+from unibrain.errors import DamagedFileError, InputError
 from unibrain.regression import BrainDecoder, load_choices
 
 BANDS = {"bands": {"early": ("V1",), "late": ("faces",)}}
@@ -93,7 +93,7 @@ def saved(tmp_path, data, stored):
 @pytest.mark.parametrize("keep", [0, 5, 200, -1])
 def test_truncated_files_are_damaged(saved, keep):
     saved.write_bytes(saved.read_bytes()[:keep])
-    with pytest.raises(DamagedFile, match=saved.name) as caught:
+    with pytest.raises(DamagedFileError, match=saved.name) as caught:
         BrainDecoder.load(saved.parent)
     assert caught.value.path == saved
 
@@ -104,7 +104,7 @@ def test_a_flipped_bit_anywhere_is_damage(saved):
         flipped = bytearray(content)
         flipped[place] ^= 1
         saved.write_bytes(flipped)
-        with pytest.raises(DamagedFile) as caught:
+        with pytest.raises(DamagedFileError) as caught:
             BrainDecoder.load(saved.parent)
         assert caught.value.path == saved
 
@@ -118,7 +118,7 @@ def test_a_flipped_bit_of_the_choice_is_damage_where_only_that_is_read(tmp_path,
     place = content.index(decoder.alpha_choice_["c_text"].r2.tobytes())
     content[place + 3] ^= 1
     file.write_bytes(content)
-    with pytest.raises(DamagedFile):
+    with pytest.raises(DamagedFileError):
         load_choices(tmp_path)
 
 
@@ -155,7 +155,7 @@ def test_changed_targets_are_refused(tmp_path, saved):
     content[0] ^= 1
     chunk.write_bytes(content)
     os.utime(chunk, ns=(times.st_atime_ns, times.st_mtime_ns))
-    with pytest.raises(DamagedFile, match="c_text"):
+    with pytest.raises(DamagedFileError, match="c_text"):
         BrainDecoder.load(saved.parent)
     store(tmp_path / "latents", make(seed=1)[1])
     with pytest.raises(InputError, match="other latents"):

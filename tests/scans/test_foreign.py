@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
-from unibrain.errors import DamagedFile, InputError
+from unibrain.errors import DamagedFileError, InputError
 from unibrain.scans import foreign
 from unibrain.scans.foreign import (
     file_inside,
@@ -235,7 +235,7 @@ def test_why_a_library_failed(error: Exception, says: str, tmp_path: Path) -> No
     with pytest.raises(InputError, match=rf"scan\.x: .*{says}"), reading(tmp_path / "scan.x", "test"):
         raise error
     if says == TRUNCATED:
-        with pytest.raises(DamagedFile) as caught, reading(tmp_path / "a.npz", "npz", ours=True):
+        with pytest.raises(DamagedFileError) as caught, reading(tmp_path / "a.npz", "npz", ours=True):
             raise error
         assert caught.value.path == tmp_path / "a.npz"
 

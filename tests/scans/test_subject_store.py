@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from unibrain.errors import DamagedFile, InputError
+from unibrain.errors import DamagedFileError, InputError
 from unibrain.scans import PrepareSettings, Subject, load_subject, read_nsd, save_subject
 
 ARRAYS = ("betas", "stimulus_ids", "is_test", "repeats", "voxel_indices", "noise_ceiling")
@@ -84,7 +84,7 @@ def test_damage_is_never_read(subject: Subject, tmp_path: Path, damage: Callable
     path = tmp_path / "subject.npz"
     save_subject(path, subject)
     damage(path)
-    with pytest.raises(DamagedFile, match=r"subject\.npz: .*Prepare the subject again") as caught:
+    with pytest.raises(DamagedFileError, match=r"subject\.npz: .*Prepare the subject again") as caught:
         load_subject(path)
     assert caught.value.path == path
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from unibrain.errors import DamagedFile, InputError
+from unibrain.errors import DamagedFileError, InputError
 from unibrain.stimuli import read_custom_stimuli, write_custom_stimuli
 from unibrain.stimuli.custom import open_square
 
@@ -180,6 +180,6 @@ def test_damaged_stimuli_are_made_again(tmp_path: Path, name: str, damage: Calla
     with pytest.raises(InputError, match="3 pictures, none with the 0-based id 3"):
         read_custom_stimuli(tmp_path / "stimuli", [3])
     damage(tmp_path / "stimuli" / name)
-    with pytest.raises(DamagedFile) as caught:
+    with pytest.raises(DamagedFileError) as caught:
         read_custom_stimuli(tmp_path / "stimuli").pictures([0, 1, 2])
     assert caught.value.path == tmp_path / "stimuli" / name

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from unibrain.errors import DamagedFile, InputError
+from unibrain.errors import DamagedFileError, InputError
 from unibrain.workspace.files import atomic_folder, atomic_path, is_partial, read_json, sweep_partials, write_json
 
 
@@ -192,6 +192,6 @@ def test_json_refuses_nan_and_keeps_letters(tmp_path: Path) -> None:
 def test_json_that_was_cut_off_names_its_file(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "scores.json"
     path.write_bytes(content)
-    with pytest.raises(DamagedFile, match=str(path)) as caught:
+    with pytest.raises(DamagedFileError, match=str(path)) as caught:
         read_json(path)
     assert caught.value.path == path

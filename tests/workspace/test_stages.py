@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from unibrain.errors import DamagedFile, InputError
+from unibrain.errors import DamagedFileError, InputError
 from unibrain.workspace import fingerprints, stages
 from unibrain.workspace.provenance import LIBRARIES, Provenance, peak_memory_mb
 from unibrain.workspace.run_folder import RunFolder
@@ -241,8 +241,8 @@ def test_bit_rot_in_what_a_stage_reads_is_found_and_healed_whatever_the_size(
 
 def test_a_file_that_a_stage_finds_damaged_is_made_again(run: Run) -> None:
     path = run.folder.artefact("latents") / "z"
-    run.trouble, run.declared["alpha"] = DamagedFile(path, f"{path} is truncated"), 3
-    with pytest.raises(DamagedFile, match="truncated"):
+    run.trouble, run.declared["alpha"] = DamagedFileError(path, f"{path} is truncated"), 3
+    with pytest.raises(DamagedFileError, match="truncated"):
         run.run("fit")
     assert read_record(run.folder, "extract") is None
     run.trouble = None

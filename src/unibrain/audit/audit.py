@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from unibrain.errors import DamagedFile, InputError
+from unibrain.errors import DamagedFileError, InputError
 from unibrain.workspace.files import write_json
 
 Level = Literal["ok", "note", "problem"]
@@ -195,7 +195,7 @@ def load_audit(path: str | os.PathLike[str]) -> Audit:
     ------
     InputError
         If the file is not there.
-    DamagedFile
+    DamagedFileError
         If it is not such a file.
     """
     from pydantic import TypeAdapter, ValidationError
@@ -207,4 +207,6 @@ def load_audit(path: str | os.PathLike[str]) -> Audit:
     try:
         return TypeAdapter(Audit).validate_json(content)
     except ValidationError as error:
-        raise DamagedFile(Path(path), f"{path}: this is not what `unibrain audit` writes. Run it again.") from error
+        raise DamagedFileError(
+            Path(path), f"{path}: this is not what `unibrain audit` writes. Run it again."
+        ) from error

@@ -14,7 +14,7 @@ from unibrain.audit import image_checks, scan_checks
 from unibrain.audit.audit import Audit, Finding, Neighbours, Pair
 from unibrain.audit.image_checks import Ids, Images
 from unibrain.audit.scan_checks import SessionBetas, Sessions
-from unibrain.errors import DamagedFile, InputError
+from unibrain.errors import DamagedFileError, InputError
 from unibrain.scans.custom import CustomTable
 from unibrain.scans.custom_scans import open_scans
 from unibrain.scans.custom_scans import read_mask as read_custom_mask
@@ -227,7 +227,7 @@ def examine(material: Material, betas: bool = True) -> Audit:
 def _noted(findings: list[Finding], title: str) -> Iterator[None]:
     try:
         yield
-    except DamagedFile:
+    except DamagedFileError:
         raise  # what a stage wrote has to be written again, not audited
     except InputError as error:
         why = "what cannot be read can be neither checked nor decoded"

@@ -309,7 +309,7 @@ def semantic_responses(
             for placement in scene.placements:
                 sizes[row, objects[placement.object.name]] = placement.size
         counts = {part: sizes @ known for part, known in features.items()}
-        answers: dict[str, Floats] = {part: counts[part] @ tuning.weights[part] for part in features}
+        answers: dict[str, Floats] = {part: np.asarray(counts[part] @ tuning.weights[part]) for part in features}
         return {**answers, **responses}
     filled: dict[str, Floats] = {
         part: np.zeros((len(scenes), len(tuning.areas)), dtype=np.float32) for part in features

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from unibrain.errors import DamagedFile, InputError
+from unibrain.errors import DamagedFileError, InputError
 from unibrain.workspace.files import write_json
 
 if TYPE_CHECKING:
@@ -205,6 +205,6 @@ def load_scores(path: str | os.PathLike[str]) -> Scores:
     except FileNotFoundError:
         raise InputError(f"{file}: there are no scores yet. Evaluate first.") from None
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise DamagedFile(
+        raise DamagedFileError(
             file, f"{file}: it cannot be read as scores ({type(error).__name__}: {error}). Evaluate again."
         ) from error

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from unibrain.errors import DamagedFile
+from unibrain.errors import DamagedFileError
 
 ROWS_AT_ONCE = 256
 """Rows that are picked from a memory map in one go."""
@@ -70,7 +70,7 @@ class LatentColumns:
 
         Raises
         ------
-        DamagedFile
+        DamagedFileError
             If a chunk is truncated.
         """
         for part in self.parts(out, columns):
@@ -116,7 +116,7 @@ class LatentColumns:
             # zarr writes no file for a chunk that holds nothing but the fill value.
             return np.broadcast_to(np.asarray(self._array.fill_value, self.dtype), self._chunks)
         except ValueError as error:
-            raise DamagedFile(path, f"{path} is truncated: extract the latents again") from error
+            raise DamagedFileError(path, f"{path} is truncated: extract the latents again") from error
 
     def _overlapping(self, columns: slice) -> range:
         return range(columns.start // self._chunks[1], -(-columns.stop // self._chunks[1]))

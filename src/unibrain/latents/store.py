@@ -20,7 +20,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from unibrain.errors import DamagedFile, InputError
+from unibrain.errors import DamagedFileError, InputError
 from unibrain.latents.columns import LatentColumns
 from unibrain.latents.table import Latents, rows_of
 from unibrain.workspace.files import atomic_folder, write_json
@@ -78,7 +78,7 @@ def read_manifest(folder: str | os.PathLike[str]) -> dict[str, Any]:
     ------
     InputError
         If there is none, or it is of another version.
-    DamagedFile
+    DamagedFileError
         If it is no manifest.
     """
     path = Path(folder) / MANIFEST
@@ -102,7 +102,7 @@ def _parse_manifest(content: bytes, path: Path) -> dict[str, Any]:
         if found == FORMAT and manifest["storage"] not in ("npy", "zarr"):
             raise ValueError("storage")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise DamagedFile(path, f"{path} is damaged or of an older version: extract the latents again") from error
+        raise DamagedFileError(path, f"{path} is damaged or of an older version: extract the latents again") from error
     if found != FORMAT:
         raise InputError(f"{path} is of format {found}, and this version reads {FORMAT}: extract the latents again")
     return dict(manifest)
@@ -210,7 +210,7 @@ def open_latents(folder: str | os.PathLike[str], fingerprint: str | None = None,
     ------
     InputError
         If there are none, or they come from another backbone.
-    DamagedFile
+    DamagedFileError
         If something is missing, truncated or changed since it was written.
     """
     if "://" in str(folder):
@@ -235,7 +235,7 @@ def open_latents(folder: str | os.PathLike[str], fingerprint: str | None = None,
         flat = whole if isinstance(array, np.ndarray) else (*whole[:1], int(np.prod(whole[1:])))
         right_type = about["dtype"] in (("int64",) if name == IDS else ("float32", "float16"))
         if not right_type or tuple(array.shape) != flat or str(array.dtype) != about["dtype"] or whole[:1] != ids.shape:
-            raise DamagedFile(
+            raise DamagedFileError(
                 Path(str(folder), MANIFEST),
                 f"{folder}: {name} is {array.dtype} of shape {tuple(array.shape)}, and the manifest says "
                 f"{about['dtype']} of shape {flat}: extract the latents again",
@@ -302,15 +302,17 @@ def _checked(folder: Path, name: str, manifest: Mapping[str, Any], verify: bool)
     """Path of an array that is as the manifest says."""
     path, about = _array_path(folder, name, manifest["storage"]), manifest["arrays"][name]
     if not path.exists():
-        raise DamagedFile(path, f"{path} is missing: extract the latents again")
+        raise DamagedFileError(path, f"{path} is missing: extract the latents again")
     if path.is_file():
         size = path.stat().st_size
     else:
         size = sum(inner.stat().st_size for inner in path.rglob("*") if inner.is_file())
     if size != about["bytes"]:
-        raise DamagedFile(path, f"{path} is truncated ({size} of {about['bytes']} bytes): extract the latents again")
+        raise DamagedFileError(
+            path, f"{path} is truncated ({size} of {about['bytes']} bytes): extract the latents again"
+        )
     if verify and _checksum(path)[1] != about["sha256"]:
-        raise DamagedFile(path, f"{path} was changed or damaged after it was written: extract the latents again")
+        raise DamagedFileError(path, f"{path} was changed or damaged after it was written: extract the latents again")
     return path
 
 
@@ -318,7 +320,7 @@ def _open_npy(path: Path) -> NDArray[Any]:
     try:
         array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, EOFError) as error:
-        raise DamagedFile(path, f"{path} is no array of numbers ({error}): extract the latents again") from error
+        raise DamagedFileError(path, f"{path} is no array of numbers ({error}): extract the latents again") from error
     return array
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from unibrain.errors import DamagedFile, InputError
+from unibrain.errors import DamagedFileError, InputError
 from unibrain.workspace.files import atomic_folder, write_json
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ def load_decoded(folder: str | os.PathLike[str]) -> Decoded:
     ------
     InputError
         If there is nothing decoded.
-    DamagedFile
+    DamagedFileError
         If a file is missing, truncated or damaged, or the pictures differ in size.
     """
     path = Path(folder) / INDEX
@@ -138,7 +138,7 @@ def load_decoded(folder: str | os.PathLike[str]) -> Decoded:
         if not sound or (captions is not None and len(captions) != len(ids)):
             raise ValueError("not a list of ids and one of captions")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise DamagedFile(path, f"{path} is damaged ({error}): reconstruct again") from error
+        raise DamagedFileError(path, f"{path} is damaged ({error}): reconstruct again") from error
     _check_ids(ids, str(path))
     pictures = None
     if index.get("pictures"):
@@ -147,7 +147,7 @@ def load_decoded(folder: str | os.PathLike[str]) -> Decoded:
         for identity, picture in zip(ids, each, strict=True):
             if picture.shape != each[0].shape:
                 file = Path(folder) / picture_name(identity)
-                raise DamagedFile(file, f"{file} has another size than the pictures before it: reconstruct again")
+                raise DamagedFileError(file, f"{file} has another size than the pictures before it: reconstruct again")
         pictures = np.stack(each)
     arrays = {kind: np.load(Path(folder) / f"{kind}.npy", allow_pickle=False) for kind in others}
     return Decoded(np.array(ids, dtype=np.int64), pictures, None if captions is None else tuple(captions), arrays)
@@ -176,7 +176,7 @@ def read_picture(path: Path) -> NDArray[np.uint8]:
     from PIL import Image
 
     if not path.is_file():
-        raise DamagedFile(path, f"{path} is missing: reconstruct again")
+        raise DamagedFileError(path, f"{path} is missing: reconstruct again")
     try:
         with Image.open(path, formats=("PNG",)) as image:
             # Compares the checksum of every chunk, which reading the pixels does not. A picture is spent after that.
@@ -185,9 +185,9 @@ def read_picture(path: Path) -> NDArray[np.uint8]:
             mode = image.mode
             picture: NDArray[np.uint8] = np.asarray(image, dtype=np.uint8)
     except (OSError, SyntaxError, ValueError, TypeError, Image.DecompressionBombError) as error:
-        raise DamagedFile(path, f"{path} is truncated or damaged ({error}): reconstruct again") from error
+        raise DamagedFileError(path, f"{path} is truncated or damaged ({error}): reconstruct again") from error
     if mode != "RGB":
-        raise DamagedFile(path, f"{path} is a picture of mode {mode}, not RGB: reconstruct again")
+        raise DamagedFileError(path, f"{path} is a picture of mode {mode}, not RGB: reconstruct again")
     return picture
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from unibrain.backbone.config import SamplingSettings
 from unibrain.backbone.protocol import SamplingError
-from unibrain.errors import DamagedFile, InputError
+from unibrain.errors import DamagedFileError, InputError
 from unibrain.latents import LATENTS, Latents
 from unibrain.reconstruction.decoded import Decoded, read_picture, write_picture
 from unibrain.workspace.files import atomic_path, write_json
@@ -253,7 +253,7 @@ class _Cache:
                         found[row] = entry["caption"]
                 else:
                     found[row] = np.load(path, allow_pickle=False)
-            except (OSError, ValueError, KeyError, TypeError, RecursionError, DamagedFile):
+            except (OSError, ValueError, KeyError, TypeError, RecursionError, DamagedFileError):
                 # An item that cannot be read is an item that is not there: decoding it again gives the same one.
                 continue
         return found

@@ -371,7 +371,7 @@ class BrainDecoder(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         ------
         InputError
             If there is no decoder; if the training targets that it refers to are gone or others.
-        DamagedFile
+        DamagedFileError
             If the file or the training targets are truncated or changed, or of another version.
         """
         parameters, fitted = load_decoder(folder, targets, verify)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from unibrain.errors import DamagedFile, InputError
+from unibrain.errors import DamagedFileError, InputError
 from unibrain.latents import StoredLatents, reopen_latents
 from unibrain.regression.bands import BandChoice
 from unibrain.regression.penalties import AlphaChoice
@@ -113,7 +113,7 @@ def load_choices(folder: str | os.PathLike[str]) -> tuple[dict[str, AlphaChoice]
     ------
     InputError
         If there is no decoder.
-    DamagedFile
+    DamagedFileError
         If what is read of its file is truncated or changed, or written by another version.
     """
     return _choices(*_read(Path(folder) / NAME, ("choice.", "bands.")))
@@ -131,14 +131,14 @@ def _read(path: Path, prefixes: tuple[str, ...] = ("",)) -> tuple[dict[str, Any]
             names = [name for name in file.keys() if name.startswith(prefixes)]  # noqa: SIM118
             tensors = {name: file.get_tensor(name) for name in names}
     except SafetensorError as error:
-        raise DamagedFile(path, f"{path} is truncated or damaged ({error}). Fit the decoder again.") from error
+        raise DamagedFileError(path, f"{path} is truncated or damaged ({error}). Fit the decoder again.") from error
     if FORMAT not in metadata:
-        raise DamagedFile(path, f"{path} is damaged, or a decoder of another version of unibrain. Fit it again.")
+        raise DamagedFileError(path, f"{path} is damaged, or a decoder of another version of unibrain. Fit it again.")
     checksum, _, text = metadata[FORMAT].partition(" ")
     about: dict[str, Any] = json.loads(text) if digest(text) == checksum else {"sha256": None}
     expected = {name: value for name, value in (about["sha256"] or {}).items() if name.startswith(prefixes)}
     if about["sha256"] is None or {name: digest(tensor) for name, tensor in tensors.items()} != expected:
-        raise DamagedFile(path, f"{path} was changed or damaged after it was written. Fit the decoder again.")
+        raise DamagedFileError(path, f"{path} was changed or damaged after it was written. Fit the decoder again.")
     return about, tensors
 
 

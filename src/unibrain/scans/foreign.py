@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from unibrain.errors import DamagedFile, InputError
+from unibrain.errors import DamagedFileError, InputError
 
 _AGAIN = "Download it again"
 _BEST_COMPRESSION = 1100  # deflate makes nothing smaller than by 1,032
@@ -74,8 +74,8 @@ def reading(
 ) -> Iterator[None]:
     """Say in one sentence why a library could not read a file: keep the block to the library's calls.
 
-    What a damaged file makes a library raise (and `also`) is called damage, a `DamagedFile` if the file is `ours`. What
-    the system refuses is named as such, and a mistake in the program or a missing module goes through as it is.
+    What a damaged file makes a library raise (and `also`) is called damage, a `DamagedFileError` if the file is `ours`.
+    What the system refuses is named as such, and a mistake in the program or a missing module goes through as it is.
     """
     try:
         yield
@@ -88,7 +88,7 @@ def reading(
             raise InputError(f"{path}: {_system(error)}. Check the file and its permissions.") from error
         reason = " ".join(str(error).split())[:160] or type(error).__name__
         message = f"{path}: is truncated or damaged, no whole {kind} file ({reason}). {remedy}."
-        raise (DamagedFile(path, message) if ours else InputError(message)) from error
+        raise (DamagedFileError(path, message) if ours else InputError(message)) from error
 
 
 def _head(path: Path, kind: str, what: str, remedy: str) -> bytes:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from unibrain.errors import DamagedFile, InputError
+from unibrain.errors import DamagedFileError, InputError
 from unibrain.scans.foreign import reading, require_file
 from unibrain.workspace.files import atomic_path, write_json
 from unibrain.workspace.fingerprints import digest
@@ -197,7 +197,7 @@ def load_subject(path: str | os.PathLike[str]) -> Subject:
     ------
     InputError
         If the file is missing.
-    DamagedFile
+    DamagedFileError
         If it is truncated, changed, or something else.
     """
     path = Path(path)
@@ -208,12 +208,12 @@ def load_subject(path: str | os.PathLike[str]) -> Subject:
         arrays = {name: np.asarray(file[name]) for name in file.files}
     for name, dtype in {**_ARRAYS, "checksum": np.uint8}.items():
         if name not in arrays or arrays[name].dtype != dtype:
-            raise DamagedFile(path, f"{path}: is no prepared subject of this version ({name}). {_AGAIN}.")
+            raise DamagedFileError(path, f"{path}: is no prepared subject of this version ({name}). {_AGAIN}.")
     if arrays["checksum"].tobytes() != _checksum(arrays).tobytes():
-        raise DamagedFile(path, f"{path}: has changed since it was written (its checksum differs). {_AGAIN}.")
+        raise DamagedFileError(path, f"{path}: has changed since it was written (its checksum differs). {_AGAIN}.")
     description = json.loads(arrays["description"].tobytes())
     if description["version"] != _VERSION:
-        raise DamagedFile(path, f"{path}: was written by another version. {_AGAIN}.")
+        raise DamagedFileError(path, f"{path}: was written by another version. {_AGAIN}.")
     return Subject(
         name=description["name"],
         grid_shape=tuple(description["grid_shape"]),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from unibrain.errors import DamagedFile, InputError
+from unibrain.errors import DamagedFileError, InputError
 from unibrain.scans.foreign import file_inside, reading, require_file, require_folder
 from unibrain.stimuli.stimuli import Stimuli
 from unibrain.workspace.files import atomic_folder, write_json
@@ -142,14 +142,14 @@ def read_custom_stimuli(
     ------
     InputError
         If a file is missing, or an id is not there.
-    DamagedFile
+    DamagedFileError
         If a file is truncated or changed.
     """
     path = Path(folder)
     entries, pictures = _read_entries(path / _ABOUT), path / _PICTURES
     array = _open_pictures(pictures)
     if len(array) != len(entries):
-        raise DamagedFile(
+        raise DamagedFileError(
             pictures, f"{pictures}: holds {len(array)} pictures, {_ABOUT} lists {len(entries)}. {_AGAIN}."
         )
     ids = np.arange(len(array)) if stimulus_ids is None else np.unique(np.asarray(stimulus_ids, dtype=np.int64))
@@ -162,7 +162,9 @@ def read_custom_stimuli(
         found = np.array(_open_pictures(pictures)[wanted])
         for identity, picture in zip(wanted, found, strict=True):
             if digest(picture) != entries[int(identity)]["digest"]:
-                raise DamagedFile(pictures, f"{pictures}: picture {identity} has changed since it was read. {_AGAIN}.")
+                raise DamagedFileError(
+                    pictures, f"{pictures}: picture {identity} has changed since it was read. {_AGAIN}."
+                )
         return found
 
     return Stimuli(ids, captions, read_pictures, str(path), has_captions=any(captions.values()))
@@ -173,7 +175,9 @@ def _open_pictures(path: Path) -> NDArray[np.uint8]:
     with reading(path, "npy", _AGAIN, ours=True):
         array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
     if array.ndim != 4 or array.dtype != np.uint8 or array.shape[3] != 3:
-        raise DamagedFile(path, f"{path}: is {array.dtype} of shape {array.shape}, no imported pictures. {_AGAIN}.")
+        raise DamagedFileError(
+            path, f"{path}: is {array.dtype} of shape {array.shape}, no imported pictures. {_AGAIN}."
+        )
     return array
 
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from unibrain.errors import DamagedFile, InputError
+from unibrain.errors import DamagedFileError, InputError
 
 _PARTIAL = re.compile(r"^\..+\.\d+-[0-9a-f]{8}\.partial(\.|$)")
 
@@ -199,13 +199,13 @@ def read_json(path: str | os.PathLike[str]) -> Any:
 
     Raises
     ------
-    DamagedFile
+    DamagedFileError
         If it is no JSON, or nested beyond any use. Whether it holds what it should is the caller's question.
     """
     try:
         return json.loads(Path(path).read_bytes())
     except (ValueError, RecursionError) as error:
         reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)[:160]
-        raise DamagedFile(
+        raise DamagedFileError(
             Path(path), f"{path}: this is no whole JSON file ({reason}). Run the stage that wrote it again."
         ) from None

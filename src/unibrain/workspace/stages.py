@@ -16,7 +16,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from unibrain.errors import DamagedFile, InputError
+from unibrain.errors import DamagedFileError, InputError
 from unibrain.workspace.files import write_json
 from unibrain.workspace.fingerprints import LARGE, Fingerprint, code_digest, digest, fingerprint, same
 from unibrain.workspace.progress import say
@@ -196,7 +196,7 @@ class Chain:
         ------
         InputError
             If a stage above it is not current; the sentence names the first one to run, and why.
-        DamagedFile
+        DamagedFileError
             If an artefact could not be read to its end. The stage that wrote it is no longer on record as done.
         """
         for earlier in self.above(name):
@@ -302,7 +302,7 @@ class Chain:
             self.seen.pop(name, None)
         try:
             notes = stage.work(self._cache(stage.name, declared))
-        except DamagedFile as error:
+        except DamagedFileError as error:
             self._forget(error.path)
             raise
         seconds = time.monotonic() - clock
