@@ -112,8 +112,10 @@ def reconstruct(
 
     Examples
     --------
-    >>> decoded = reconstruct(backbone, predicted, image_weight=0.6, strength=0.75)  # doctest: +SKIP
-    >>> layout = reconstruct(backbone, predicted, kinds={"picture"}, use={"z_image"})  # doctest: +SKIP
+    Everything, with the paper's mixing rate; and the layout that one latent alone gives::
+
+        decoded = reconstruct(backbone, predicted, image_weight=0.6, strength=0.75)
+        layout = reconstruct(backbone, predicted, kinds={"picture"}, use={"z_image"})
     """
     used = set(latents if use is None else use)
     if used - set(latents):
