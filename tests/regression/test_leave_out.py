@@ -83,7 +83,7 @@ def test_operators_of_some_rows_agree_with_residuals_of_all(scheme, seed):
     means = np.array([Y[[i for i in range(n) if i not in group[row]]].mean(axis=0) for row in rows.tolist()])
     np.testing.assert_allclose(deviation_operator(held_out, n, rows) @ Y, Y[rows] - means, atol=1e-10)
     expected = Y[rows] - means - residuals(factorisation, held_out, alpha, Y)[rows]
-    # Rounding grows with the condition of the kernel: of 4,500 draws the worst was 830 times machine precision times it.
+    # Rounding grows with the condition of the kernel: the worst of 4,500 draws was 830 times precision times it.
     rounding = 2000 * np.finfo(float).eps * (1 + np.linalg.eigvalsh(centred_kernel(X)[0])[-1] / alpha)
     for solver in (factorisation, factorise_once(centred_kernel(X)[0], alpha)):
         operator = left_out_operator(solver, held_out, alpha, rows)
