@@ -76,13 +76,16 @@ def _train(options: argparse.Namespace) -> int:
 
 
 def _measure(options: argparse.Namespace) -> int:
+    from training.judge import read_judge
     from training.quality import contact_sheet, linearity, measure_quality
     from unibrain.backbone import load_backbone
-    from unibrain.demo.judge import load_judge
 
     backbone = load_backbone(options.backbone)
     options.out.mkdir(parents=True, exist_ok=True)
-    judge = load_judge()
+    file = options.out / "judge.safetensors"
+    judge = read_judge(file) if file.exists() else None
+    if judge is None:
+        print(f"{file} is missing, so nobody says what pictures show: `python -m training train --parts judge` fits it")
     numbers, scenes, pictures, captions = measure_quality(
         backbone, judge, options.out, options.scenes, options.seed, options.split
     )

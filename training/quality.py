@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from training.judge import Judge, background_in, objects_in
 from training.scenes import SceneSet, scene_set
 from unibrain.demo import BACKGROUNDS, load_catalogue
-from unibrain.demo.judge import Judge, background_in, objects_in
 from unibrain.evaluation.captions import rouge
 from unibrain.evaluation.metrics import correlations, identify
 from unibrain.evaluation.pictures import picture_features
@@ -95,7 +95,7 @@ def _names(scenes: SceneSet) -> list[set[str]]:
 
 def measure_quality(
     backbone: "Backbone",
-    judge: Judge,
+    judge: Judge | None,
     folder: Path,
     count: int = 200,
     seed: int = 7,
@@ -107,7 +107,8 @@ def measure_quality(
     Parameters
     ----------
     backbone : Backbone
-    judge : Judge
+    judge : Judge or None
+        Without one, nobody says what decoded pictures show.
     folder : Path
         Keeps the rendered scenes.
     count, seed, split
@@ -149,10 +150,10 @@ def measure_quality(
         "captions, two-way": float(np.mean(identify(correlations(embeddings, backbone.embed("caption", captions))))),
         "captions, ROUGE-L": float(np.mean(rouge(captions, scenes.captions, "rougeL"))),
     }
-    numbers |= {
-        f"true pictures, {key}": value for key, value in judged_pictures(judge, features["seen"], scenes).items()
-    }
-    numbers |= {f"pictures, {key}": value for key, value in judged_pictures(judge, features["decoded"], scenes).items()}
+    if judge is not None:
+        for kind, which in (("true pictures", "seen"), ("pictures", "decoded")):
+            judged = judged_pictures(judge, features[which], scenes)
+            numbers |= {f"{kind}, {key}": value for key, value in judged.items()}
     numbers |= {f"captions, {key}": value for key, value in judged_captions(captions, scenes).items()}
     return numbers, scenes, pictures, captions
 

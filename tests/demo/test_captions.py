@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from unibrain.demo import Placement, Scene, describe, load_catalogue, sample_scene, vocabulary
 from unibrain.demo.captions import with_article
-from unibrain.demo.judge import background_in, objects_in
 from unibrain.demo.scenes import SPLITS
 
 # What a reader would take each place for, written down apart from the package.
@@ -166,17 +165,3 @@ def test_the_vocabulary_is_small_sorted_and_no_larger_than_needed() -> None:
 )
 def test_articles(noun: str, size: str, expected: str) -> None:
     assert with_article(noun, size) == expected
-
-
-@settings(max_examples=200, deadline=None)
-@given(scenes)
-def test_the_judge_reads_captions(scene: Scene) -> None:
-    for caption in describe(scene):
-        assert objects_in(caption) == {placement.object.name for placement in scene.placements}, caption
-        assert background_in(caption) in (scene.background, None), caption
-    assert sum(background_in(caption) == scene.background for caption in describe(scene)) >= 4
-
-
-def test_the_judge_reads_no_objects_into_other_words() -> None:
-    assert objects_in("a doghouse and an elephantine thing under the stars") == set()
-    assert background_in("nothing of all this") is None

@@ -14,12 +14,12 @@ from sklearn.linear_model import Ridge
 from training import contexts, quality
 from training import run as run_module
 from training.contexts import predicted_contexts, simulated_betas
-from training.judge import fit_judge, write_judge
+from training.judge import background_in, fit_judge, objects_in, read_judge, write_judge
 from training.loop import Recipe
 from training.run import TrainingRun
 from training.scenes import PATCHES, SceneCode, scene_set
 from unibrain.backbone import load_backbone
-from unibrain.demo import BACKGROUNDS, load_catalogue
+from unibrain.demo import BACKGROUNDS, describe, load_catalogue, sample_scene
 from unibrain.errors import InputError
 
 SCENES = 14
@@ -142,12 +142,23 @@ def test_the_judge_finds_what_features_tell(tmp_path: Path) -> None:
     judge = fit_judge(features.astype(np.float32), scenes)
     assert min(quality.judged_pictures(judge, features.astype(np.float32), scenes).values()) > 0.95
     write_judge(judge, tmp_path / "judge.safetensors")
-    stored = load_file(tmp_path / "judge.safetensors")
-    assert {name: tuple(values.shape) for name, values in stored.items()}["objects"] == (201, 130)
+    stored = read_judge(tmp_path / "judge.safetensors")
+    np.testing.assert_allclose(stored.objects, judge.objects, atol=1e-3, rtol=1e-3)
     first = [row[0] for row in scenes.captions]
     said = quality.judged_captions(first, scenes)
     assert said["every object named"] == 1
     assert said["background named"] > 0.9
+
+
+def test_the_judge_reads_captions() -> None:
+    for index in range(150):
+        scene = sample_scene(0, index, "train")
+        for caption in describe(scene):
+            assert objects_in(caption) == {placement.object.name for placement in scene.placements}, caption
+            assert background_in(caption) in (scene.background, None), caption
+        assert sum(background_in(caption) == scene.background for caption in describe(scene)) >= 4
+    assert objects_in("a doghouse and an elephantine thing under the stars") == set()
+    assert background_in("nothing of all this") is None
 
 
 def test_export(run: TrainingRun, exported: Path) -> None:
