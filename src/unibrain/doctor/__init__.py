@@ -1,5 +1,5 @@
 """Is this installation the one whose results were checked? Fingerprints of the libraries, and what the machine has."""
 
-from unibrain.doctor.fingerprints import examine
+from unibrain.doctor.examine import examine
 
 __all__ = ["examine"]
