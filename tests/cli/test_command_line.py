@@ -15,6 +15,7 @@ from unibrain import __version__
 from unibrain.cli.main import COMMANDS, main, sentence_of
 from unibrain.errors import InputError
 from unibrain.pipeline import SECTIONS, FitSection, PrepareSection, RunFolder, Settings, kept_settings, write_settings
+from unibrain.workspace.progress import is_quiet
 
 HEAVY = {"numpy", "torch", "transformers", "diffusers", "nltk", "matplotlib", "sklearn", "skimage", "pandas", "scipy"}
 OURS = {"run", "quiet", "threads", "device", "dtype", "offload", "with_earlier", "region"}
@@ -255,3 +256,8 @@ def test_what_is_shown_and_threads_are_set_before_the_command(
     monkeypatch.setattr("unibrain.workspace.progress.limit_threads", seen.append)
     assert main(["scores", str(tmp_path), "--threads", "3", *options]) == 2
     assert seen == [3, mode]
+
+
+def test_quiet_lasts_for_one_command(tmp_path, capsys):
+    main(["scores", str(tmp_path / "no-run"), "--quiet"])
+    assert not is_quiet()

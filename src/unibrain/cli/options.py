@@ -31,7 +31,10 @@ class Command(click.Command):
         limit_threads(ctx.params.pop("threads"))
         quiet = ctx.params.pop("quiet")
         show("normal" if quiet is None else "quiet" if quiet else "verbose")
-        return super().invoke(ctx)
+        try:
+            return super().invoke(ctx)
+        finally:
+            show("normal")  # for whoever calls `main` from Python
 
 
 class Group(click.Group):
