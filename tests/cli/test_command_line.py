@@ -255,7 +255,7 @@ def test_what_is_shown_and_threads_are_set_before_the_command(
     monkeypatch.setattr("unibrain.workspace.progress.show", seen.append)
     monkeypatch.setattr("unibrain.workspace.progress.limit_threads", seen.append)
     assert main(["scores", str(tmp_path), "--threads", "3", *options]) == 2
-    assert seen == [3, mode]
+    assert seen == [3, mode, "normal"], "what was chosen ends with the command"
 
 
 def test_quiet_lasts_for_one_command(tmp_path, capsys):
