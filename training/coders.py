@@ -15,6 +15,7 @@ from unibrain.backbone.coders import Optimus, image_context, make_autokl, make_c
 from unibrain.backbone.config import AutoKLConfig, ClipConfig, OptimusConfig
 
 KL_WEIGHT = {"autokl": 1e-4, "optimus": 0.02}
+SQUARED_WEIGHT = 5.0
 CONTRAST_WEIGHT, CODE_WEIGHT, READING_WEIGHT = 0.25, 4.0, 0.5
 BAG_WEIGHT, WORD_DROPOUT = 0.5, 0.4
 READ_PATCH = 8
@@ -38,14 +39,14 @@ def train_autokl(
 ) -> Any:
     """Train on pictures: absolute and squared error, edges, and a light pull of the posterior towards N(0, 1)."""
     torch.manual_seed(recipe.seed)
-    autokl = make_autokl(config).to(memory_format=torch.channels_last)
+    autokl = make_autokl(config)
     if start is not None:
         autokl.load_state_dict(start)
     pictures = _batches(scenes.pictures, device)
 
     def loss(network: Any, generator: torch.Generator) -> dict[str, Tensor]:
         rows = torch.randint(len(scenes.captions), (recipe.batch_size,), generator=generator, device=device)
-        batch = (pictures(rows) * 2 - 1).contiguous(memory_format=torch.channels_last)
+        batch = pictures(rows) * 2 - 1
         posterior = network.encode(batch.bfloat16()).latent_dist
         noise = torch.randn(posterior.mean.shape, generator=generator, device=device).bfloat16()
         output = network.decode(posterior.mean + posterior.std * noise).sample.float()
@@ -53,7 +54,8 @@ def train_autokl(
         edges = sum(functional.l1_loss(output.diff(dim=axis), batch.diff(dim=axis)) for axis in (2, 3))
         kl = posterior.kl().float().mean() / posterior.mean[0].numel()
         psnr = -10 * torch.log10(squared.detach() / 4)
-        return {"loss": absolute + squared + edges + KL_WEIGHT["autokl"] * kl, "psnr": psnr, "kl": kl}
+        total = absolute + SQUARED_WEIGHT * squared + 0.5 * edges + KL_WEIGHT["autokl"] * kl
+        return {"loss": total, "psnr": psnr, "kl": kl}
 
     return train(autokl, loss, recipe, folder, "autokl", device)
 

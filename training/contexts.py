@@ -1,6 +1,8 @@
 """What the flows are trained on: latents and contexts of scenes, exact ones and such as real regressions predict."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -73,16 +75,22 @@ def flow_data(
     device: str = "cpu",
 ) -> FlowData:
     """Encode all scenes and predict their contexts, or take what an earlier call left in `folder` (in float16)."""
-    file = folder / "flow-data.safetensors"
-    if not file.exists():
-        with atomic_path(file) as temporary:
-            save_file(_encode(config, coders, vocabularies, scenes, device), temporary)
-    stored = load_file(file)
+    stored: dict[str, Tensor] = {}
+    of_clip = ""
+    for part, encode in (("clip", _contexts), ("optimus", _text_latents), ("autokl", _image_latents)):
+        # Named after the weights, so that latents of earlier ones are never taken up.
+        version = _version(coders[part])
+        file = folder / f"latents-{part}-{version}.safetensors"
+        if not file.exists():
+            with atomic_path(file) as temporary:
+                save_file(encode(config, coders[part].to(device), vocabularies, scenes, device), temporary)
+        of_clip = of_clip or version
+        stored |= load_file(file)
     scale_factor = float(stored.pop("scale_factor"))
     empty = {name: stored.pop(f"empty_{name}") for name in CONTEXTS}
     predicted = []
     for seed, difficulty, grid in BRAINS:
-        file = folder / f"predicted-{seed}.safetensors"
+        file = folder / f"predicted-{seed}-{of_clip}.safetensors"
         if not file.exists():
             voxels = simulated_betas(scenes, seed, difficulty, grid)
             contexts = {name: stored[name] for name in CONTEXTS}
@@ -92,35 +100,74 @@ def flow_data(
     return FlowData(stored, empty, predicted, FITTED + CHOSEN, scale_factor)
 
 
+def _version(coder: Any) -> str:
+    """Eight hexadecimal digits that tell one set of weights from another."""
+    digest = sha256()
+    for name, value in sorted(coder.state_dict().items()):
+        digest.update(name.encode() + value.detach().cpu().float().numpy().tobytes())
+    return digest.hexdigest()[:8]
+
+
+def _batches(scenes: SceneSet, device: str) -> Iterable[slice]:
+    batch = 100 if device == "cpu" else 1000
+    count = len(scenes.captions)
+    return (
+        slice(first, first + batch) for first in track(range(0, count, batch), "encoding scenes", unit="batch")
+    )
+
+
+def _pixels(scenes: SceneSet, rows: slice, device: str) -> Tensor:
+    return torch.tensor(np.array(scenes.pictures[rows]), device=device).permute(0, 3, 1, 2).float() / 255
+
+
+def _captions(scenes: SceneSet, rows: slice) -> list[str]:
+    return [caption for row in scenes.captions[rows] for caption in row[:CAPTIONS]]
+
+
+def _joined(parts: list[Tensor]) -> Tensor:
+    return torch.cat([part.half().cpu() for part in parts]).contiguous()
+
+
 @torch.inference_mode()
-def _encode(
-    config: BackboneConfig, coders: dict[str, Any], vocabularies: Vocabularies, scenes: SceneSet, device: str
+def _contexts(
+    config: BackboneConfig, clip: Any, vocabularies: Vocabularies, scenes: SceneSet, device: str
 ) -> dict[str, Tensor]:
     processor = make_image_processor(config.clip)
     size, eos = config.clip.resize, config.clip.eos_token_id
     mean = torch.tensor(processor.image_mean, device=device)[:, None, None]
     deviation = torch.tensor(processor.image_std, device=device)[:, None, None]
-    autokl, optimus, clip = (coders[part].to(device) for part in ("autokl", "optimus", "clip"))
-    rows: dict[str, list[Tensor]] = {"z_image": [], "z_text": [], "c_image": [], "c_text": []}
-    batch = 100 if device == "cpu" else 1000
-    for first in track(range(0, len(scenes.captions), batch), "encoding scenes", unit="batch"):
-        some = slice(first, first + batch)
-        pixels = torch.tensor(np.array(scenes.pictures[some]), device=device).permute(0, 3, 1, 2).float() / 255
-        captions = [caption for row in scenes.captions[some] for caption in row[:CAPTIONS]]
-        rows["z_image"].append(encode_pictures(autokl, pixels, 1.0))
-        rows["c_image"].append(image_context(clip, (pixels - mean) / deviation))
-        text = text_context(clip, vocabularies.clip(captions).to(device), eos)
-        rows["c_text"].append(text.unflatten(0, (-1, CAPTIONS)).mean(1))
-        ids, mask = vocabularies.bert(captions)
-        rows["z_text"].append(optimus.encode(ids.to(device), mask.to(device))[0].unflatten(0, (-1, CAPTIONS)))
-    encoded = {name: torch.cat([part.half().cpu() for part in parts]) for name, parts in rows.items()}
-    scale_factor = 1 / encoded["z_image"].float().std()
-    encoded["z_image"] = (encoded["z_image"].float() * scale_factor).half()
+    of_pictures, of_captions = [], []
+    for rows in _batches(scenes, device):
+        of_pictures.append(image_context(clip, (_pixels(scenes, rows, device) - mean) / deviation))
+        text = text_context(clip, vocabularies.clip(_captions(scenes, rows)).to(device), eos)
+        of_captions.append(text.unflatten(0, (-1, CAPTIONS)).mean(1))
     grey = np.full((1, size, size, 3), 127, dtype=np.uint8)
-    encoded["empty_c_image"] = image_context(clip, preprocess(processor, grey, size).to(device)).cpu()
-    encoded["empty_c_text"] = text_context(clip, vocabularies.clip([""]).to(device), eos).cpu()
-    encoded["scale_factor"] = scale_factor
-    return {name: value.contiguous() for name, value in encoded.items()}
+    return {
+        "c_image": _joined(of_pictures),
+        "c_text": _joined(of_captions),
+        "empty_c_image": image_context(clip, preprocess(processor, grey, size).to(device)).cpu().contiguous(),
+        "empty_c_text": text_context(clip, vocabularies.clip([""]).to(device), eos).cpu().contiguous(),
+    }
+
+
+@torch.inference_mode()
+def _text_latents(
+    config: BackboneConfig, optimus: Any, vocabularies: Vocabularies, scenes: SceneSet, device: str
+) -> dict[str, Tensor]:
+    parts = []
+    for rows in _batches(scenes, device):
+        ids, mask = vocabularies.bert(_captions(scenes, rows))
+        parts.append(optimus.encode(ids.to(device), mask.to(device))[0].unflatten(0, (-1, CAPTIONS)))
+    return {"z_text": _joined(parts)}
+
+
+@torch.inference_mode()
+def _image_latents(
+    config: BackboneConfig, autokl: Any, vocabularies: Vocabularies, scenes: SceneSet, device: str
+) -> dict[str, Tensor]:
+    encoded = _joined([encode_pictures(autokl, _pixels(scenes, r, device), 1.0) for r in _batches(scenes, device)])
+    scale_factor = 1 / encoded.float().std()
+    return {"z_image": (encoded.float() * scale_factor).half(), "scale_factor": scale_factor}
 
 
 def simulated_betas(

@@ -10,11 +10,11 @@ from torch.nn import functional
 from training.contexts import CONTEXTS, FlowData
 from training.loop import Recipe, train
 from unibrain.backbone.config import BackboneConfig
-from unibrain.backbone.flows import FourFlows, PreparedContext
+from unibrain.backbone.flows import FourFlows, PreparedContext, repeated
 from unibrain.backbone.sampling import alphas_cumprod
 
-TEXT_BATCHES = 3
-"""Text latents per image latent in a step: they cost little."""
+CAPTIONS_PER_STEP = 4
+"""Text latents per image latent in a step."""
 DROP_CONTEXT = 0.1
 PREDICTED_CONTEXT = 0.65
 MOST_GAIN = 1.5
@@ -76,29 +76,37 @@ def train_flows(
                 prepared.append(network.prepare(name, context.bfloat16(), part))
         return prepared
 
-    def error(network: Any, x0: Tensor, rows: Tensor, generator: torch.Generator) -> Tensor:
+    def error(network: Any, x0: Tensor, prepared: list[PreparedContext], generator: torch.Generator) -> Tensor:
         timesteps = torch.randint(len(levels), (len(x0),), generator=generator, device=device)
         alpha = levels[timesteps].view(-1, *[1] * (x0.ndim - 1))
         noise = torch.randn(x0.shape, generator=generator, device=device)
         x = alpha.sqrt() * x0 + (1 - alpha).sqrt() * noise
         velocity = alpha.sqrt() * noise - (1 - alpha).sqrt() * x0
-        found = network(x.bfloat16(), timesteps, contexts(network, rows, generator)).float()
+        found = network(x.bfloat16(), timesteps, prepared).float()
         return (functional.mse_loss(found, velocity, reduction="none").flatten(1).mean(1) * weights[timesteps]).mean()
 
     def loss(network: Any, generator: torch.Generator) -> dict[str, Tensor]:
-        def draw(number: int, most: int, least: int = 0) -> Tensor:
-            return torch.randint(least, most, (number,), generator=generator, device=device)
-
-        rows = draw(recipe.batch_size, count, data.first)
-        image = error(network, exact["z_image"][rows].float(), rows, generator)
-        rows = draw(TEXT_BATCHES * recipe.batch_size, count, data.first)
-        which = draw(len(rows), exact["z_text"].shape[1])
-        text = error(network, exact["z_text"][rows, which].float(), rows, generator)
+        rows = torch.randint(data.first, count, (recipe.batch_size,), generator=generator, device=device)
+        prepared = contexts(network, rows, generator)
+        image = error(network, exact["z_image"][rows].float(), prepared, generator)
+        # Text latents cost little once the contexts are projected, so each context serves several captions.
+        which = torch.rand((exact["z_text"].shape[1], len(rows)), generator=generator, device=device).argsort(0)
+        captions = exact["z_text"][rows, which[:CAPTIONS_PER_STEP]].float().flatten(0, 1)
+        text = error(network, captions, [_repeated(context) for context in prepared], generator)
         return {"loss": image + 0.5 * text, "image": image, "text": text}
 
     trained = train(flows, loss, recipe, folder, "flows", device)
     assert isinstance(trained, FourFlows)
     return trained
+
+
+def _repeated(context: PreparedContext) -> PreparedContext:
+    """One copy of a context for each caption."""
+    copies = tuple(
+        tuple((repeated(keys, CAPTIONS_PER_STEP), repeated(values, CAPTIONS_PER_STEP)) for keys, values in pairs)
+        for pairs in context.keys_values
+    )
+    return PreparedContext(context.name, copies, context.share)
 
 
 @torch.no_grad()

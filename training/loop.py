@@ -4,11 +4,13 @@ import json
 import math
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from tqdm import tqdm
 
 from unibrain.errors import InputError
@@ -131,6 +133,10 @@ def train(model: nn.Module, loss: Loss, recipe: Recipe, folder: Path, name: str,
                 temporary,
             )
 
+    def attention() -> AbstractContextManager[None]:
+        """On a processor, attention as plain products: the backward pass of the fused one takes half of the time."""
+        return sdpa_kernel(SDPBackend.MATH) if device == "cpu" else nullcontext()
+
     sums: dict[str, Tensor] = {}
     summed = 0
     with (folder / f"{name}.log.jsonl").open("a") as log:
@@ -140,8 +146,9 @@ def train(model: nn.Module, loss: Loss, recipe: Recipe, folder: Path, name: str,
             torch.manual_seed(-1 - seed)
             for group in optimiser.param_groups:
                 group["lr"] = recipe.rate(step)
-            losses = loss(model, torch.Generator(device).manual_seed(seed))
-            losses["loss"].backward()
+            with attention():
+                losses = loss(model, torch.Generator(device).manual_seed(seed))
+                losses["loss"].backward()
             for parameter, weight in zip(narrow, exact.values(), strict=True):
                 weight.grad = None if parameter.grad is None else parameter.grad.float()
                 parameter.grad = None

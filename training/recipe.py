@@ -17,7 +17,7 @@ SCENE_SEED, TRAINING_SCENES = 20, 60_000
 TEXT_TOKENS, MAX_PIECES = 20, 24
 
 RECIPES = {
-    "autokl": Recipe(steps=20_000, batch_size=32, learning_rate=8e-4, cooldown=8000, average=0.999, weight_decay=0.0),
+    "autokl": Recipe(steps=20_000, batch_size=16, learning_rate=1e-3, cooldown=8000, average=0.998, weight_decay=0.0),
     "clip": Recipe(steps=6000, batch_size=256, learning_rate=8e-4, cooldown=3000, average=0.998, weight_decay=0.02),
     "optimus": Recipe(steps=8000, batch_size=128, learning_rate=1.5e-3, cooldown=3000, average=0.998),
     "flows": Recipe(steps=20_000, batch_size=256, learning_rate=8e-4, warmup=500, cooldown=8000, average=0.9995),
@@ -34,7 +34,7 @@ def small_config(bert_vocabulary: int, gpt2_vocabulary: int, clip_vocabulary: in
     return BackboneConfig(
         name="small",
         flows=FlowsConfig(
-            image_channels=24,
+            image_channels=48,
             text_width=128,
             model_channels=64,
             channel_mult=(1, 2),
@@ -46,7 +46,7 @@ def small_config(bert_vocabulary: int, gpt2_vocabulary: int, clip_vocabulary: in
         ),
         schedule=ScheduleConfig(prediction="v_prediction"),
         autokl=AutoKLConfig(
-            image_size=64, widths=(16, 32, 64, 96), res_blocks=1, latent_channels=24, scale_factor=1.0, norm_groups=8
+            image_size=64, widths=(16, 32, 64, 96), res_blocks=1, latent_channels=48, scale_factor=1.0, norm_groups=8
         ),
         optimus=OptimusConfig(
             latent_width=128,
