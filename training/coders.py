@@ -15,7 +15,7 @@ from unibrain.backbone.coders import Optimus, image_context, make_autokl, make_c
 from unibrain.backbone.config import AutoKLConfig, ClipConfig, OptimusConfig
 
 KL_WEIGHT = {"autokl": 1e-4, "optimus": 0.02}
-SQUARED_WEIGHT = 5.0
+SQUARED_WEIGHT, LATENT_NOISE = 5.0, 0.02
 CONTRAST_WEIGHT, CODE_WEIGHT, READING_WEIGHT = 0.25, 4.0, 0.5
 BAG_WEIGHT, WORD_DROPOUT = 0.5, 0.4
 READ_PATCH = 8
@@ -49,15 +49,49 @@ def train_autokl(
         batch = pictures(rows) * 2 - 1
         posterior = network.encode(batch.bfloat16()).latent_dist
         noise = torch.randn(posterior.mean.shape, generator=generator, device=device).bfloat16()
-        output = network.decode(posterior.mean + posterior.std * noise).sample.float()
-        absolute, squared = functional.l1_loss(output, batch), functional.mse_loss(output, batch)
-        edges = sum(functional.l1_loss(output.diff(dim=axis), batch.diff(dim=axis)) for axis in (2, 3))
+        errors = _picture_errors(network.decode(posterior.mean + posterior.std * noise).sample, batch)
         kl = posterior.kl().float().mean() / posterior.mean[0].numel()
-        psnr = -10 * torch.log10(squared.detach() / 4)
-        total = absolute + SQUARED_WEIGHT * squared + 0.5 * edges + KL_WEIGHT["autokl"] * kl
-        return {"loss": total, "psnr": psnr, "kl": kl}
+        return errors | {"loss": errors["loss"] + KL_WEIGHT["autokl"] * kl, "kl": kl}
 
     return train(autokl, loss, recipe, folder, "autokl", device)
+
+
+def train_decoder(
+    autokl: Any, latents: Tensor, scenes: SceneSet, recipe: Recipe, folder: Path, device: str = "cpu"
+) -> Any:
+    """Train the decoder of an image autoencoder further, on latents that stay as they are: the flows can be trained first.
+
+    Parameters
+    ----------
+    autokl : AutoencoderKL
+    latents : Tensor of shape (n, channels, h, w)
+        Unscaled latents of all scenes.
+    scenes, recipe, folder, device
+        See `train`.
+    """
+    torch.manual_seed(recipe.seed)
+    decoder = nn.ModuleDict({"post_quant_conv": autokl.post_quant_conv, "decoder": autokl.decoder})
+    decoder.requires_grad_(True)
+    pictures, latents = _batches(scenes.pictures, device), latents.to(device)
+    spread = LATENT_NOISE * float(latents.float().std())
+
+    def loss(network: Any, generator: torch.Generator) -> dict[str, Tensor]:
+        rows = torch.randint(len(latents), (recipe.batch_size,), generator=generator, device=device)
+        z = latents[rows].float()
+        # What is sampled later is never quite a latent of a picture.
+        z = z + spread * torch.randn(z.shape, generator=generator, device=device)
+        output = network["decoder"](network["post_quant_conv"](z.bfloat16()))
+        return _picture_errors(output, pictures(rows) * 2 - 1)
+
+    return train(decoder, loss, recipe, folder, "decoder", device)
+
+
+def _picture_errors(output: Tensor, target: Tensor) -> dict[str, Tensor]:
+    output = output.float()
+    absolute, squared = functional.l1_loss(output, target), functional.mse_loss(output, target)
+    edges = sum(functional.l1_loss(output.diff(dim=axis), target.diff(dim=axis)) for axis in (2, 3))
+    psnr = -10 * torch.log10(squared.detach() / 4)
+    return {"loss": absolute + SQUARED_WEIGHT * squared + 0.5 * edges, "psnr": psnr}
 
 
 class PictureReader(nn.Module):

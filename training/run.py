@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from training.coders import train_autokl, train_clip, train_optimus
+from training.coders import train_autokl, train_clip, train_decoder, train_optimus
 from training.contexts import FlowData, flow_data
 from training.flows import train_flows
 from training.judge import fit_judge, scene_features, write_judge
@@ -28,6 +28,7 @@ from unibrain.workspace.fingerprints import sha256_of
 
 TITLES = {
     "autokl": "AutoKL (image autoencoder)",
+    "decoder": "AutoKL's decoder, further",
     "clip": "CLIP",
     "optimus": "Optimus (text autoencoder)",
     "flows": "the four flows",
@@ -89,10 +90,13 @@ class TrainingRun:
             judge = fit_judge(scene_features(self.scenes, self.folder), self.scenes)
             write_judge(judge, self.folder / "judge.safetensors")
             return
-        recipe, begin = self.recipes[part], self._weights_of_start(part)
+        recipe, begin = self.recipes[part], self._weights_of_start(part) if part in PARTS else None
         options: dict[str, Any] = {"device": self.device, "start": begin}
         if part == "autokl":
             train_autokl(self.config.autokl, self.scenes, recipe, self.folder, **options)
+        elif part == "decoder":
+            latents = self.data.exact["z_image"] / self.data.scale_factor
+            train_decoder(self.coders()["autokl"], latents, self.scenes, recipe, self.folder, self.device)
         elif part == "clip":
             tokens = torch.stack([self.vocabularies.clip(row[:5]) for row in self.scenes.captions])
             train_clip(self.config.clip, self.scenes, tokens, recipe, self.folder, **options)
@@ -130,7 +134,7 @@ class TrainingRun:
         averaged: dict[str, Tensor] = torch.load(file, weights_only=True, map_location="cpu")["averaged"]
         # CLIP and Optimus are trained together with readers that are not kept.
         prefix = f"{part}."
-        together = any(key.startswith(prefix) for key in averaged)
+        together = part in ("clip", "optimus") and any(key.startswith(prefix) for key in averaged)
         return {k.removeprefix(prefix): v for k, v in averaged.items() if not together or k.startswith(prefix)}
 
     def _weights_of_start(self, part: str) -> dict[str, Tensor] | None:
@@ -149,6 +153,8 @@ class TrainingRun:
         scale = self.data.scale_factor
         config = replace(self.config, autokl=replace(self.config.autokl, scale_factor=scale))
         weights = {part: self.averaged(part) for part in PARTS}
+        if (self.folder / "decoder.state.pt").exists():
+            weights["autokl"] |= self.averaged("decoder")
         logs = {part: self._log(part) for part in TITLES}
         extra = {"training-log.json": json.dumps(logs, indent=1) + "\n"}
         write_backbone(target, config.to_json(), weights, self.vocabulary_folder, extra)
