@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from training.judge import Judge, background_in, objects_in
 from training.scenes import SceneSet, scene_set
 from unibrain.demo import BACKGROUNDS, load_catalogue
 from unibrain.evaluation.captions import rouge
-from unibrain.evaluation.metrics import correlations, identify
+from unibrain.evaluation.identification import correlations, identify
 from unibrain.evaluation.pictures import picture_features
+from unibrain.evaluation.scene_judge import Judge, background_in, objects_in
 from unibrain.workspace.files import atomic_path
 
 if TYPE_CHECKING:

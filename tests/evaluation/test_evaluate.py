@@ -20,7 +20,8 @@ from unibrain.evaluation import (
 )
 from unibrain.evaluation.captions import bundled_synonyms, meteor, rouge
 from unibrain.evaluation.evaluate import derangements
-from unibrain.evaluation.metrics import correlations, identify, on_pictures
+from unibrain.evaluation.identification import correlations, identify
+from unibrain.evaluation.metrics import on_pictures
 from unibrain.evaluation.pictures import pixel_correlation, structural_similarity
 from unibrain.reconstruction.decoded import Decoded
 from unibrain.stimuli.stimuli import Stimuli

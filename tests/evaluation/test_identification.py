@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unibrain.evaluation.metrics import correlations, count_ties, identify
+from unibrain.evaluation.identification import correlations, count_ties, identify
 
 
 def two_way(true, decoded):
