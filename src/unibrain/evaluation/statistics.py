@@ -1,0 +1,261 @@
+"""How sure a score is: intervals over images, differences between runs, label permutation, several metrics at once.
+
+An interval says how a score would vary with *other images*. The resampled images are compared with the same pool: the
+value of an image in two-way identification depends on who else is there, so its pool is kept, and only which images'
+values enter the mean is drawn.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from unibrain.errors import InputError
+from unibrain.evaluation.identification import DIRECTIONS, Direction, win_table
+
+LEVEL = 0.95
+DRAWS = 10_000
+_ROUNDING = 1e-12
+_AT_ONCE = 2**22  # resampled indices in memory
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A confidence interval.
+
+    Attributes
+    ----------
+    low, high : float
+    level : float
+        Share of such intervals that hold the true value, for example 0.95.
+
+    Examples
+    --------
+    >>> print(Interval(0.81, 0.942, 0.95))
+    0.810 to 0.942
+    """
+
+    low: float
+    high: float
+    level: float = LEVEL
+
+    def __str__(self) -> str:
+        return f"{self.low:.3f} to {self.high:.3f}"
+
+
+def bootstrap_intervals(
+    values: ArrayLike, *, level: float = LEVEL, draws: int = DRAWS, seed: int = 0
+) -> tuple[Interval, ...]:
+    """Percentile bootstrap over images of the mean of each column.
+
+    All columns are resampled alike. Plain percentiles are too narrow for few images: their spread is that of a sample
+    whose mean is known, and normal instead of Student's. So the percentiles are taken further out, by
+    ``sqrt(n / (n - 1)) t(n - 1)`` instead of ``z`` (the expanded percentile interval; Hesterberg 2015, "What teachers
+    should know about the bootstrap"). From a hundred images on, that is hardly to be seen.
+
+    Parameters
+    ----------
+    values : array-like of shape (n, m)
+        One row per image, one column per metric; finite.
+    level : float
+        Between 0 and 1.
+    draws : int
+        How often images are drawn.
+    seed : int
+
+    Returns
+    -------
+    tuple of m Interval
+        Where all images have the same value, both ends are that value: nothing is known of how others would vary.
+
+    Raises
+    ------
+    InputError
+        If there are fewer than two images, or a value is not finite.
+    """
+    from scipy.stats import norm, t
+
+    table = _table(values, 2)
+    n, columns = table.shape
+    if not 0 < level < 1:
+        raise InputError(f"level is {level}. Choose a share between 0 and 1, such as 0.95.")
+    rng, means = np.random.default_rng(seed), np.empty((draws, columns))
+    step = max(1, _AT_ONCE // n)
+    for start in range(0, draws, step):
+        rows = min(step, draws - start)
+        drawn = rng.integers(n, size=(rows, n)) + n * np.arange(rows)[:, None]
+        counts = np.bincount(drawn.ravel(), minlength=rows * n).reshape(rows, n).astype(np.float64)
+        means[start : start + rows] = counts @ table / n
+    tail = norm.cdf(np.sqrt(n / (n - 1)) * t.ppf((1 - level) / 2, n - 1))
+    low, high = np.quantile(means, [tail, 1 - tail], axis=0)
+    same = np.ptp(table, axis=0) == 0
+    low[same], high[same] = table[0, same], table[0, same]
+    return tuple(Interval(float(a), float(b), level) for a, b in zip(low, high, strict=True))
+
+
+def bootstrap_interval(values: ArrayLike, *, level: float = LEVEL, draws: int = DRAWS, seed: int = 0) -> Interval:
+    """Interval of the mean of one value per image, shape (n,); see `bootstrap_intervals`."""
+    return bootstrap_intervals(_table(values, 1)[:, None], level=level, draws=draws, seed=seed)[0]
+
+
+def paired_interval(
+    first: ArrayLike, second: ArrayLike, *, level: float = LEVEL, draws: int = DRAWS, seed: int = 0
+) -> Interval:
+    """Interval of ``mean(first) - mean(second)``, where both scored the same images in the same order.
+
+    Images are drawn together for both, so what is hard for both cancels: two runs may differ clearly though the
+    intervals of their scores overlap.
+    """
+    a, b = _table(first, 1), _table(second, 1)
+    if a.shape != b.shape:
+        raise InputError(
+            f"One run has {len(a)} values and the other {len(b)}. Compare the same images in the same order."
+        )
+    return bootstrap_interval(a - b, level=level, draws=draws, seed=seed)
+
+
+def _table(values: ArrayLike, rank: int) -> NDArray[np.float64]:
+    table = np.asarray(values, dtype=np.float64)
+    if table.ndim != rank or len(table) < 2:
+        raise InputError(f"Values of shape {table.shape} have no interval over images. Score at least two images.")
+    wrong = np.argwhere(~np.isfinite(table))
+    if len(wrong):
+        raise InputError(
+            f"The value of the image in row {wrong[0][0]} is {table[tuple(wrong[0])]} ({len(wrong)} such values). "
+            "Leave it out, or give it the value that the score counts it as."
+        )
+    return table
+
+
+def permutation_p(
+    values: Callable[[NDArray[np.int64]], NDArray[np.float64]],
+    images: int,
+    *,
+    higher_is_better: bool = True,
+    draws: int = 1000,
+    seed: int = 0,
+) -> float:
+    """How likely random labels score as well (p): decoded items are dealt to the images at random, and scored again.
+
+    Parameters
+    ----------
+    values : callable
+        Takes an order, shape (images,), int64, in which image i is compared with item ``order[i]``; returns a value per
+        image. An undefined one counts as 0, as in the score.
+    images : int
+        At least 2.
+    higher_is_better : bool
+    draws : int
+        The smallest p is ``1 / (1 + draws)``.
+    seed : int
+
+    Returns
+    -------
+    float
+        ``(1 + number of random scores at least as good) / (1 + draws)``: never 0, and never too small (Phipson and
+        Smyth 2010, "Permutation p-values should never be zero").
+    """
+    _require_two(images)
+    sign, rng = 1 if higher_is_better else -1, np.random.default_rng(seed)
+
+    def score(order: NDArray[np.int64]) -> float:
+        return sign * float(np.nan_to_num(values(order), nan=0.0).mean())
+
+    observed = score(np.arange(images))
+    limit = observed - _ROUNDING * max(1.0, abs(observed))
+    hits = sum(score(rng.permutation(images)) >= limit for _ in range(draws))
+    return (1 + hits) / (1 + draws)
+
+
+def identification_p(
+    similarity: NDArray[np.float64], direction: Direction = "recon->images", *, draws: int = DRAWS, seed: int = 0
+) -> float:
+    """The p of two-way identification from a square matrix of similarities; see `permutation_p`.
+
+    The n (n - 1) comparisons share their images, so they are no independent trials: a binomial p over them would be far
+    too small. What any labels would win is counted once, so thousands of relabellings cost a second.
+    """
+    if similarity.ndim != 2 or len(set(similarity.shape)) != 1:
+        raise InputError(f"Similarities of shape {similarity.shape} have no labels to permute. Give a square matrix.")
+    if direction not in DIRECTIONS:
+        raise InputError(f"direction is {direction!r}. Choose one of {', '.join(DIRECTIONS)}.")
+    table = win_table(similarity if direction == "recon->images" else similarity.T)
+    rows = np.arange(len(table))
+    return permutation_p(lambda order: table[rows, order], len(table), draws=draws, seed=seed)
+
+
+def _require_two(images: int) -> None:
+    if images < 2:
+        raise InputError(f"Labels of {images} image cannot be permuted. Score at least two.")
+
+
+def holm(p_values: Mapping[str, float]) -> dict[str, float]:
+    """Adjust the p of each metric for looking at all of them (Holm 1979): names and order as given.
+
+    Whatever of it is below 0.05 may be called found: the chance that any of it is a false alarm is at most 0.05.
+
+    Examples
+    --------
+    >>> holm({"ssim": 0.03, "clip": 0.001, "pixcorr": 0.02})
+    {'ssim': 0.04, 'clip': 0.003, 'pixcorr': 0.04}
+    """
+    adjusted, least = {}, 0.0
+    for place, name in enumerate(sorted(p_values, key=lambda name: p_values[name])):
+        if not 0 <= p_values[name] <= 1:
+            raise InputError(f"p of {name} is {p_values[name]}. Give a number from 0 to 1.")
+        least = max(least, min(1.0, (len(p_values) - place) * p_values[name]))
+        adjusted[name] = least
+    return {name: adjusted[name] for name in p_values}
+
+
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """Scores of several pictures that were drawn for each scan.
+
+    Attributes
+    ----------
+    per_image : ndarray of shape (n,), float64
+        Mean over the samples of a scan: what enters the score and its interval.
+    within : float
+        Variance between the samples of a scan (ddof 1), mean over scans; 0 where one was drawn.
+    between : float
+        Variance of `per_image` (ddof 1) less what the samples alone would make of it, at least 0.
+    samples : int
+    """
+
+    per_image: NDArray[np.float64]
+    within: float
+    between: float
+    samples: int
+
+
+def over_samples(values: ArrayLike) -> Samples:
+    """Take several samples per scan, values of shape (n, samples), together.
+
+    More samples sharpen the value of a scan, and tell nothing of other scans. So intervals are over images only: one
+    over samples or over random draws would shrink to nothing, whatever the decoder is worth.
+    """
+    table = _table(values, 2)
+    samples = table.shape[1]
+    within = float(table.var(axis=1, ddof=1).mean()) if samples > 1 else 0.0
+    means = table.mean(axis=1)
+    return Samples(means, within, max(0.0, float(means.var(ddof=1)) - within / samples), samples)
+
+
+def over_subjects(scores: Sequence[float], level: float = LEVEL) -> tuple[float, Interval]:
+    """Mean of one score per subject, and its interval (Student's t): how the mean varies with *other subjects*.
+
+    With four subjects it is wide, and that is what four subjects tell. The interval of one subject's score is over
+    images (`bootstrap_interval`); images of all subjects are never thrown together, as if they were more subjects.
+    """
+    from scipy.stats import t
+
+    table = np.asarray(scores, dtype=np.float64)
+    if table.ndim != 1 or len(table) < 2 or not np.isfinite(table).all():
+        raise InputError(
+            f"Scores {table.tolist()} of subjects have no interval. Give one number each, of at least two."
+        )
+    mean = float(table.mean())
+    half = float(t.ppf((1 + level) / 2, len(table) - 1) * table.std(ddof=1) / np.sqrt(len(table)))
+    return mean, Interval(mean - half, mean + half, level)

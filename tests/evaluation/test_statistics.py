@@ -1,0 +1,148 @@
+from itertools import combinations
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from unibrain.errors import InputError
+from unibrain.evaluation.identification import correlations, identify
+from unibrain.evaluation.statistics import (
+    bootstrap_interval,
+    bootstrap_intervals,
+    holm,
+    identification_p,
+    over_samples,
+    over_subjects,
+    paired_interval,
+    permutation_p,
+)
+
+
+def test_many_images_give_scipys_percentiles():
+    values = np.random.default_rng(0).exponential(size=500)
+    found = bootstrap_interval(values, seed=1)
+    wanted = stats.bootstrap((values,), np.mean, method="percentile", n_resamples=20_000, rng=2).confidence_interval
+    assert found.low == pytest.approx(wanted.low, abs=0.006)
+    assert found.high == pytest.approx(wanted.high, abs=0.006)
+    assert bootstrap_interval(values, seed=1) == found
+    assert bootstrap_interval(values, seed=1, level=0.5).low > found.low
+
+
+def test_ten_images_are_covered_as_promised():
+    random, hits = np.random.default_rng(3), {"ours": 0, "plain": 0}
+    for _ in range(400):
+        values = random.beta(8, 2, size=10)
+        found = bootstrap_interval(values, draws=400, seed=int(random.integers(1 << 30)))
+        hits["ours"] += found.low <= 0.8 <= found.high
+        low, high = np.quantile(values[random.integers(10, size=(400, 10))].mean(axis=1), [0.025, 0.975])
+        hits["plain"] += low <= 0.8 <= high
+    assert hits["plain"] / 400 < 0.92 < hits["ours"] / 400
+
+
+def test_all_metrics_at_once_equal_one_at_a_time(monkeypatch):
+    table = np.random.default_rng(4).normal(size=(30, 3))
+    together = bootstrap_intervals(table, draws=500)
+    monkeypatch.setattr("unibrain.evaluation.statistics._AT_ONCE", 700)
+    for column, interval in zip(table.T, together, strict=True):
+        alone = bootstrap_interval(column, draws=500)
+        assert alone.low == pytest.approx(interval.low, abs=1e-12)
+        assert alone.high == pytest.approx(interval.high, abs=1e-12)
+
+
+def test_equal_values_have_an_interval_without_width():
+    assert bootstrap_interval([0.1] * 7).low == bootstrap_interval([0.1] * 7).high == 0.1
+
+
+def test_what_is_hard_for_both_runs_cancels():
+    random = np.random.default_rng(5)
+    hard = random.normal(size=50)
+    first, second = hard + 0.1 + 0.05 * random.normal(size=50), hard + 0.05 * random.normal(size=50)
+    found = paired_interval(first, second)
+    assert 0.05 < found.low < 0.1 < found.high < 0.15
+    assert bootstrap_interval(first).low < bootstrap_interval(second).high
+
+
+def test_permutation_is_exact_in_small_cases():
+    # Of the 6 orders of three items, one scores 3 of 3 and three score 1 of 3.
+    p = permutation_p(lambda order: (order == np.arange(3)).astype(float), 3, draws=20_000)
+    assert p == pytest.approx(1 / 6, abs=0.01)
+    p = permutation_p(lambda order: (order != np.arange(3)).astype(float), 3, higher_is_better=False, draws=5000)
+    assert p == pytest.approx(1 / 6, abs=0.02)
+
+
+def test_permutation_equals_scipys_test_of_correlation():
+    random = np.random.default_rng(6)
+    x = random.normal(size=25)
+    y = 0.4 * x + random.normal(size=25)
+    wanted = stats.permutation_test(
+        (y,), lambda y: (x * y).mean(), permutation_type="pairings", alternative="greater", n_resamples=20_000, rng=1
+    ).pvalue
+    assert permutation_p(lambda order: x * y[order], 25, draws=20_000) == pytest.approx(wanted, abs=0.01)
+
+
+@pytest.mark.parametrize("direction", ["recon->images", "image->recons"])
+def test_identification_p_equals_scoring_every_relabelling(direction):
+    random = np.random.default_rng(7)
+    true = random.normal(size=(15, 10))
+    similarity = correlations(true, true + 4 * random.normal(size=(15, 10)))
+    slow = permutation_p(lambda order: identify(similarity[:, order], direction), 15, draws=4000, seed=1)
+    assert identification_p(similarity, direction, draws=4000, seed=2) == pytest.approx(slow, abs=0.03)
+    assert identification_p(correlations(true, true), direction, draws=999) == 1 / 1000
+
+
+def test_p_is_uniform_where_nothing_was_decoded():
+    random = np.random.default_rng(8)
+    found = [identification_p(random.normal(size=(8, 8)), draws=99, seed=seed) for seed in range(300)]
+    assert np.mean(np.array(found) <= 0.05) < 0.09
+    assert np.mean(found) == pytest.approx(0.5, abs=0.08)
+
+
+def test_holm_is_bonferroni_on_all_subsets():
+    """A hypothesis falls if Bonferroni's test of every set that holds it does (Marcus, Peritz and Gabriel 1976)."""
+    p = dict(zip("abcde", [0.011, 0.3, 0.011, 0.002, 0.04], strict=True))
+    closed = {}
+    for name in p:
+        sets = [some for size in range(1, 6) for some in combinations(p, size) if name in some]
+        closed[name] = max(min(1.0, len(some) * min(p[other] for other in some)) for some in sets)
+    assert holm(p) == pytest.approx(closed)
+    assert list(holm(p)) == list(p)
+    assert holm({}) == {}
+
+
+def test_samples_of_a_scan():
+    random = np.random.default_rng(9)
+    values = random.normal(size=(4000, 1)) + 2 * random.normal(size=(4000, 5))
+    found = over_samples(values)
+    np.testing.assert_allclose(found.per_image, values.mean(axis=1))
+    assert found.within == pytest.approx(np.mean([np.var(row, ddof=1) for row in values]))
+    assert (found.within, found.between) == (pytest.approx(4, rel=0.1), pytest.approx(1, rel=0.1))
+    assert over_samples(values[:, :1]).within == 0
+
+
+def test_subjects():
+    scores = [0.81, 0.85, 0.79, 0.9]
+    mean, interval = over_subjects(scores)
+    wanted = stats.ttest_1samp(scores, 0).confidence_interval(0.95)
+    assert (mean, interval.low, interval.high) == pytest.approx((np.mean(scores), wanted.low, wanted.high))
+
+
+@pytest.mark.parametrize(
+    ("call", "named"),
+    [
+        (lambda: bootstrap_interval([0.5]), "(1,)"),
+        (lambda: bootstrap_interval([0.5, 0.1, np.nan]), "row 2"),
+        (lambda: bootstrap_interval([0.5, 0.1], level=95), "95"),
+        (lambda: paired_interval([0.5, 0.1], [0.5, 0.1, 0.2]), "3"),
+        (lambda: permutation_p(lambda order: order, 1), "1 image"),
+        (lambda: identification_p(np.ones((3, 2))), "(3, 2)"),
+        (lambda: identification_p(np.ones((1, 1))), "1 image"),
+        (lambda: identification_p(np.ones((3, 3)), "up"), "up"),
+        (lambda: holm({"ssim": np.nan}), "ssim"),
+        (lambda: over_samples(np.ones(3)), "(3,)"),
+        (lambda: over_subjects([0.5]), "0.5"),
+    ],
+)
+def test_bad_input_is_named(call, named):
+    with pytest.raises(InputError) as error:
+        call()
+    assert named in str(error.value)
