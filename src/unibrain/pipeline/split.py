@@ -1,0 +1,114 @@
+"""Splitting the images of a run into clusters, and refitting its decoder without them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from unibrain.errors import InputError
+from unibrain.pipeline.backbone_source import BackboneSource
+from unibrain.pipeline.run import kept_settings
+from unibrain.pipeline.stages import _Declaration, declare
+from unibrain.workspace.run_folder import RunFolder
+from unibrain.workspace.stages import Chain
+
+if TYPE_CHECKING:
+    from unibrain.evaluation.splits import Refit, Split
+
+
+@dataclass(frozen=True, eq=False)
+class SplitRun:
+    """What `split_run` made.
+
+    Attributes
+    ----------
+    path : pathlib.Path
+        The file with both splits.
+    clusters, naive : Split
+    examples : tuple of tuple of str
+        The first captions of some images of each cluster.
+    refits : tuple of Refit
+        One per latent and split; empty if nothing was refitted.
+    """
+
+    path: Path
+    clusters: "Split"
+    naive: "Split"
+    examples: tuple[tuple[str, ...], ...]
+    refits: tuple["Refit", ...]
+
+
+def split_run(
+    run: RunFolder,
+    clusters: int,
+    path: Path | None = None,
+    *,
+    seed: int = 0,
+    refit: bool = False,
+    examples: int = 3,
+    backbone: BackboneSource | None = None,
+) -> SplitRun:
+    """Cluster the images of a run by their captions, and write the split with a naive one of the same sizes beside it.
+
+    Parameters
+    ----------
+    run : RunFolder
+        With a prepared subject; to refit, with a fitted decoder.
+    clusters : int
+        At least 2.
+    path : pathlib.Path, optional
+        The file to write; by default ``clusters-K.json`` in the run folder. Only a file of folds is replaced.
+    seed : int
+        Of projection, clusters and the naive split.
+    refit : bool
+        Whether to predict each fold's training images by a decoder that never saw the fold, on both splits.
+    examples : int
+        How many captions of each cluster are shown.
+    backbone : BackboneSource, optional
+        By default that of the settings, on the best device.
+
+    Returns
+    -------
+    SplitRun
+
+    Raises
+    ------
+    InputError
+        If there is no run, a stage is not up to date, there are no captions or too few images, or `path` holds
+        something else.
+    """
+    import numpy as np
+
+    from unibrain.evaluation.splits import (
+        caption_features,
+        cluster_split,
+        naive_split,
+        read_folds,
+        refit_on,
+        write_folds,
+    )
+    from unibrain.regression import BrainDecoder
+
+    if not run.begun:
+        raise InputError(f"{run.root}: there is no run in this folder. Check the path.")
+    path = path or run.root / f"clusters-{clusters}.json"
+    if path.exists():
+        read_folds(path)
+    with run.lock():
+        settings = kept_settings(run)
+        made = _Declaration(run, settings, backbone or BackboneSource())
+        Chain(run, declare(run, settings, made.backbone)).require("fit" if refit else "prepare")
+        subject = made.subject()
+        ids, stimuli = np.unique(subject.stimulus_ids), made.stimuli(subject)
+        features = caption_features(stimuli, ids, made.backbone.load(made.network))
+        found = cluster_split(features, ids, clusters, seed)
+        naive = naive_split(found)
+        some = tuple(
+            tuple(texts[0] for texts in stimuli.captions(ids[found.folds == fold][:examples]))
+            for fold in range(clusters)
+        )
+        refits: tuple[Refit, ...] = ()
+        if refit:
+            decoder = BrainDecoder.load(run.artefact("decoder"))
+            refits = (*refit_on(decoder, naive, found), *refit_on(decoder, found, found))
+        write_folds(path, (found, naive))
+    return SplitRun(path, found, naive, some, refits)
