@@ -76,9 +76,9 @@ def _train(options: argparse.Namespace) -> int:
 
 
 def _measure(options: argparse.Namespace) -> int:
-    from training.judge import read_judge
     from training.quality import contact_sheet, linearity, measure_quality
     from unibrain.backbone import load_backbone
+    from unibrain.evaluation.scene_judge import read_judge
 
     backbone = load_backbone(options.backbone)
     options.out.mkdir(parents=True, exist_ok=True)

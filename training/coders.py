@@ -59,7 +59,7 @@ def train_autokl(
 def train_decoder(
     autokl: Any, latents: Tensor, scenes: SceneSet, recipe: Recipe, folder: Path, device: str = "cpu"
 ) -> Any:
-    """Train the decoder of an image autoencoder further, on latents that stay as they are: the flows can be trained first.
+    """Train the decoder of an image autoencoder further, on latents that stay as they are, beside or after the flows.
 
     Parameters
     ----------

@@ -111,9 +111,7 @@ def _version(coder: Any) -> str:
 def _batches(scenes: SceneSet, device: str) -> Iterable[slice]:
     batch = 100 if device == "cpu" else 1000
     count = len(scenes.captions)
-    return (
-        slice(first, first + batch) for first in track(range(0, count, batch), "encoding scenes", unit="batch")
-    )
+    return (slice(first, first + batch) for first in track(range(0, count, batch), "encoding scenes", unit="batch"))
 
 
 def _pixels(scenes: SceneSet, rows: slice, device: str) -> Tensor:

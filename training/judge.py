@@ -1,58 +1,22 @@
-"""An independent judge of decoded scenes: which objects, and which background, does it see or read?
+"""Fitting the judge of decoded scenes (`unibrain.evaluation.scene_judge`) to rendered training scenes."""
 
-On pictures it is a linear classifier on features of EfficientNet-lite0, fitted to rendered training scenes only, never
-to decoded pictures. In captions it finds the nouns and places of the scene world.
-"""
-
-import re
-from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
 from torch import Tensor, nn
 
 from training.scenes import SceneSet
 from unibrain.demo import BACKGROUNDS, load_catalogue
-from unibrain.demo.backgrounds import background
 from unibrain.evaluation.pictures import picture_features
+from unibrain.evaluation.scene_judge import Judge
 from unibrain.workspace.files import atomic_path
 from unibrain.workspace.progress import track
 
-Floats = NDArray[np.float32]
-
 SCENES = 6000
 DECAY = 3e-4
-
-
-@dataclass(frozen=True)
-class Judge:
-    """Scores of objects and backgrounds from features of pictures.
-
-    Attributes
-    ----------
-    mean, deviation : ndarray of shape (features,), float32
-        Of the features over the scenes that it was fitted to.
-    objects : ndarray of shape (features + 1, objects), float32
-        Weights, and the constant in the last row.
-    backgrounds : ndarray of shape (features + 1, backgrounds), float32
-    """
-
-    mean: Floats
-    deviation: Floats
-    objects: Floats
-    backgrounds: Floats
-
-    def names(self, features: Floats, number: int = 1) -> tuple[list[tuple[str, ...]], list[str]]:
-        """Name the `number` most likely objects of each picture, best first, and its background."""
-        rows = np.hstack([(features - self.mean) / self.deviation, np.ones((len(features), 1), dtype=np.float32)])
-        catalogue = load_catalogue()
-        best = np.argsort(-(rows @ self.objects), axis=1)[:, :number]
-        seen = [tuple(catalogue[column].name for column in row) for row in best]
-        return seen, [BACKGROUNDS[column] for column in (rows @ self.backgrounds).argmax(axis=1)]
 
 
 def scene_features(scenes: SceneSet, folder: Path, count: int = SCENES) -> NDArray[np.float32]:
@@ -98,33 +62,3 @@ def write_judge(judge: Judge, path: Path) -> None:
     """Write the weights in half precision, as the package holds them."""
     with atomic_path(path) as temporary:
         save_file({name: values.astype(np.float16) for name, values in vars(judge).items()}, temporary)
-
-
-def read_judge(path: Path) -> Judge:
-    """Read what `write_judge` wrote."""
-    return Judge(**{name: values.astype(np.float32) for name, values in load_file(path).items()})
-
-
-def objects_in(caption: str) -> set[str]:
-    """Names of the objects that a caption names; of nouns within nouns ("letter s", "orange letter s") the longest."""
-    return {_nouns()[found] for found in _pattern().findall(caption)}
-
-
-def background_in(caption: str) -> str | None:
-    """Name of the background that a caption names, or None; nouns of objects are left out before."""
-    rest = _pattern().sub(" ", caption)
-    for name in BACKGROUNDS:
-        place = background(name)
-        if any(re.search(rf"\b{phrase}\b", rest) for phrase in (*place.phrases, place.scenery)):
-            return name
-    return None
-
-
-@lru_cache(maxsize=1)
-def _nouns() -> dict[str, str]:
-    return {noun: thing.name for thing in load_catalogue() for noun in (thing.noun, *thing.synonyms)}
-
-
-@lru_cache(maxsize=1)
-def _pattern() -> re.Pattern[str]:
-    return re.compile(rf"\b(?:{'|'.join(sorted(_nouns(), key=len, reverse=True))})\b")

@@ -14,13 +14,14 @@ from sklearn.linear_model import Ridge
 from training import contexts, quality
 from training import run as run_module
 from training.contexts import predicted_contexts, simulated_betas
-from training.judge import background_in, fit_judge, objects_in, read_judge, write_judge
+from training.judge import fit_judge, write_judge
 from training.loop import Recipe
 from training.run import TrainingRun
 from training.scenes import PATCHES, SceneCode, scene_set
 from unibrain.backbone import load_backbone
 from unibrain.demo import BACKGROUNDS, describe, load_catalogue, sample_scene
 from unibrain.errors import InputError
+from unibrain.evaluation.scene_judge import background_in, objects_in, read_judge
 
 SCENES = 14
 PARTS = ("autokl", "clip", "optimus", "flows")

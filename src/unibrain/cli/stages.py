@@ -18,7 +18,8 @@ _FOLLOWING = {
     "prepare": "extract",
     "extract": "fit",
     "fit": "reconstruct",
-    "reconstruct": "evaluate",
+    "reconstruct": "controls",
+    "controls": "evaluate",
     "evaluate": "report",
 }
 
@@ -142,11 +143,23 @@ reconstruct = _stage(
     backbone=True,
 )
 
+controls = _stage(
+    "controls",
+    """Decode controls and ceilings for some of the test images, RUN/controls.
+
+    Controls are what would have been decoded without the scans or from a part of what they say: other images, the mean
+    of all training latents, the nearest training image, the start of the diffusion alone, one context alone. Ceilings
+    are decoded from the true latents. `evaluate` scores them beside the decoded items.
+    """,
+    "controls my-run --images 100",
+    backbone=True,
+)
+
 evaluate = _stage(
     "evaluate",
     """Score decoded pictures and captions against what was seen, RUN/scores.json, and print the table.
 
-    Every score stands beside that of a control: the same decoded items shuffled against the images.
+    Every score stands beside its controls and ceilings: what it would be without the scans, and with perfect ones.
     """,
     "evaluate my-run",
     backbone=True,

@@ -126,6 +126,13 @@ class SimulationSettings:
         return (REPEATS * self.images_per_subject - (0 if self.all_repeats else REPEATS)) // self.sessions
 
 
+def grid_of(voxels: int) -> tuple[int, int, int]:
+    """Size of the volumes that have about so many voxels inside ``nsdgeneral``."""
+    scale = (voxels / 1956) ** (1 / 3)  # what the usual grid has
+    x, y, z = (round(scale * side) for side in SimulationSettings.grid)
+    return x, y, z
+
+
 def _expect(name: str, given: object, right: bool, choices: str) -> None:
     if not right:
         raise InputError(f"{name} = {given!r} cannot be simulated. Choose {choices}.")

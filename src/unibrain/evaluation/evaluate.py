@@ -1,28 +1,34 @@
-"""`evaluate`: every metric on what was decoded, beside its shuffled control."""
+"""`evaluate`: every metric on what was decoded, beside its controls and ceilings, with intervals."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from unibrain.errors import InputError
-from unibrain.evaluation.metrics import METRICS, Comparison, Metric, UnavailableError
-from unibrain.evaluation.scores import Score, Scores
+from unibrain.evaluation.controls import CONTROLS
+from unibrain.evaluation.features import FeatureCache
+from unibrain.evaluation.metrics import METRICS, Comparison, Measure, Metric, UnavailableError
+from unibrain.evaluation.scores import Beside, Score, Scores
+from unibrain.evaluation.statistics import bootstrap_interval, holm, permutation_p
+from unibrain.reconstruction import Decoded
 from unibrain.workspace.progress import track
 
 if TYPE_CHECKING:
     from unibrain.backbone import Backbone
     from unibrain.latents import Latents, StoredLatents
-    from unibrain.reconstruction import Decoded
     from unibrain.stimuli import Stimuli
 
 _SHUFFLES = 10
 _SHUFFLED_PAIRS = 4000  # enough for a control within a hundredth; keeps 982 large pictures affordable
+_PERMUTATIONS = 999
 
 
 def evaluate(
-    decoded: "Decoded",
+    decoded: Decoded,
     stimuli: "Stimuli",
     backbone: "Backbone",
     *,
@@ -32,6 +38,8 @@ def evaluate(
     latents: "Latents | StoredLatents | None" = None,
     region_accuracy: Sequence[tuple[str, str, float]] = (),
     metrics: Mapping[str, Metric] = METRICS,
+    controls: Mapping[str, Decoded] | None = None,
+    features: Path | None = None,
 ) -> Scores:
     """Score what was decoded against what was seen.
 
@@ -44,9 +52,10 @@ def evaluate(
     backbone : Backbone
         It embeds captions for their two-way identification; no other member is used.
     simulated : bool
-        Whether the scans were simulated; carried along to wherever the numbers are shown.
+        Whether the scans were simulated, and the images are composed scenes; carried along to wherever the numbers are
+        shown.
     seed : int
-        Seed of the shuffles.
+        Seed of the shuffles and of the bootstrap.
     predicted, latents : Latents or StoredLatents, optional
         Latents as the decoder predicted them, and the true ones of the same images in the same order.
     region_accuracy : sequence of (latent, region, correlation)
@@ -54,12 +63,19 @@ def evaluate(
         along behind that of all voxels.
     metrics : mapping of str to Metric
         Which metrics; by default all.
+    controls : mapping of str to Decoded, optional
+        By name of a row of `CONTROLS`, what stands in the place of the decoded items, for some or all of the images;
+        as from `unibrain.evaluation.controls.decode_controls`.
+    features : pathlib.Path, optional
+        A folder that keeps features of pictures for the next time.
 
     Returns
     -------
     Scores
-        The control of each score is the mean over up to ten shuffles in which no item stays with its image. A score
-        that cannot be computed here has no value and a note that says what to do.
+        The shuffled control of each score is the mean over up to ten shuffles in which no item stays with its image.
+        Intervals are bootstraps over images; p is from permutations of the images, where that is affordable, corrected
+        by Holm's method over the metrics. A score that cannot be computed here has no value and a note that says what
+        to do.
 
     Raises
     ------
@@ -70,11 +86,23 @@ def evaluate(
     n = len(ids)
     if n == 0:
         raise InputError("there are no decoded images to score. Reconstruct the test images first.")
-    references = [tuple(filter(None, true)) for true in stimuli.captions(ids)]
-    items = Comparison(stimuli.pictures(ids), decoded.pictures, references, decoded.captions, backbone)
-    orders = derangements(n, min(_SHUFFLES, max(1, _SHUFFLED_PAIRS // n)), seed) if n > 1 else np.empty((0, n), int)
-    rows = [metric for metric in metrics.values() if metric.kind != "latent"]
-    scores = tuple(_score(metric, items, orders) for metric in track(rows, "scores", unit="metric"))
+    cache = FeatureCache(features)
+    compared = _Compared(stimuli, backbone, cache)
+    items = compared.with_images(decoded)
+    others = {name: compared.with_images(other) for name, other in (controls or {}).items()}
+    same = {name: compared.with_images(_same_images(decoded, other)) for name, other in (controls or {}).items()}
+    rows = [metric for metric in metrics.values() if metric.kind != "latent" and (simulated or not metric.scenes_only)]
+    scores = []
+    for metric in track(rows, "scores", unit="metric"):
+        score = _score(metric, items, seed)
+        beside = {}
+        for name in (name for name in CONTROLS if name in others):
+            value = _value(metric, others[name])
+            if value is not None:
+                beside[name] = Beside(value, _value(metric, same[name]), len(others[name].references))
+        scores.append(replace(score, beside=beside))
+    corrected = holm({score.name: score.p for score in scores if score.p is not None})
+    scores = [replace(score, p=corrected.get(score.name)) for score in scores]
     accuracy: list[tuple[str, str, float]] = []
     if predicted is not None and latents is not None and n > 1:
         for metric in metrics.values():
@@ -82,43 +110,97 @@ def evaluate(
                 found = metric.function(predicted, latents)
                 accuracy += [(name, "all", float(value)) for name, value in found.items()]
     accuracy += [entry for entry in region_accuracy if entry[:2] not in {known[:2] for known in accuracy}]
-    return Scores(scores, tuple(int(identity) for identity in ids), tuple(accuracy), simulated)
+    return Scores(tuple(scores), tuple(int(identity) for identity in ids), tuple(accuracy), simulated)
 
 
-def _score(metric: Metric, items: Comparison, orders: NDArray[np.int64]) -> Score:
+class _Compared:
+    """Comparisons with the same images, which share what is known of them."""
+
+    def __init__(self, stimuli: "Stimuli", backbone: "Backbone", features: FeatureCache) -> None:
+        self.stimuli, self.backbone, self.features = stimuli, backbone, features
+
+    def with_images(self, decoded: Decoded) -> Comparison:
+        ids = decoded.stimulus_ids
+        references = [tuple(filter(None, true)) for true in self.stimuli.captions(ids)]
+        return Comparison(
+            self.stimuli.pictures(ids), decoded.pictures, references, decoded.captions, self.backbone, self.features
+        )
+
+
+def _same_images(decoded: Decoded, other: Decoded) -> Decoded:
+    """What was decoded, of the images of a control only."""
+    row_of = {int(identity): row for row, identity in enumerate(decoded.stimulus_ids)}
+    missing = [identity for identity in other.stimulus_ids if int(identity) not in row_of]
+    if missing:
+        raise InputError(f"image id {missing[0]} has a control and was not decoded. Decode the controls again.")
+    rows = np.array([row_of[int(identity)] for identity in other.stimulus_ids])
+    pictures = None if decoded.pictures is None else decoded.pictures[rows]
+    captions = None if decoded.captions is None else tuple(decoded.captions[row] for row in rows)
+    return Decoded(other.stimulus_ids, pictures, captions)
+
+
+def _score(metric: Metric, items: Comparison, seed: int) -> Score:
     n, title = len(items.seen), metric.title.format(backbone=items.backbone.name)
+    empty = Score(
+        metric.name,
+        title,
+        metric.kind,
+        None,
+        None,
+        n,
+        metric.higher_is_better,
+        direction=metric.direction,
+        image_path=metric.image_path,
+    )
     try:
-        _require(metric, items)
-        measure = metric.function(items)
+        measure = _measure(metric, items)
     except UnavailableError as missing:
-        return Score(metric.name, title, metric.kind, None, None, n, metric.higher_is_better, note=str(missing))
+        return replace(empty, note=str(missing))
     raw, note = measure.values(np.arange(n)), measure.note
     # A picture of one colour correlates with nothing: it counts as 0 rather than being left out of the mean.
     undefined = int(np.isnan(raw).sum())
     if undefined:
         note = f"{note}; " * bool(note) + f"pictures of one colour, counted as 0: {undefined}"
-    values = np.nan_to_num(raw, nan=0.0)
-    controls = [np.nan_to_num(measure.values(order), nan=0.0).mean() for order in orders]
-    return Score(
-        metric.name,
-        title,
-        metric.kind,
-        float(values.mean()),
-        float(np.mean(controls)) if controls else None,
-        n,
-        metric.higher_is_better,
-        tuple(float(value) for value in values),
-        note,
+    where = np.ones(n, dtype=bool) if measure.where is None else measure.where
+    values = np.nan_to_num(raw, nan=0.0)[where]
+    orders = derangements(n, min(_SHUFFLES, max(1, _SHUFFLED_PAIRS // n)), seed) if n > 1 else np.empty((0, n), int)
+    shuffled = [np.nan_to_num(measure.values(order), nan=0.0)[where].mean() for order in orders]
+    interval = bootstrap_interval(values, seed=seed) if len(values) > 1 else None
+    better, p = metric.higher_is_better, None
+    if measure.cheap and n > 1:
+        p = permutation_p(lambda order: measure.values(order)[where], n, higher_is_better=better, seed=seed)
+    return replace(
+        empty,
+        value=float(values.mean()),
+        control=float(np.mean(shuffled)) if shuffled else None,
+        images=len(values),
+        per_image=tuple(
+            float(value) if there else None for value, there in zip(np.nan_to_num(raw), where, strict=True)
+        ),
+        note=note,
+        interval=None if interval is None else (interval.low, interval.high),
+        p=p,
     )
 
 
-def _require(metric: Metric, items: Comparison) -> None:
+def _value(metric: Metric, items: Comparison) -> float | None:
+    try:
+        measure = _measure(metric, items)
+    except UnavailableError:
+        return None
+    values = np.nan_to_num(measure.values(np.arange(len(items.seen))), nan=0.0)
+    return float((values if measure.where is None else values[measure.where]).mean())
+
+
+def _measure(metric: Metric, items: Comparison) -> Measure:
     if metric.kind == "picture" and items.pictures is None:
         raise UnavailableError("no pictures were decoded")
     if metric.kind == "caption" and not all(items.references):
         raise UnavailableError("no captions were given with the pictures: add them to score captions")
     if metric.kind == "caption" and items.captions is None:
         raise UnavailableError("no captions were decoded")
+    measure: Measure = metric.function(items)
+    return measure
 
 
 def derangements(n: int, count: int, seed: int) -> NDArray[np.int64]:

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unibrain.evaluation.captions import References, choose_synonyms, meteor, rouge
-from unibrain.evaluation.identification import correlations, count_ties, identify
+from unibrain.evaluation.features import FeatureCache
+from unibrain.evaluation.identification import SAME, correlations, count_ties, identify
 from unibrain.evaluation.pictures import (
     INSTALL_HINT,
     at_size,
@@ -18,6 +19,7 @@ from unibrain.evaluation.pictures import (
     pixel_correlation,
     structural_similarity,
 )
+from unibrain.evaluation.scene_judge import Judge, background_in, objects_in, scene_content, scene_judge
 from unibrain.regression.accuracy import latent_accuracy
 
 if TYPE_CHECKING:
@@ -44,6 +46,8 @@ class Comparison:
     captions : sequence of n str, or None
         Decoded captions; None if none were decoded.
     backbone : Backbone
+    features : FeatureCache
+        Features of pictures, kept by their content.
     """
 
     seen: NDArray[np.uint8]
@@ -51,6 +55,21 @@ class Comparison:
     references: References
     captions: Sequence[str] | None
     backbone: "Backbone"
+    features: FeatureCache
+
+    @cached_property
+    def content(self) -> tuple[list[set[str]], list[str | None]]:
+        """Objects and background of each image of the scene world, from its true captions."""
+        return scene_content(self.references)
+
+    @cached_property
+    def network_features(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Features of EfficientNet-lite0 of what was seen and of what was decoded."""
+        if not network_is_installed():
+            raise UnavailableError(INSTALL_HINT)
+        assert self.pictures is not None
+        get = partial(self.features.get, "efficientnet-lite0", compute=picture_features)
+        return get(self.seen), get(self.pictures)
 
     @cached_property
     def resized(self) -> NDArray[np.uint8]:
@@ -70,10 +89,16 @@ class Measure:
         image; NaN where it is not defined. Features are computed before, so that shuffled controls cost little.
     note : str
         What to know of the values; may be empty.
+    cheap : bool
+        Whether a thousand orders can be asked for within seconds.
+    where : ndarray of shape (n,), bool, or None
+        Images that the metric is about; None: all.
     """
 
     values: Callable[[NDArray[np.int64]], NDArray[np.float64]]
     note: str = ""
+    cheap: bool = False
+    where: NDArray[np.bool_] | None = None
 
 
 @dataclass(frozen=True, repr=False)
@@ -100,6 +125,12 @@ class Metric:
     higher_is_better : bool
     bounds : (float, float)
         Lowest and highest possible value.
+    scenes_only : bool
+        Whether it is about the scene world of the simulated subject, and makes no sense elsewhere.
+    direction : str
+        Of an identification: who is compared with all others (see `unibrain.evaluation.identification`).
+    image_path : str
+        How pictures get to the metric; empty for captions.
     """
 
     name: str
@@ -111,6 +142,9 @@ class Metric:
     function: Callable[..., Any]
     higher_is_better: bool = True
     bounds: tuple[float, float] = (0.0, 1.0)
+    scenes_only: bool = False
+    direction: str = ""
+    image_path: str = ""
 
     def __repr__(self) -> str:
         better = "higher" if self.higher_is_better else "lower"
@@ -129,27 +163,89 @@ def on_captions(compare: Callable[[Any, Any], NDArray[np.float64]]) -> Callable[
 
 def two_way(
     features: Callable[[Comparison], tuple[NDArray[np.float32], NDArray[np.float32]]],
+    same_background: bool = False,
 ) -> Callable[[Comparison], Measure]:
-    """Make two-way identification of a function that returns features of what was seen and of what was decoded."""
+    """Make two-way identification of a function that returns features of what was seen and of what was decoded.
+
+    With `same_background`, only against other images with the same background.
+    """
 
     def measure(items: Comparison) -> Measure:
         n = len(items.seen)
         if n < 2:
             raise UnavailableError("two-way identification needs at least two images: decode more")
         similarity = correlations(*features(items))
+        if same_background:
+            behind = items.content[1]
+            rivals = np.array([[a is not None and a == b for b in behind] for a in behind])
+            return _among(similarity, rivals)
         ties, pairs = count_ties(similarity), n * (n - 1)
         chance = f"{0.5 * (1 - ties / pairs):.3f}, not 0.5"
         note = f"{ties:,} of {pairs:,} comparisons are ties, which count as losses: chance is {chance}"
-        return Measure(lambda order: identify(similarity[:, order]), note if ties else "")
+        return Measure(lambda order: identify(similarity[:, order]), note if ties else "", cheap=True)
 
     return measure
 
 
-def _network_features(items: Comparison) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    if not network_is_installed():
-        raise UnavailableError(INSTALL_HINT)
-    assert items.pictures is not None
-    return picture_features(items.seen), picture_features(items.pictures)
+def _among(similarity: NDArray[np.float64], rivals: NDArray[np.bool_]) -> Measure:
+    """Two-way identification against some of the other images, symmetric `rivals` (n, n), where there are any."""
+    rivals = rivals & ~np.eye(len(rivals), dtype=bool)
+    counts = rivals.sum(axis=0)
+
+    def values(order: NDArray[np.int64]) -> NDArray[np.float64]:
+        shown = similarity[:, order]
+        wins = (shown < shown.diagonal() - SAME) & rivals
+        share: NDArray[np.float64] = wins.sum(axis=0) / np.maximum(counts, 1)
+        return share
+
+    if not counts.any():
+        raise UnavailableError("no two images have the same background")
+    return Measure(values, cheap=True, where=counts > 0)
+
+
+def _judged(look: Callable[[Comparison, Judge], NDArray[np.bool_]], single: bool = False) -> Callable[..., Measure]:
+    """Make a metric of what the judge sees: (n, n), whether decoded picture j shows what is asked of image i."""
+
+    def measure(items: Comparison) -> Measure:
+        judge = scene_judge()
+        if judge is None:
+            raise UnavailableError("the weights of the judge are not in this installation: install unibrain again")
+        table = look(items, judge)
+        where = np.array([len(objects) == 1 for objects in items.content[0]]) if single else None
+        if where is not None and not where.any():
+            raise UnavailableError("no image has a single object")
+        rows = np.arange(len(table))
+        return Measure(lambda order: table[rows, order].astype(float), cheap=True, where=where)
+
+    return measure
+
+
+def _object_seen(items: Comparison, judge: Judge) -> NDArray[np.bool_]:
+    named, _ = judge.names(items.network_features[1])
+    return np.array([[name in objects for (name,) in named] for objects in items.content[0]])
+
+
+def _background_seen(items: Comparison, judge: Judge) -> NDArray[np.bool_]:
+    _, named = judge.names(items.network_features[1])
+    return np.array([[name == behind for name in named] for behind in items.content[1]])
+
+
+def _read(agree: Callable[[set[str], set[str]], bool]) -> Callable[[Comparison], Measure]:
+    """Make a metric of the objects that a decoded caption names, and those that are there."""
+
+    def measure(items: Comparison) -> Measure:
+        named = [objects_in(caption) for caption in items.captions or ()]
+        table = np.array([[agree(said, there) for said in named] for there in items.content[0]])
+        rows = np.arange(len(table))
+        return Measure(lambda order: table[rows, order].astype(float), cheap=True)
+
+    return measure
+
+
+def _background_read(items: Comparison) -> Measure:
+    named, behind = np.array([background_in(caption) or "" for caption in items.captions or ()]), items.content[1]
+    there = np.array([name or "none" for name in behind])
+    return Measure(lambda order: (named[order] == there).astype(float), cheap=True)
 
 
 def _caption_embeddings(items: Comparison) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -201,7 +297,43 @@ _ROWS = (
         "A network trained elsewhere (EfficientNet-lite0 on ImageNet photographs) compares each decoded picture with "
         "the picture that was seen and with every other one. The score is the share of comparisons that its own "
         "picture wins. Guessing gives 50 %; a tie counts as lost, so where there are ties guessing gives less.",
-        two_way(_network_features),
+        two_way(lambda items: items.network_features),
+        direction="recon->images",
+        image_path="224 x 224, bicubic (Pillow)",
+    ),
+    Metric(
+        "judge_object",
+        "Judge sees the object (one object)",
+        "Object seen",
+        "picture",
+        "Can one see what it shows?",
+        "A classifier that was trained on rendered scenes, never on decoded pictures, names the one object that it sees "
+        "most of (of more than a hundred). The score is how often that object was there; images of one object only.",
+        _judged(_object_seen, single=True),
+        scenes_only=True,
+        image_path="224 x 224, bicubic (Pillow)",
+    ),
+    Metric(
+        "judge_any_object",
+        "Judge sees one of the objects",
+        "Any object seen",
+        "picture",
+        "Can one see something that was there?",
+        "The object that the same classifier sees most of is one of those that were there; all images.",
+        _judged(_object_seen),
+        scenes_only=True,
+        image_path="224 x 224, bicubic (Pillow)",
+    ),
+    Metric(
+        "judge_background",
+        "Judge sees the background",
+        "Background seen",
+        "picture",
+        "Can one see where it is?",
+        "The background that the same classifier sees is the true one.",
+        _judged(_background_seen),
+        scenes_only=True,
+        image_path="224 x 224, bicubic (Pillow)",
     ),
     Metric(
         "meteor",
@@ -243,6 +375,49 @@ _ROWS = (
         "other image. The score is the share of comparisons that its own image wins. Guessing gives 50 %; a tie counts "
         "as lost, so where captions are alike guessing gives less.",
         two_way(_caption_embeddings),
+        direction="recon->images",
+    ),
+    Metric(
+        "two_way_caption_same_background",
+        "Two-way among images with the same background (CLIP)",
+        "2-way caption, same background",
+        "caption",
+        "Does it tell apart what is shown before the same background?",
+        "As above, but each caption is compared only with the captions of images that have the same background: naming "
+        "the background does not help.",
+        two_way(_caption_embeddings, same_background=True),
+        scenes_only=True,
+        direction="recon->images",
+    ),
+    Metric(
+        "caption_object",
+        "Caption names a true object",
+        "Object named",
+        "caption",
+        "Does it name something that was there?",
+        "At least one object of the image is named, by any of its names.",
+        _read(lambda said, there: bool(said & there)),
+        scenes_only=True,
+    ),
+    Metric(
+        "caption_objects",
+        "Caption names every object",
+        "All objects named",
+        "caption",
+        "Does it name all that was there?",
+        "All objects of the image are named, one or two.",
+        _read(lambda said, there: bool(there) and said >= there),
+        scenes_only=True,
+    ),
+    Metric(
+        "caption_background",
+        "Caption names the background",
+        "Background named",
+        "caption",
+        "Does it say where it is?",
+        "The background that the caption names is the true one.",
+        _background_read,
+        scenes_only=True,
     ),
     Metric(
         "latent_accuracy",

@@ -4,18 +4,51 @@ import json
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from unibrain.errors import DamagedFileError, InputError
+from unibrain.evaluation.controls import CONTROLS
 from unibrain.workspace.files import write_json
 
 if TYPE_CHECKING:
     import pandas
 
-_FORMAT = 2
+_FORMAT = 3
+_COLUMNS = (
+    "name",
+    "title",
+    "kind",
+    "value",
+    "control",
+    "images",
+    "higher_is_better",
+    "p",
+    "dialect",
+    "direction",
+    "note",
+)
 _HEADINGS = {"picture": "Pictures", "caption": "Captions"}
+
+
+@dataclass(frozen=True)
+class Beside:
+    """A control or ceiling beside a score.
+
+    Attributes
+    ----------
+    value : float
+        The metric on what stands in the place of the decoded items.
+    score : float or None
+        The metric on the decoded items, of the very same images.
+    images : int
+        How many images these are.
+    """
+
+    value: float
+    score: float | None
+    images: int
 
 
 @dataclass(frozen=True, repr=False)
@@ -37,10 +70,25 @@ class Score:
     images : int
         Number of images it was computed on.
     higher_is_better : bool
-    per_image : tuple of float
-        One value per image, in the order of the decoded ones; empty if the metric has none.
+    per_image : tuple of float or None
+        One value per image, in the order of the decoded ones; None where the metric is not about the image; empty if
+        the metric has no such values.
     note : str
         Why there is no value, or what to know of it; may be empty.
+    interval : (float, float) or None
+        95 % interval over images, by a percentile bootstrap; None for fewer than two images.
+    p : float or None
+        How often chance reaches the score (the images permuted), corrected over all metrics; None if not computed.
+    beside : mapping of str to Beside
+        Controls and ceilings, by their names in `unibrain.evaluation.controls.CONTROLS`.
+    dialect : str
+        Whose definition of the metric, see `unibrain.evaluation.dialects`.
+    direction : str
+        Of an identification: who is compared with all others; else empty.
+    image_path : str
+        How pictures got to the metric; empty for captions.
+    versions : mapping of str to str
+        Libraries and weights that the value depends on.
     """
 
     name: str
@@ -50,8 +98,23 @@ class Score:
     control: float | None
     images: int
     higher_is_better: bool
-    per_image: tuple[float, ...] = ()
+    per_image: tuple[float | None, ...] = ()
     note: str = ""
+    interval: tuple[float, float] | None = None
+    p: float | None = None
+    beside: Mapping[str, Beside] = field(default_factory=dict)
+    dialect: str = "standard"
+    direction: str = ""
+    image_path: str = ""
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def standing(self) -> float | None:
+        """Where the score stands between its zero (random pictures) and the oracle: 0 to 1, None if not known."""
+        zero, best = self.beside.get("random"), self.beside.get("oracle")
+        if zero is None or best is None or best.score is None or best.value == zero.value:
+            return None
+        return (best.score - float(zero.value)) / (float(best.value) - float(zero.value))
 
     def __repr__(self) -> str:
         return f"Score({self.name} {_number(self.value)}, control {_number(self.control)}, {self.images} images)"
@@ -89,16 +152,22 @@ class Scores:
         return f"Scores({len(self.stimulus_ids)} images{', simulated' * self.simulated}: {found})"
 
     def to_frame(self) -> "pandas.DataFrame":
-        """One row per score, indexed by its name: title, kind, value, control, images, higher_is_better, note."""
+        """One row per score, indexed by its name; controls and ceilings have a column each."""
         import pandas
 
-        rows = [asdict(score) for score in self.scores]
-        columns = ["name", "title", "kind", "value", "control", "images", "higher_is_better", "note"]
-        return pandas.DataFrame(rows, columns=columns).set_index("name").astype({"value": float, "control": float})
+        rows = []
+        for score in self.scores:
+            low, high = score.interval or (None, None)
+            row = {name: getattr(score, name) for name in _COLUMNS} | {"low": low, "high": high}
+            rows.append(row | {name: found.value for name, found in score.beside.items()})
+        others = [name for name in CONTROLS if any(name in row for row in rows)]
+        columns = [*_COLUMNS, "low", "high", *others]
+        frame = pandas.DataFrame(rows, columns=columns).set_index("name")
+        return frame.astype({name: float for name in ("value", "control", "low", "high", "p", *others)})
 
 
 def format_table(scores: Scores) -> str:
-    """Lay out scores as text: value, shuffled control, number of images, and which direction is better.
+    """Lay out scores as text: value, interval, controls, ceilings, and which direction is better.
 
     Returns
     -------
@@ -107,17 +176,20 @@ def format_table(scores: Scores) -> str:
 
     Examples
     --------
-    >>> score = Score("ssim", "SSIM", "picture", 0.41, 0.2, 120, True)
+    >>> score = Score("ssim", "SSIM", "picture", 0.41, 0.2, 120, True, interval=(0.38, 0.44))
     >>> print(format_table(Scores((score,), (), (), simulated=False)))
-    Pictures           score  control  images
-      SSIM  (higher)   0.410    0.200     120
+    Pictures           score    95 % interval  images  shuffled
+      SSIM  (higher)   0.410   0.380 to 0.440     120     0.200
     <BLANKLINE>
-    Control: decoded items shuffled against the images.
+    shuffled: decoded items shuffled against the images.
     """
     labels = [f"  {score.title}  ({'higher' if score.higher_is_better else 'lower'})" for score in scores.scores]
     width = max(map(len, labels), default=0)
     lines = ["SIMULATED SCANS: no human was scanned for these numbers.", ""] if scores.simulated else []
-    columns = f"{'score':>8}{'control':>9}{'images':>8}"
+    others = [row for name, row in CONTROLS.items() if any(name in score.beside for score in scores.scores)]
+    stands = any(score.standing is not None for score in scores.scores)
+    columns = f"{'score':>8}{'95 % interval':>17}{'images':>8}{'shuffled':>10}"
+    columns += "".join(f"{row.title:>10}" for row in others) + f"{'stands':>8}" * stands
     notes = list(dict.fromkeys(score.note for score in scores.scores if score.note))
     for kind, heading in _HEADINGS.items():
         group = [(label, score) for label, score in zip(labels, scores.scores, strict=True) if score.kind == kind]
@@ -125,13 +197,25 @@ def format_table(scores: Scores) -> str:
             lines.append(f"{heading:<{width}}{columns}".rstrip())
             columns = ""
         for label, score in group:
+            interval = "-" if score.interval is None else f"{score.interval[0]:.3f} to {score.interval[1]:.3f}"
+            cells = f"{_number(score.value):>8}{interval:>17}{score.images:>8}{_number(score.control):>10}"
+            for row in others:
+                found = score.beside.get(row.name)
+                cells += f"{_number(None if found is None else found.value):>10}"
+            if stands:
+                cells += f"{'-' if score.standing is None else format(score.standing, '.0%'):>8}"
             mark = f" [{notes.index(score.note) + 1}]" if score.note else ""
-            cells = f"{_number(score.value):>8}{_number(score.control):>9}{score.images:>8}{mark}"
-            lines.append(f"{label:<{width}}{cells}")
+            lines.append(f"{label:<{width}}{cells}{mark}")
     if scores.scores:
-        chance = any(score.name.startswith("two_way") for score in scores.scores)
-        about = " Two-way identification: chance is 0.5, less with ties." if chance else ""
-        lines += ["", f"Control: decoded items shuffled against the images.{about}"]
+        lines += ["", "shuffled: decoded items shuffled against the images."]
+        lines += [f"{row.title}{' (ceiling)' if row.role == 'ceiling' else ''}: {row.explanation}" for row in others]
+        counts = sorted({found.images for score in scores.scores for found in score.beside.values()})
+        if counts and counts[0] < len(scores.stimulus_ids):
+            lines.append(f"These are of {counts[0]} of the {len(scores.stimulus_ids)} images.")
+        if stands:
+            lines.append("stands: where the score lies between random (0 %) and oracle (100 %), on the same images.")
+        if any(score.name.startswith("two_way") for score in scores.scores):
+            lines.append("Two-way identification: chance is 0.5, less with ties.")
     return "\n".join([*lines, *(f"[{number}] {note}" for number, note in enumerate(notes, 1))])
 
 
@@ -179,6 +263,19 @@ def save_scores(
     write_json(Path(path), content)
 
 
+def _score(name: str, stored: dict[str, Any]) -> Score:
+    interval = stored["interval"]
+    return Score(
+        name,
+        **stored
+        | {
+            "per_image": tuple(stored["per_image"]),
+            "interval": None if interval is None else (float(interval[0]), float(interval[1])),
+            "beside": {other: Beside(**values) for other, values in stored["beside"].items()},
+        },
+    )
+
+
 def load_scores(path: str | os.PathLike[str]) -> Scores:
     """Read what `save_scores` wrote.
 
@@ -197,7 +294,7 @@ def load_scores(path: str | os.PathLike[str]) -> Scores:
             tuple(entry[key] for key in ("latent", "region", "correlation")) for entry in content["latent_accuracy"]
         )
         return Scores(
-            tuple(Score(name, **(metric | {"per_image": tuple(metric["per_image"])})) for name, metric in metrics),
+            tuple(_score(name, metric) for name, metric in metrics),
             tuple(content["stimulus_ids"]),
             tuple((latent, region, math.nan if r is None else float(r)) for latent, region, r in accuracy),
             bool(content["simulated"]),

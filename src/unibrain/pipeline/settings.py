@@ -89,6 +89,16 @@ def _session_list(value: str) -> str:
     return value
 
 
+def _control_list(value: str) -> str:
+    if value not in ("all", "none"):
+        from unibrain.evaluation.controls import CONTROLS
+
+        unknown = [name for name in value.split(",") if name.strip() not in CONTROLS]
+        if unknown:
+            raise ValueError(f"all, none, or some of {', '.join(CONTROLS)}, separated by commas")
+    return value
+
+
 def _like(pattern: str, example: str) -> AfterValidator:
     def check(value: str) -> str:
         if not re.fullmatch(pattern, value):
@@ -145,6 +155,7 @@ class SimulateSection(Section):
     training_images: int = Field(default=3000, ge=4, le=9000, description="Images that the decoder is trained on.")
     test_images: int = Field(default=120, ge=2, le=1000, description="Unseen images that are decoded.")
     sessions: int = Field(default=10, ge=2, le=40, description="Scan sessions that the trials are spread over.")
+    voxels: int = Field(default=2000, ge=500, le=16000, description="About how many voxels nsdgeneral has.")
 
 
 class CustomSection(Section):
@@ -381,8 +392,29 @@ class ReconstructSection(Section):
     )
 
 
+class ControlsSection(Section):
+    """What is decoded without the scans, from a part of them, and from the truth."""
+
+    section: ClassVar[str] = "controls"
+
+    controls: Annotated[str, AfterValidator(_control_list)] = Field(
+        default="all",
+        description="Controls and ceilings to decode, separated by commas: random, mean, nearest, z_only, "
+        "other_context, oracle, span; or all, or none.",
+    )
+    images: int = Field(
+        default=40, ge=2, description="How many test images they are decoded for, spread evenly over all of them."
+    )
+    batch_size: int | None = Field(
+        default=None,
+        ge=1,
+        description="Images at a time; left out: as many as fit into memory.",
+        json_schema_extra=_SPEED,
+    )
+
+
 class EvaluateSection(Section):
-    """Scores beside their shuffled controls."""
+    """Scores beside their controls and ceilings."""
 
     section: ClassVar[str] = "evaluate"
 
@@ -406,6 +438,7 @@ SECTIONS: dict[str, type[Section]] = {
         ExtractSection,
         FitSection,
         ReconstructSection,
+        ControlsSection,
         EvaluateSection,
         ReportSection,
     )
@@ -422,7 +455,7 @@ class Settings(BaseModel):
         None if the scans are real.
     custom : CustomSection or None
         None if the scans are not a laboratory's own.
-    prepare, extract, fit, reconstruct, evaluate, report : Section
+    prepare, extract, fit, reconstruct, controls, evaluate, report : Section
 
     Raises
     ------
@@ -439,6 +472,7 @@ class Settings(BaseModel):
     extract: ExtractSection = ExtractSection()
     fit: FitSection = FitSection()
     reconstruct: ReconstructSection = ReconstructSection()
+    controls: ControlsSection = ControlsSection()
     evaluate: EvaluateSection = EvaluateSection()
     report: ReportSection = ReportSection()
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from unibrain.scans.nsd_layout import NsdLayout
     from unibrain.stimuli import Stimuli
 
-STAGES = ("simulate", "prepare", "extract", "fit", "reconstruct", "evaluate", "audit", "report")
+STAGES = ("simulate", "prepare", "extract", "fit", "reconstruct", "controls", "evaluate", "audit", "report")
 """Stages in the order of a run; real scans have no `simulate`, and `audit` is run where it was asked for."""
 
 NO_CAPTIONS = (
@@ -83,7 +83,7 @@ class _Declaration:
     def stages(self, audit_betas: bool | None) -> list[Stage]:
         found = [self.simulate()] if self.settings.simulate is not None else []
         found += [self.prepare() if self.settings.custom is None else self.import_custom(self.settings.custom)]
-        found += [self.extract(), self.fit(), self.reconstruct()]
+        found += [self.extract(), self.fit(), self.reconstruct(), self.controls()]
         found.append(self.evaluate(found))
         audited = audit_betas is not None or self.path("audit").exists()
         if audited:
@@ -169,9 +169,12 @@ class _Declaration:
 
         def work(_: Path) -> None:
             from unibrain.demo import SimulationSettings, simulate_nsd
+            from unibrain.demo.settings import grid_of
 
             with atomic_folder(self.path("nsd")) as folder:
-                simulate_nsd(folder, SimulationSettings(**section.plain(), subjects=(subject,)))
+                values = section.plain()
+                grid = grid_of(values.pop("voxels"))
+                simulate_nsd(folder, SimulationSettings(**values, grid=grid, subjects=(subject,)))
 
         code = ("demo",)
         return Stage("simulate", section.plain() | {"subject": subject}, (), ("nsd",), work, code)
@@ -347,6 +350,56 @@ class _Declaration:
             call=self.call,
         )
 
+    def controls(self) -> Stage:
+        section = self.settings.controls
+
+        def work(cache: Path) -> None:
+            import numpy as np
+
+            from unibrain.evaluation.controls import CONTROLS, decode_controls
+            from unibrain.latents import LATENTS, load_latents, open_latents
+            from unibrain.reconstruction import save_decoded
+
+            subject = self.subject()
+            predicted = load_latents(self.path("predicted"))
+            predicted = predicted.rows(np.unique(np.linspace(0, predicted.n - 1, section.images).astype(np.int64)))
+            stored = open_latents(self.path("latents"))
+            training_ids = np.unique(training_view(subject, self.settings).train.stimulus_ids)
+            names = [row for row in CONTROLS if section.controls == "all" or row in section.controls.split(",")]
+            diffusions = sum(CONTROLS[name].diffuses for name in names)
+            say(
+                f"{len(names)} controls and ceilings for {predicted.n} images; {diffusions} of them diffuse, which "
+                f"costs as much as decoding {diffusions * predicted.n} images"
+            )
+            captions = any(name in predicted for name, row in LATENTS.items() if row.source == "caption")
+            found = decode_controls(
+                self.backbone.load(self.network),
+                predicted,
+                stored.select(predicted.stimulus_ids).read(),
+                stored.select(training_ids),
+                self.stimuli(subject),
+                names=names,
+                sampling=self.sampling(captions) | {"batch_size": section.batch_size},
+                seed=self.settings.reconstruct.seed,
+                cache=cache / "items",
+            )
+            with atomic_folder(self.path("controls")) as folder:
+                for name, decoded in found.items():
+                    save_decoded(folder / name, decoded)
+
+        inputs, outside = self.stimulus_files()
+        return Stage(
+            "controls",
+            section.plain(only_result=True) | self.caption_source(),
+            ("subject", "latents", "predicted", "decoded", *inputs),
+            ("controls",),
+            work,
+            ("evaluation", "reconstruction", "regression", "latents", "backbone", "stimuli"),
+            outside,
+            self.facts,
+            self.call,
+        )
+
     def sampling(self, captions: bool) -> dict[str, Any]:
         """How to sample, as `unibrain.reconstruction.reconstruct` takes it."""
         section = self.settings.reconstruct
@@ -371,10 +424,11 @@ class _Declaration:
         # They are told beside the scores, so they count even where they changed nothing else.
         told = digest({stage.name: stage.settings for stage in above})
 
-        def work(_: Path) -> None:
+        def work(cache: Path) -> None:
             import time
 
             from unibrain.evaluation import evaluate, save_scores
+            from unibrain.evaluation.controls import CONTROLS
             from unibrain.latents import load_latents, open_latents
             from unibrain.reconstruction import load_decoded
             from unibrain.regression import BrainDecoder, region_accuracy
@@ -394,6 +448,12 @@ class _Declaration:
                 predicted=predicted,
                 latents=truth,
                 region_accuracy=region_accuracy(decoder, subject.regions, subject.test.betas, truth),
+                controls={
+                    name: load_decoded(self.path("controls") / name)
+                    for name in CONTROLS
+                    if (self.path("controls") / name).is_dir()
+                },
+                features=cache / "features",
             )
             records = self.above("evaluate")
             stages = {name: record.provenance for name, record in records.items()}
@@ -418,7 +478,7 @@ class _Declaration:
         return Stage(
             "evaluate",
             section.plain() | self.caption_source(),
-            ("subject", "latents", "decoder", "predicted", "decoded", *inputs),
+            ("subject", "latents", "decoder", "predicted", "decoded", "controls", *inputs),
             ("scores",),
             work,
             ("evaluation", "regression", "latents", "backbone", "stimuli"),

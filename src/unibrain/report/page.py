@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unibrain.evaluation import METRICS, Score
+from unibrain.evaluation.controls import CONTROLS
 from unibrain.report.content import ReportContent
 from unibrain.report.sections import (
     accuracy_table,
@@ -64,7 +65,10 @@ def render_report(content: ReportContent) -> str:
         metrics=METRICS,
         short={score.name: METRICS[score.name].short if score.name in METRICS else score.title for score in scores},
         tiles=[score for score in scores if score.name.startswith("two_way") and score.value is not None],
-        sortable=[score for score in scores if score.per_image],
+        sortable=[score for score in scores if _of_all_images(score)],
+        controls=CONTROLS,
+        compared=[row for name, row in CONTROLS.items() if any(name in score.beside for score in scores)],
+        compared_images=max((found.images for score in scores for found in score.beside.values()), default=0),
         latents=latent_rows(content),
         accuracy=accuracy_table(content),
         penalties=penalty_charts(content.alpha_choices),
@@ -86,8 +90,12 @@ def _card(content: ReportContent, row: int, overall: float) -> dict[str, Any]:
         "decoded": None if pictures is None else data_uri(pictures[row]),
         "captions": [caption for caption in content.captions[row] if caption],
         "caption": "" if captions is None else captions[row],
-        "values": {score.name: score.per_image[row] for score in content.scores.scores if score.per_image},
+        "values": {score.name: score.per_image[row] for score in content.scores.scores if _of_all_images(score)},
     }
+
+
+def _of_all_images(score: Score) -> bool:
+    return bool(score.per_image) and None not in score.per_image
 
 
 def overall_rank(scores: Sequence[Score], images: int) -> NDArray[np.float64]:
@@ -101,9 +109,9 @@ def overall_rank(scores: Sequence[Score], images: int) -> NDArray[np.float64]:
     kinds = []
     for kind in ("picture", "caption"):
         ranks = [
-            (rankdata(score.per_image if score.higher_is_better else np.negative(score.per_image)) - 1) / (images - 1)
+            (rankdata(np.array(score.per_image, float) * (1 if score.higher_is_better else -1)) - 1) / (images - 1)
             for score in scores
-            if score.kind == kind and score.per_image and images > 1
+            if score.kind == kind and _of_all_images(score) and images > 1
         ]
         if ranks:
             kinds.append(np.mean(ranks, axis=0))

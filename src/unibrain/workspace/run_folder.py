@@ -21,6 +21,7 @@ ARTEFACTS = {
     "decoder": "decoder",
     "predicted": "predicted",
     "decoded": "decoded",
+    "controls": "controls",
     "scores": "scores.json",
     "report": "report.html",
     "audit": "audit.json",

@@ -1,0 +1,252 @@
+"""Controls and ceilings: what would have been decoded without the scans, from a part of them, or from the truth."""
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unibrain.errors import InputError
+from unibrain.latents import LATENTS, Latents
+from unibrain.reconstruction import Decoded, reconstruct
+from unibrain.regression.targets import block_width, training_targets
+
+if TYPE_CHECKING:
+    from unibrain.backbone import Backbone
+    from unibrain.latents import StoredLatents
+    from unibrain.stimuli import Stimuli
+
+_MEMORY = 5e8
+"""Bytes for a block of training latents."""
+
+_RIDGE = 1e-6
+"""Share of the kernel's mean diagonal that is added to it, so that latents that depend on each other can be solved."""
+
+
+@dataclass(frozen=True)
+class Control:
+    """A row of `CONTROLS`.
+
+    Attributes
+    ----------
+    name : str
+        Key of the row and in ``scores.json``.
+    title : str
+        For people, in a narrow column.
+    role : {"control", "ceiling"}
+        A score has to be above its controls, and cannot be expected above its ceilings.
+    explanation : str
+        What it shows.
+    diffuses : bool
+        Whether it costs another diffusion of every image.
+    """
+
+    name: str
+    title: str
+    role: Literal["control", "ceiling"]
+    explanation: str
+    diffuses: bool = False
+
+
+CONTROLS: dict[str, Control] = {
+    row.name: row
+    for row in (
+        Control(
+            "random",
+            "random",
+            "control",
+            "Other pictures and captions, drawn from the training images: the score's own zero.",
+        ),
+        Control(
+            "mean",
+            "mean",
+            "control",
+            "Decoded from the mean of all training latents: what the network paints when a scan says nothing.",
+            True,
+        ),
+        Control(
+            "nearest",
+            "nearest",
+            "control",
+            "The training image whose contexts are closest to the predicted ones, and its caption: retrieval without "
+            "a generator.",
+        ),
+        Control(
+            "z_only",
+            "Z only",
+            "control",
+            "Decoded from the predicted image or text latent alone, without diffusion.",
+        ),
+        Control(
+            "other_context",
+            "other ctx",
+            "control",
+            "Pictures decoded from the predicted CLIP-Text tokens alone, captions from the CLIP-Image tokens alone.",
+            True,
+        ),
+        Control(
+            "oracle",
+            "oracle",
+            "ceiling",
+            "Decoded from the true latents: what the backbone could show if the regressions were perfect.",
+            True,
+        ),
+        Control(
+            "span",
+            "span",
+            "ceiling",
+            "Decoded from what of the true latents is a mixture of training latents: ridge regression predicts nothing "
+            "else.",
+            True,
+        ),
+    )
+}
+"""Name to control, in the order in which they are shown. The shuffled control stands beside them in every score."""
+
+
+def decode_controls(
+    backbone: "Backbone",
+    predicted: Latents,
+    true: Latents,
+    training: "Latents | StoredLatents",
+    stimuli: "Stimuli",
+    *,
+    names: Collection[str] | None = None,
+    sampling: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    cache: Path | None = None,
+    done: Callable[[str], None] = lambda name: None,
+) -> dict[str, Decoded]:
+    """Make what controls and ceilings show in the place of the decoded items.
+
+    Parameters
+    ----------
+    backbone : Backbone
+    predicted, true : Latents
+        Of the same images in the same order; every control has one row for each.
+    training : Latents or StoredLatents
+        Of the images that the decoder was fitted to; read in blocks.
+    stimuli : Stimuli
+        Pictures and captions of the training images.
+    names : collection of str, optional
+        Which rows of `CONTROLS`; all if left out.
+    sampling : mapping, optional
+        Keyword arguments of `reconstruct`: how the items themselves were decoded.
+    seed : int
+        Seed of the noise, that of the items themselves, and of the random draw.
+    cache : pathlib.Path, optional
+        Keeps what is decoded, so that a stopped run continues.
+    done : callable, optional
+        Called with the name of each control that is ready.
+
+    Returns
+    -------
+    dict of str to Decoded
+
+    Raises
+    ------
+    InputError
+        If a name is unknown, or predicted and true latents are not of the same images.
+    """
+    wanted = [name for name in CONTROLS if names is None or name in names]
+    unknown = set(names or ()) - set(CONTROLS)
+    if unknown:
+        raise InputError(f"there is no control {min(unknown)!r}. Choose among {', '.join(CONTROLS)}.")
+    if not np.array_equal(predicted.stimulus_ids, true.stimulus_ids):
+        raise InputError("predicted and true latents are not of the same images. Predict and extract them again.")
+    kinds = {row.starts: name for name, row in LATENTS.items() if row.starts in backbone.kinds and name in predicted}
+    contexts = [name for name, row in LATENTS.items() if row.guides and name in predicted]
+    options = dict(sampling or {}) | {"seed": seed}
+    training_ids = np.unique(training.stimulus_ids)
+
+    def from_latents(latents: Latents, **use: Any) -> Decoded:
+        return reconstruct(backbone, latents, cache=cache, **(options | use))
+
+    def shown(ids: NDArray[np.int64]) -> Decoded:
+        captions = [next(iter(filter(None, row)), "") for row in stimuli.captions(ids)]
+        pictures = stimuli.pictures(ids) if "picture" in kinds else None
+        return Decoded(predicted.stimulus_ids, pictures, tuple(captions) if "caption" in kinds else None)
+
+    def make(name: str) -> Decoded:
+        if name == "random":
+            drawn = np.random.default_rng([seed, 13]).choice(training_ids, predicted.n)
+            return shown(drawn)
+        if name == "nearest":
+            return shown(nearest_training_ids(predicted, training))
+        if name == "mean":
+            return from_latents(_means(training, predicted))
+        if name == "z_only":
+            return from_latents(predicted, use=set(kinds.values()))
+        if name == "other_context":
+            found: dict[str, Any] = {}
+            for kind, context in (("picture", "c_text"), ("caption", "c_image")):
+                if kind in kinds and context in contexts:
+                    one = from_latents(predicted, kinds={kind}, use={context})
+                    found |= {f"{kind}s": getattr(one, f"{kind}s")}
+            return Decoded(predicted.stimulus_ids, **found)
+        return from_latents(true if name == "oracle" else span_projection(true, training))
+
+    found = {}
+    for name in wanted:
+        found[name] = make(name)
+        done(name)
+    return found
+
+
+def nearest_training_ids(predicted: Latents, training: "Latents | StoredLatents") -> NDArray[np.int64]:
+    """Training image that is closest to each prediction, shape (n,): by the cosine of the contexts less their mean.
+
+    The mean is that of the training images; the cosines of all contexts count alike.
+    """
+    targets = training_targets(training)
+    total = np.zeros((predicted.n, len(targets.ids)))
+    for name in (name for name, row in LATENTS.items() if row.guides and name in predicted and name in targets):
+        rows = predicted[name].reshape(predicted.n, -1)
+        products, squares, own = np.zeros_like(total), np.zeros(len(targets.ids)), np.zeros(predicted.n)
+        for block, values in targets[name].blocks(block_width(targets[name], 1, _MEMORY)):
+            mean = values.mean(0)
+            there, here = values - mean, rows[:, block] - mean
+            products += here @ there.T
+            squares += (there**2).sum(1)
+            own += (here**2).sum(1)
+        total += products / np.maximum(np.sqrt(np.outer(own, squares)), np.finfo(float).tiny)
+    found: NDArray[np.int64] = targets.ids[total.argmax(1)]
+    return found
+
+
+def _means(training: "Latents | StoredLatents", like: Latents) -> Latents:
+    targets = training_targets(training)
+    means = {}
+    for name in like:
+        parts = [values.mean(0) for _, values in targets[name].blocks(block_width(targets[name], 1, _MEMORY))]
+        mean = np.concatenate(parts).reshape(1, *like[name].shape[1:]).astype(np.float32)
+        means[name] = np.repeat(mean, like.n, axis=0)
+    return Latents(like.stimulus_ids, means)
+
+
+def span_projection(true: Latents, training: "Latents | StoredLatents") -> Latents:
+    """Project latents on all mixtures of training latents (weights that add up to one, of any sign).
+
+    Where there are more training images than dimensions, that is no restriction. Two passes over the training latents.
+    """
+    from scipy.linalg import solve
+
+    targets = training_targets(training)
+    n, projected = len(targets.ids), {}
+    for name in true:
+        width, rows = block_width(targets[name], 1, _MEMORY), true[name].reshape(true.n, -1)
+        kernel, cross = np.zeros((n, n)), np.zeros((n, true.n))
+        for block, values in targets[name].blocks(width):
+            mean = values.mean(0)
+            kernel += (values - mean) @ (values - mean).T
+            cross += (values - mean) @ (rows[:, block] - mean).T
+        kernel[np.diag_indices(n)] += _RIDGE * float(np.trace(kernel)) / n + float(np.finfo(np.float32).tiny)
+        weights = solve(kernel, cross, assume_a="pos", overwrite_a=True)
+        parts = []
+        for _, values in targets[name].blocks(width):
+            mean = values.mean(0)
+            parts.append(weights.T @ (values - mean) + mean)
+        projected[name] = np.hstack(parts).reshape(true[name].shape).astype(np.float32)
+    return Latents(true.stimulus_ids, projected)
