@@ -116,7 +116,7 @@ def _sides(
     return compared, own
 
 
-def _own_similarity(compared: NDArray[np.float64], own: NDArray[np.int64]) -> NDArray[np.float64]:
+def _own_similarity(compared: NDArray[Any], own: NDArray[np.int64]) -> NDArray[Any]:
     return compared[own, np.arange(compared.shape[1])]
 
 

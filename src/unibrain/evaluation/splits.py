@@ -77,7 +77,7 @@ class Split:
     @property
     def sizes(self) -> list[int]:
         """Number of images in each fold."""
-        return np.bincount(self.folds, minlength=self.k).tolist()
+        return [int(size) for size in np.bincount(self.folds, minlength=self.k)]
 
     def of(self, stimulus_ids: ArrayLike) -> NDArray[np.int64]:
         """Fold of each of `stimulus_ids`, in that order, repeats allowed."""

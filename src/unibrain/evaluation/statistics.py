@@ -7,6 +7,7 @@ values enter the mean is drawn.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -129,7 +130,7 @@ def _table(values: ArrayLike, rank: int) -> NDArray[np.float64]:
 
 
 def permutation_p(
-    values: Callable[[NDArray[np.int64]], NDArray[np.float64]],
+    values: Callable[[NDArray[np.int64]], NDArray[Any]],
     images: int,
     *,
     higher_is_better: bool = True,

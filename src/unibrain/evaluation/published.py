@@ -1,0 +1,245 @@
+"""Published scores beside a run's own, each with its source and dialect, and a warning where dialects differ."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from importlib.resources import files
+from typing import Any, Literal
+
+from unibrain.errors import InputError
+
+_ESCAPED = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    **{mark: f"\\{mark}" for mark in "&%$#_{}"},
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method in a table of scores.
+
+    Attributes
+    ----------
+    method, subject : str
+    source : str
+        Paper or file, at a stated commit, that the values are from; empty for a run's own.
+    dialect : str
+        Whose definition of the metrics; ``"unknown"`` if no one can tell.
+    dialect_status : {"own", "read", "inferred", "unknown"}
+        How the dialect is known: this run's own, read in the authors' code, inferred, or not.
+    images : int
+        Number of images, which is also the pool of an identification.
+    direction : str
+        Of identification, see `unibrain.evaluation.identification`; empty where nothing is identified.
+    values : mapping of str to float
+        Score by the name of its metric; a metric without a value is left out.
+    status : str
+        What kind of statement the values are.
+    note : str
+        What else to know; may be empty.
+    warnings : tuple of str
+        Why the values are not to be compared with the first row of their table; empty if they are.
+    digits : int
+        Decimals that are shown.
+    """
+
+    method: str
+    subject: str
+    source: str
+    dialect: str
+    dialect_status: Literal["own", "read", "inferred", "unknown"]
+    images: int
+    direction: str
+    values: Mapping[str, float]
+    status: str = ""
+    note: str = ""
+    warnings: tuple[str, ...] = ()
+    digits: int = 3
+
+
+@cache
+def _content() -> dict[str, Any]:
+    text = (files("unibrain.evaluation") / "data" / "published-scores.json").read_text(encoding="utf-8")
+    content: dict[str, Any] = json.loads(text)
+    return content
+
+
+def published_tables() -> dict[str, str]:
+    """Name of each table of published scores to its title."""
+    return {name: str(table["title"]) for name, table in _content()["tables"].items()}
+
+
+def published_rows(table: str) -> tuple[Row, ...]:
+    """Rows of one of `published_tables`, as their authors printed them.
+
+    Raises
+    ------
+    InputError
+        If there is no such table.
+    """
+    found = _table(table)
+    return tuple(Row(**row, digits=found["digits"]) for row in found["rows"])
+
+
+def _table(name: str) -> dict[str, Any]:
+    tables = _content()["tables"]
+    if name not in tables:
+        raise InputError(f"There is no table {name!r} of published scores. Choose one of {', '.join(tables)}.")
+    table: dict[str, Any] = tables[name]
+    return table
+
+
+def beside(
+    values: Mapping[str, float | None],
+    dialect: str,
+    table: str,
+    *,
+    images: int,
+    direction: str = "recon->images",
+    method: str = "this run",
+    subject: str = "",
+) -> tuple[Row, ...]:
+    """Put a run's scores above the rows of a published table.
+
+    Parameters
+    ----------
+    values : mapping of str to float or None
+        Score by the name of its metric. Those that the table does not have are left out.
+    dialect : str
+        The dialect that all of them were computed in.
+    table : str
+        One of `published_tables`.
+    images : int
+    direction : str
+        Of identification.
+    method, subject : str
+        What the first row is called.
+
+    Returns
+    -------
+    tuple of Row
+        The run first, then the published rows; each that was scored in another dialect, on another number of images or
+        in the other direction says so in its `Row.warnings`.
+
+    Raises
+    ------
+    InputError
+        If there is no such table, or it shares no metric with the run.
+    """
+    known = {name: value for name in _table(table)["metrics"] if (value := values.get(name)) is not None}
+    if not known:
+        raise InputError(
+            f"The table {table} has {', '.join(_table(table)['metrics'])}, and none of them was scored. Choose one of "
+            f"{', '.join(published_tables())}, or score these."
+        )
+    rows = published_rows(table)
+    own = Row(method, subject, "", dialect, "own", images, direction, known, digits=rows[0].digits)
+    return own, *(replace(row, warnings=_warnings(row, own)) for row in rows)
+
+
+def _warnings(row: Row, own: Row) -> tuple[str, ...]:
+    found = []
+    if row.dialect_status == "unknown":
+        found.append(f"the dialect is not known, so its scores are not comparable with those in {own.dialect}")
+    elif row.dialect != own.dialect:
+        inferred = " (inferred)" * (row.dialect_status == "inferred")
+        found.append(f"scored in the dialect {row.dialect}{inferred}, not in {own.dialect}: not comparable")
+    elif row.dialect_status == "inferred":
+        found.append(f"that it was scored in the dialect {row.dialect} is inferred")
+    if row.images != own.images:
+        found.append(f"scored on {row.images:,} images, not on {own.images:,}")
+    if row.direction and own.direction and row.direction != own.direction:
+        found.append(
+            f"identified from {row.direction.replace('->', ' to ')}, not from {own.direction.replace('->', ' to ')}"
+        )
+    return tuple(found)
+
+
+def _cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]], list[str]]:
+    """Headings, cells of each row, and the footnotes that the cells name."""
+    if not rows:
+        raise InputError("There are no rows to lay out. Score something first.")
+    labels, lower = _content()["labels"], _content()["lower_is_better"]
+    present = {name for row in rows for name in row.values}
+    names = [*(name for name in labels if name in present), *sorted(present - set(labels))]
+    notes: list[str] = []
+    cells = []
+    for row in rows:
+        said = "; ".join(filter(None, [*row.warnings, row.note.rstrip(".")]))
+        if said and said not in notes:
+            notes.append(said)
+        mark = f" [{notes.index(said) + 1}]" if said else ""
+        cells.append(
+            [
+                row.method + mark,
+                row.subject,
+                f"{row.images:,}",
+                row.dialect + "?" * (row.dialect_status == "inferred"),
+                *(f"{row.values[name]:.{row.digits}f}" if name in row.values else "-" for name in names),
+            ]
+        )
+    headings = [f"{labels.get(name, name)} {'down' if name in lower else 'up'}" for name in names]
+    return ["Method", "Subject", "N", "Dialect", *headings], cells, notes
+
+
+def to_markdown(rows: Sequence[Row]) -> str:
+    """Lay out rows as a Markdown table, with numbered notes and the sources below."""
+    headings, cells, notes = _cells(rows)
+    arrows = [_arrow(heading, "↑", "↓") for heading in headings]
+    lines = [_line(arrows), _line(["---"] * 4 + ["---:"] * (len(headings) - 4)), *map(_line, cells)]
+    below = [f"[{number}] {_plain(note)}." for number, note in enumerate(notes, 1)]
+    return "\n".join([*lines, "", *(f"{text}  " for text in [*below, *_sources(rows, _plain)])]).rstrip() + "\n"
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(map(_plain, cells)) + " |"
+
+
+def _plain(text: str) -> str:
+    """Text that cannot end a cell, begin a tag or emphasise in Markdown."""
+    text = " ".join(text.split())
+    for mark in "\\|*_<`":
+        text = text.replace(mark, f"\\{mark}")
+    return text
+
+
+def _arrow(heading: str, up: str, down: str) -> str:
+    name, _, way = heading.rpartition(" ")
+    return f"{name} {up if way == 'up' else down}" if name else heading
+
+
+def _sources(rows: Sequence[Row], escape: Any) -> list[str]:
+    sources: dict[str, list[str]] = {}
+    for row in rows:
+        if row.source:
+            sources.setdefault(row.source, []).append(row.method)
+    return [f"{escape(', '.join(methods))}: {escape(source)}." for source, methods in sources.items()]
+
+
+def to_latex(rows: Sequence[Row]) -> str:
+    """Lay out rows as a LaTeX table (package booktabs), with numbered notes and the sources below."""
+    headings, cells, notes = _cells(rows)
+    titles = [_arrow(_escaped(heading), r"$\uparrow$", r"$\downarrow$") for heading in headings]
+    lines = [" & ".join(map(_escaped, row)) + r" \\" for row in cells]
+    below = [f"[{number}] {_escaped(note)}." for number, note in enumerate(notes, 1)]
+    return "\n".join(
+        [
+            f"\\begin{{tabular}}{{llll{'r' * (len(headings) - 4)}}}",
+            r"\toprule",
+            " & ".join(titles) + r" \\",
+            r"\midrule",
+            *lines,
+            r"\bottomrule",
+            r"\end{tabular}",
+            "",
+            *(f"{text}\\\\" for text in [*below, *_sources(rows, _escaped)]),
+            "",
+        ]
+    )
+
+
+def _escaped(text: str) -> str:
+    return "".join(_ESCAPED.get(mark, mark) for mark in " ".join(text.split()))
