@@ -35,7 +35,6 @@ FEW_VOXELS, MANY_VOXELS = (22, 24, 18), (36, 38, 28)
 BRAINS: tuple[tuple[int, str, tuple[int, int, int]], ...] = (
     (1001, "easy", FEW_VOXELS),
     (1002, "easy", MANY_VOXELS),
-    (1003, "realistic", MANY_VOXELS),
 )
 """Seeds, difficulties and grids of the simulated subjects. The demo's have small seeds; none of them is here."""
 

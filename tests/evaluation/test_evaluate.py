@@ -27,6 +27,7 @@ from unibrain.reconstruction.decoded import Decoded
 from unibrain.stimuli.stimuli import Stimuli
 
 NAMES = ["pixcorr", "ssim", "two_way_picture", "meteor", "rouge1", "rougeL", "two_way_caption"]
+GENERAL = {name: METRICS[name] for name in NAMES}
 WORDS = ["car", "dog", "beach", "tree", "house", "apple", "boat", "cat"]
 
 
@@ -68,6 +69,7 @@ def scores(world):
         stimuli,
         BagOfWords(),
         simulated=True,
+        metrics=GENERAL,
         region_accuracy=[("z_image", "all", 0.25), ("c_text", "V1", math.nan)],
     )
 
@@ -101,7 +103,7 @@ def test_controls_are_near_chance_and_far_below_the_scores(scores):
 
 def test_the_seed_decides_the_control_and_nothing_else(world, scores):
     decoded, stimuli, _ = world
-    other = evaluate(decoded, stimuli, BagOfWords(), simulated=True, seed=1)
+    other = evaluate(decoded, stimuli, BagOfWords(), simulated=True, seed=1, metrics=GENERAL)
     assert [s.value for s in other.scores] == [s.value for s in scores.scores]
     assert other["pixcorr"].control != scores["pixcorr"].control
 
@@ -260,12 +262,12 @@ def test_one_line_a_table_and_a_frame(scores):
     assert repr(Score("ssim", "SSIM", "picture", 0.41, None, 3, True)) == "Score(ssim 0.410, control -, 3 images)"
     lines = format_table(scores).splitlines()
     assert lines[0].startswith("SIMULATED")
-    assert ["PixCorr", "(higher)", *(f"{scores['pixcorr'].value:.3f} {scores['pixcorr'].control:.3f} 8".split())] in [
-        line.split() for line in lines
-    ]
+    score = scores["pixcorr"]
+    cells = f"{score.value:.3f} {score.interval[0]:.3f} to {score.interval[1]:.3f} 8 {score.control:.3f}".split()
+    assert ["PixCorr", "(higher)", *cells] in [line.split() for line in lines]
     missing = Score("meteor", "METEOR", "caption", None, None, 120, True, note="install WordNet")
     lines = format_table(Scores((missing,), (), (), simulated=False)).splitlines()
-    assert [line.split() for line in lines][1] == ["METEOR", "(higher)", "-", "-", "120", "[1]"]
+    assert [line.split() for line in lines][1] == ["METEOR", "(higher)", "-", "-", "120", "-", "[1]"]
     assert (lines[-1], "SIMULATED" in lines[0]) == ("[1] install WordNet", False)
     frame = scores.to_frame()
     assert list(frame.index) == NAMES

@@ -1,6 +1,6 @@
 """Controls and ceilings: what would have been decoded without the scans, from a part of them, or from the truth."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -12,6 +12,7 @@ from unibrain.errors import InputError
 from unibrain.latents import LATENTS, Latents
 from unibrain.reconstruction import Decoded, reconstruct
 from unibrain.regression.targets import block_width, training_targets
+from unibrain.workspace.progress import track
 
 if TYPE_CHECKING:
     from unibrain.backbone import Backbone
@@ -117,7 +118,6 @@ def decode_controls(
     sampling: Mapping[str, Any] | None = None,
     seed: int = 0,
     cache: Path | None = None,
-    done: Callable[[str], None] = lambda name: None,
 ) -> dict[str, Decoded]:
     """Make what controls and ceilings show in the place of the decoded items.
 
@@ -138,8 +138,6 @@ def decode_controls(
         Seed of the noise, that of the items themselves, and of the random draw.
     cache : pathlib.Path, optional
         Keeps what is decoded, so that a stopped run continues.
-    done : callable, optional
-        Called with the name of each control that is ready.
 
     Returns
     -------
@@ -158,6 +156,7 @@ def decode_controls(
         raise InputError("predicted and true latents are not of the same images. Predict and extract them again.")
     kinds = {row.starts: name for name, row in LATENTS.items() if row.starts in backbone.kinds and name in predicted}
     contexts = [name for name, row in LATENTS.items() if row.guides and name in predicted]
+    guides_other = {"picture": "c_text", "caption": "c_image"}
     options = dict(sampling or {}) | {"seed": seed}
     training_ids = np.unique(training.stimulus_ids)
 
@@ -181,18 +180,16 @@ def decode_controls(
             return from_latents(predicted, use=set(kinds.values()))
         if name == "other_context":
             found: dict[str, Any] = {}
-            for kind, context in (("picture", "c_text"), ("caption", "c_image")):
+            for kind, context in guides_other.items():
                 if kind in kinds and context in contexts:
                     one = from_latents(predicted, kinds={kind}, use={context})
                     found |= {f"{kind}s": getattr(one, f"{kind}s")}
             return Decoded(predicted.stimulus_ids, **found)
         return from_latents(true if name == "oracle" else span_projection(true, training))
 
-    found = {}
-    for name in wanted:
-        found[name] = make(name)
-        done(name)
-    return found
+    if not any(kind in kinds and context in contexts for kind, context in guides_other.items()):
+        wanted = [name for name in wanted if name != "other_context"]
+    return {name: make(name) for name in track(wanted, "controls", unit="control")}
 
 
 def nearest_training_ids(predicted: Latents, training: "Latents | StoredLatents") -> NDArray[np.int64]:

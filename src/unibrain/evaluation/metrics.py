@@ -307,8 +307,8 @@ _ROWS = (
         "Object seen",
         "picture",
         "Can one see what it shows?",
-        "A classifier that was trained on rendered scenes, never on decoded pictures, names the one object that it sees "
-        "most of (of more than a hundred). The score is how often that object was there; images of one object only.",
+        "A classifier that was trained on rendered scenes, never on decoded pictures, names the object that it sees most "
+        "of, among more than a hundred. The score is how often that object was there; for images of one object only.",
         _judged(_object_seen, single=True),
         scenes_only=True,
         image_path="224 x 224, bicubic (Pillow)",
@@ -405,7 +405,7 @@ _ROWS = (
         "All objects named",
         "caption",
         "Does it name all that was there?",
-        "All objects of the image are named, one or two.",
+        "All objects of the image, one or two, are named in the decoded caption, each by any of its names.",
         _read(lambda said, there: bool(there) and said >= there),
         scenes_only=True,
     ),
