@@ -30,8 +30,8 @@ class Row:
         Whose definition of the metrics; ``"unknown"`` if no one can tell.
     dialect_status : {"own", "read", "inferred", "unknown"}
         How the dialect is known: this run's own, read in the authors' code, inferred, or not.
-    images : int
-        Number of images, which is also the pool of an identification.
+    images : int or None
+        Number of images, which is also the pool of an identification; None if it is not known.
     direction : str
         Of identification, see `unibrain.evaluation.identification`; empty where nothing is identified.
     values : mapping of str to float
@@ -51,7 +51,7 @@ class Row:
     source: str
     dialect: str
     dialect_status: Literal["own", "read", "inferred", "unknown"]
-    images: int
+    images: int | None
     direction: str
     values: Mapping[str, float]
     status: str = ""
@@ -143,18 +143,18 @@ def beside(
 def _warnings(row: Row, own: Row) -> tuple[str, ...]:
     found = []
     if row.dialect_status == "unknown":
-        found.append(f"the dialect is not known, so its scores are not comparable with those in {own.dialect}")
+        found.append(f"Its dialect is not known, so its scores are not comparable with those in {own.dialect}.")
     elif row.dialect != own.dialect:
         inferred = " (inferred)" * (row.dialect_status == "inferred")
-        found.append(f"scored in the dialect {row.dialect}{inferred}, not in {own.dialect}: not comparable")
+        found.append(f"Scored in the dialect {row.dialect}{inferred}, not in {own.dialect}: not comparable.")
     elif row.dialect_status == "inferred":
-        found.append(f"that it was scored in the dialect {row.dialect} is inferred")
+        found.append(f"That it was scored in the dialect {row.dialect} is inferred.")
     if row.images != own.images:
-        found.append(f"scored on {row.images:,} images, not on {own.images:,}")
+        number = "a number of images that is not known" if row.images is None else f"{row.images:,} images"
+        found.append(f"Scored on {number}, not on {own.images:,}.")
     if row.direction and own.direction and row.direction != own.direction:
-        found.append(
-            f"identified from {row.direction.replace('->', ' to ')}, not from {own.direction.replace('->', ' to ')}"
-        )
+        there, here = (direction.replace("->", " to ") for direction in (row.direction, own.direction))
+        found.append(f"Identified from {there}, not from {here}.")
     return tuple(found)
 
 
@@ -168,7 +168,7 @@ def _cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]], list[str]]:
     notes: list[str] = []
     cells = []
     for row in rows:
-        said = "; ".join(filter(None, [*row.warnings, row.note.rstrip(".")]))
+        said = " ".join(filter(None, [*row.warnings, row.note]))
         if said and said not in notes:
             notes.append(said)
         mark = f" [{notes.index(said) + 1}]" if said else ""
@@ -176,7 +176,7 @@ def _cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]], list[str]]:
             [
                 row.method + mark,
                 row.subject,
-                f"{row.images:,}",
+                "?" if row.images is None else f"{row.images:,}",
                 row.dialect + "?" * (row.dialect_status == "inferred"),
                 *(f"{row.values[name]:.{row.digits}f}" if name in row.values else "-" for name in names),
             ]
@@ -190,7 +190,7 @@ def to_markdown(rows: Sequence[Row]) -> str:
     headings, cells, notes = _cells(rows)
     arrows = [_arrow(heading, "↑", "↓") for heading in headings]
     lines = [_line(arrows), _line(["---"] * 4 + ["---:"] * (len(headings) - 4)), *map(_line, cells)]
-    below = [f"[{number}] {_plain(note)}." for number, note in enumerate(notes, 1)]
+    below = [f"[{number}] {_plain(note)}" for number, note in enumerate(notes, 1)]
     return "\n".join([*lines, "", *(f"{text}  " for text in [*below, *_sources(rows, _plain)])]).rstrip() + "\n"
 
 
@@ -224,7 +224,7 @@ def to_latex(rows: Sequence[Row]) -> str:
     headings, cells, notes = _cells(rows)
     titles = [_arrow(_escaped(heading), r"$\uparrow$", r"$\downarrow$") for heading in headings]
     lines = [" & ".join(map(_escaped, row)) + r" \\" for row in cells]
-    below = [f"[{number}] {_escaped(note)}." for number, note in enumerate(notes, 1)]
+    below = [f"[{number}] {_escaped(note)}" for number, note in enumerate(notes, 1)]
     return "\n".join(
         [
             f"\\begin{{tabular}}{{llll{'r' * (len(headings) - 4)}}}",
