@@ -17,7 +17,6 @@ from unibrain.evaluation.identification import (
     count_wins,
     identify,
     latent_identification,
-    latent_lines,
     neighbour_identification,
     retrieve,
     win_table,
@@ -198,8 +197,6 @@ def test_latents_among_the_test_and_all_training_images(tmp_path):
             np.testing.assert_array_equal(scores[name, "training"].rank, ranks)
             assert scores[name, "training"].pool == 31
             np.testing.assert_array_equal(scores[name, "training"].top(10), ranks <= 10)
-    rows = latent_lines(latent_identification(predicted, true, pool))
-    assert [set(row) & {"top-1", "top-10", "top-50"} for row in rows[:2]] == [{"top-1"}, {"top-1", "top-10"}]
 
 
 def test_the_same_latent_in_training_is_a_tie():

@@ -4,7 +4,7 @@ Everything follows from one matrix of similarities, ``[i, j]`` of true image i a
 how many other images an item's own image beats. A tie is no win, and neither is a comparison with NaN.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from math import comb
 from typing import Any, Literal
@@ -242,19 +242,10 @@ def neighbour_identification(
 
 @dataclass(frozen=True, eq=False)
 class LatentScore:
-    """Identification of one predicted latent among true ones.
+    """How often one latent's true images are told from the others of a pool.
 
-    Attributes
-    ----------
-    latent : str
-    among : {"test", "training"}
-        Who is in the pool: the true latents of the test images, or those of all training images and the true one.
-    pool : int
-        Number of images in the pool, the true one included.
-    wins : ndarray of shape (n,), int64
-        How many of the others each true image beats.
-    ties : int
-        Comparisons in which both were equally close; they are no wins.
+    `wins` of shape (n,) is how many others each true image beats, `pool` the number of images with the true one, and
+    `ties` the comparisons in which both were equally close, which are no wins.
     """
 
     latent: str
@@ -292,23 +283,9 @@ def latent_identification(predicted: Any, true: Any, pool: Any = None) -> tuple[
     Dimensions are not standardised: that would need statistics of the pool, and the score of an image would change
     with the company that it is in.
 
-    Parameters
-    ----------
-    predicted, true : Latents, StoredLatents, or mapping of str to ndarray of shape (n, ...)
-        What was predicted for n test images, and their true latents in the same order; `true` may have further ones.
-    pool : Latents, StoredLatents, or mapping of str to ndarray of shape (p, ...), optional
-        True latents of the training images, each image once. They are read in blocks of columns, once.
-
-    Returns
-    -------
-    tuple of LatentScore
-        For each latent among the test images, then, with `pool`, among the training images and the true one.
-
-    Raises
-    ------
-    InputError
-        If images or shapes differ, if there are fewer than two test images, or if `pool` holds a test image or one
-        image twice.
+    All are Latents, StoredLatents, or mappings of names to arrays of shape (n, ...): `predicted` and `true` of the same
+    test images in the same order, `pool` of the training images, each once. They are read in blocks, once. There is one
+    score per latent among the test images and, with `pool`, one among the training images and the true one.
     """
     from unibrain.regression.targets import training_targets
 
@@ -358,13 +335,3 @@ def _stream(true: Any, predicted: Any) -> NDArray[np.float64]:
     width = min(block_width(side, 1, _MEMORY) for side in (true, predicted))
     blocks = zip(true.blocks(width), predicted.blocks(width), strict=True)
     return _correlate(((a, b) for (_, a), (_, b) in blocks), true.shape[0], predicted.shape[0])
-
-
-def latent_lines(scores: Sequence[LatentScore], ks: Sequence[int] = (1, 10, 50)) -> list[dict[str, Any]]:
-    """The scores as plain rows: latent, among, pool, two-way, ``top-k`` for each k below the pool, and ties."""
-    return [
-        {"latent": score.latent, "among": score.among, "pool": score.pool, "two-way": float(score.two_way.mean())}
-        | {f"top-{k}": float(score.top(k).mean()) for k in ks if k < score.pool}
-        | {"ties": score.ties}
-        for score in scores
-    ]

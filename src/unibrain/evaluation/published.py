@@ -21,29 +21,10 @@ _ESCAPED = {
 class Row:
     """One method in a table of scores.
 
-    Attributes
-    ----------
-    method, subject : str
-    source : str
-        Paper or file, at a stated commit, that the values are from; empty for a run's own.
-    dialect : str
-        Whose definition of the metrics; ``"unknown"`` if no one can tell.
-    dialect_status : {"own", "read", "inferred", "unknown"}
-        How the dialect is known: this run's own, read in the authors' code, inferred, or not.
-    images : int or None
-        Number of images, which is also the pool of an identification; None if it is not known.
-    direction : str
-        Of identification, see `unibrain.evaluation.identification`; empty where nothing is identified.
-    values : mapping of str to float
-        Score by the name of its metric; a metric without a value is left out.
-    status : str
-        What kind of statement the values are.
-    note : str
-        What else to know; may be empty.
-    warnings : tuple of str
-        Why the values are not to be compared with the first row of their table; empty if they are.
-    digits : int
-        Decimals that are shown.
+    `source` is the paper, or the file at a stated commit, that the values are from. `dialect_status` says how the
+    dialect is known: this run's own, read in the authors' code, inferred, or not. `images` is also the pool of an
+    identification, None if not known; `direction` is empty where nothing is identified; `values` are by metric, those
+    that were not printed left out. `warnings` say why the values are not to be compared with the table's first row.
     """
 
     method: str
@@ -73,13 +54,7 @@ def published_tables() -> dict[str, str]:
 
 
 def published_rows(table: str) -> tuple[Row, ...]:
-    """Rows of one of `published_tables`, as their authors printed them.
-
-    Raises
-    ------
-    InputError
-        If there is no such table.
-    """
+    """Rows of one of `published_tables`, as their authors printed them."""
     found = _table(table)
     return tuple(Row(**row, digits=found["digits"]) for row in found["rows"])
 
@@ -104,30 +79,9 @@ def beside(
 ) -> tuple[Row, ...]:
     """Put a run's scores above the rows of a published table.
 
-    Parameters
-    ----------
-    values : mapping of str to float or None
-        Score by the name of its metric. Those that the table does not have are left out.
-    dialect : str
-        The dialect that all of them were computed in.
-    table : str
-        One of `published_tables`.
-    images : int
-    direction : str
-        Of identification.
-    method, subject : str
-        What the first row is called.
-
-    Returns
-    -------
-    tuple of Row
-        The run first, then the published rows; each that was scored in another dialect, on another number of images or
-        in the other direction says so in its `Row.warnings`.
-
-    Raises
-    ------
-    InputError
-        If there is no such table, or it shares no metric with the run.
+    `values` are by metric, all computed in one dialect; those that the table does not have are left out. The run comes
+    first. Each published row that was scored in another dialect, on another number of images or in the other direction
+    says so in its `Row.warnings`.
     """
     known = {name: value for name in _table(table)["metrics"] if (value := values.get(name)) is not None}
     if not known:

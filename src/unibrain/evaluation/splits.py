@@ -34,25 +34,9 @@ _CAPTIONS_AT_ONCE = 512
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Split:
-    """A fold for every image; each fold in turn is left out.
+    """A fold from 0 to k - 1 for every image, each of which is left out in turn; none is empty.
 
-    Attributes
-    ----------
-    name : str
-        ``"clusters"`` or ``"naive"``.
-    k : int
-        Number of folds.
-    seed : int
-        What it was drawn with.
-    stimulus_ids : ndarray of shape (n,), int64
-        0-based ids, each once.
-    folds : ndarray of shape (n,), int64
-        From 0 to k - 1, none of them empty.
-
-    Raises
-    ------
-    InputError
-        If an image has no fold or two, a fold is empty, or there are fewer than two.
+    `name` is ``"clusters"`` or ``"naive"``, `stimulus_ids` and `folds` have shape (n,), int64.
     """
 
     name: str
@@ -105,25 +89,9 @@ def caption_features(stimuli: "Stimuli", stimulus_ids: NDArray[np.int64], backbo
 def cluster_split(features: NDArray[np.floating], stimulus_ids: NDArray[np.int64], k: int, seed: int = 0) -> Split:
     """Cluster images by the direction of their features, so that each cluster can be left out.
 
-    Parameters
-    ----------
-    features : ndarray of shape (n, width)
-        As from `caption_features`. They are brought to length 1, projected to `PROJECTED` dimensions by a seeded
-        Gaussian matrix if they have more, and clustered by k-means (the best of ten starts).
-    stimulus_ids : ndarray of shape (n,), int64
-    k : int
-        Number of clusters; they differ in size. Cluster 0 is the largest.
-    seed : int
-        Of projection and k-means.
-
-    Returns
-    -------
-    Split
-
-    Raises
-    ------
-    InputError
-        If there are fewer than k different images.
+    Features of shape (n, width), as from `caption_features`, are brought to length 1, projected to `PROJECTED`
+    dimensions by a seeded Gaussian matrix if they have more, and clustered by k-means (the best of ten starts). Cluster
+    0 is the largest.
     """
     from sklearn.cluster import KMeans
     from sklearn.random_projection import GaussianRandomProjection
@@ -188,19 +156,10 @@ def read_folds(path: str | os.PathLike[str]) -> tuple[Split, ...]:
 class Refit:
     """How well one latent of left-out images is predicted by decoders that never saw their fold.
 
-    Attributes
-    ----------
-    latent, split : str
-    accuracy : float
-        Pearson's r across the images of a fold, mean over dimensions, then over images; see
-        `unibrain.regression.latent_accuracy`. Folds are kept apart: pooled, the training mean of each, which moves
-        away from what was left out, would count as a prediction.
-    clusters_told : float
-        Share of images whose prediction is closest to the mean latent of its own cluster.
-    chance : float
-        What guessing gets of `clusters_told`: one over the number of clusters.
-    images : int
-        Training scans that were left out once each.
+    `accuracy` is Pearson's r across the images of a fold, mean over dimensions, then over images. Folds are kept apart:
+    pooled, the training mean of each, which moves away from what was left out, would count as a prediction.
+    `clusters_told` is the share of predictions that are closest to the mean latent of their image's own cluster,
+    `chance` what guessing gets of it, and `images` the number of training scans.
     """
 
     latent: str
@@ -219,24 +178,8 @@ def refit_on(decoder: "BrainDecoder", split: Split, clusters: Split) -> tuple[Re
     mean), which were chosen, and voxels z-scored, with all training images; predictions are not rescaled. Of a latent
     with more than `unibrain.regression.accuracy.SAMPLED_TARGETS` dimensions, so many are drawn.
 
-    Parameters
-    ----------
-    decoder : BrainDecoder
-        Fitted; its training images must have folds.
-    split : Split
-        What is left out.
-    clusters : Split
-        The clusters that predictions are to tell apart, the same for every split that is compared.
-
-    Returns
-    -------
-    tuple of Refit
-        One per latent.
-
-    Raises
-    ------
-    InputError
-        If a training image has no fold, or all are in one fold.
+    `clusters` are the ones that predictions are to tell apart, the same for every split that is compared. There is one
+    result per latent.
     """
     from unibrain.regression.accuracy import SAMPLED_TARGETS, latent_accuracy
     from unibrain.regression.leave_out import left_out_operator
@@ -277,12 +220,12 @@ def refit_lines(refits: Sequence[Refit]) -> list[str]:
     splits, latents = (list(dict.fromkeys(getattr(refit, key) for refit in refits)) for key in ("split", "latent"))
     by_key = {(refit.latent, refit.split): refit for refit in refits}
     width = max(map(len, [*latents, "latent"]))
-    lines = [f"{'latent':<{width}}" + "".join(f"  {f'accuracy, {name}':>20}  {'clusters told':>13}" for name in splits)]
+    headings = [f"{what}, {name}" for name in splits for what in ("accuracy", "clusters told")]
+    lines = [f"{'latent':<{width}}" + "".join(f"  {heading:>23}" for heading in headings)]
     for latent in latents:
-        cells = (by_key[latent, name] for name in splits)
-        lines.append(
-            f"{latent:<{width}}" + "".join(f"  {cell.accuracy:>20.3f}  {cell.clusters_told:>13.3f}" for cell in cells)
-        )
+        cells = [by_key[latent, name] for name in splits]
+        values = [value for cell in cells for value in (cell.accuracy, cell.clusters_told)]
+        lines.append(f"{latent:<{width}}" + "".join(f"  {value:>23.3f}" for value in values))
     return [
         *lines,
         f"Accuracy: r across the {refits[0].images:,} training scans, each predicted without its fold, fold by fold.",

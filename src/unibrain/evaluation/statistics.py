@@ -23,13 +23,7 @@ _AT_ONCE = 2**22  # resampled indices in memory
 
 @dataclass(frozen=True)
 class Interval:
-    """A confidence interval.
-
-    Attributes
-    ----------
-    low, high : float
-    level : float
-        Share of such intervals that hold the true value, for example 0.95.
+    """A confidence interval; `level` is the share of such intervals that hold the true value.
 
     Examples
     --------
@@ -45,59 +39,29 @@ class Interval:
         return f"{self.low:.3f} to {self.high:.3f}"
 
 
-def bootstrap_intervals(
-    values: ArrayLike, *, level: float = LEVEL, draws: int = DRAWS, seed: int = 0
-) -> tuple[Interval, ...]:
-    """Percentile bootstrap over images of the mean of each column.
+def bootstrap_interval(values: ArrayLike, *, level: float = LEVEL, draws: int = DRAWS, seed: int = 0) -> Interval:
+    """Percentile bootstrap over images of the mean of one value per image, shape (n,).
 
-    All columns are resampled alike. Plain percentiles are too narrow for few images: their spread is that of a sample
-    whose mean is known, and normal instead of Student's. So the percentiles are taken further out, by
-    ``sqrt(n / (n - 1)) t(n - 1)`` instead of ``z`` (the expanded percentile interval; Hesterberg 2015, "What teachers
-    should know about the bootstrap"). From a hundred images on, that is hardly to be seen.
-
-    Parameters
-    ----------
-    values : array-like of shape (n, m)
-        One row per image, one column per metric; finite.
-    level : float
-        Between 0 and 1.
-    draws : int
-        How often images are drawn.
-    seed : int
-
-    Returns
-    -------
-    tuple of m Interval
-        Where all images have the same value, both ends are that value: nothing is known of how others would vary.
-
-    Raises
-    ------
-    InputError
-        If there are fewer than two images, or a value is not finite.
+    Plain percentiles are too narrow for few images: their spread is that of a sample whose mean is known, and normal
+    instead of Student's. So the percentiles are taken further out, by ``sqrt(n / (n - 1)) t(n - 1)`` instead of ``z``
+    (the expanded percentile interval; Hesterberg 2015, "What teachers should know about the bootstrap"). From a hundred
+    images on, that is hardly to be seen. Where all images have the same value, both ends are that value: nothing is
+    known of how others would vary.
     """
     from scipy.stats import norm, t
 
-    table = _table(values, 2)
-    n, columns = table.shape
+    table = _table(values, 1)
+    n = len(table)
     if not 0 < level < 1:
         raise InputError(f"level is {level}. Choose a share between 0 and 1, such as 0.95.")
-    rng, means = np.random.default_rng(seed), np.empty((draws, columns))
-    step = max(1, _AT_ONCE // n)
-    for start in range(0, draws, step):
-        rows = min(step, draws - start)
-        drawn = rng.integers(n, size=(rows, n)) + n * np.arange(rows)[:, None]
-        counts = np.bincount(drawn.ravel(), minlength=rows * n).reshape(rows, n).astype(np.float64)
-        means[start : start + rows] = counts @ table / n
+    if np.ptp(table) == 0:
+        return Interval(float(table[0]), float(table[0]), level)
+    rng, step = np.random.default_rng(seed), max(1, _AT_ONCE // n)
+    parts = [min(step, draws - start) for start in range(0, draws, step)]
+    means = np.concatenate([table[rng.integers(n, size=(rows, n))].mean(axis=1) for rows in parts])
     tail = norm.cdf(np.sqrt(n / (n - 1)) * t.ppf((1 - level) / 2, n - 1))
-    low, high = np.quantile(means, [tail, 1 - tail], axis=0)
-    same = np.ptp(table, axis=0) == 0
-    low[same], high[same] = table[0, same], table[0, same]
-    return tuple(Interval(float(a), float(b), level) for a, b in zip(low, high, strict=True))
-
-
-def bootstrap_interval(values: ArrayLike, *, level: float = LEVEL, draws: int = DRAWS, seed: int = 0) -> Interval:
-    """Interval of the mean of one value per image, shape (n,); see `bootstrap_intervals`."""
-    return bootstrap_intervals(_table(values, 1)[:, None], level=level, draws=draws, seed=seed)[0]
+    low, high = np.quantile(means, [tail, 1 - tail])
+    return Interval(float(low), float(high), level)
 
 
 def paired_interval(
@@ -139,25 +103,12 @@ def permutation_p(
 ) -> float:
     """How likely random labels score as well (p): decoded items are dealt to the images at random, and scored again.
 
-    Parameters
-    ----------
-    values : callable
-        Takes an order, shape (images,), int64, in which image i is compared with item ``order[i]``; returns a value per
-        image. An undefined one counts as 0, as in the score.
-    images : int
-        At least 2.
-    higher_is_better : bool
-    draws : int
-        The smallest p is ``1 / (1 + draws)``.
-    seed : int
-
-    Returns
-    -------
-    float
-        ``(1 + number of random scores at least as good) / (1 + draws)``: never 0, and never too small (Phipson and
-        Smyth 2010, "Permutation p-values should never be zero").
+    `values` takes an order, shape (images,), int64, in which image i is compared with item ``order[i]``, and returns a
+    value per image; an undefined one counts as 0. The p is ``(1 + number of random scores at least as good) /
+    (1 + draws)``: never 0 (Phipson and Smyth 2010, "Permutation p-values should never be zero").
     """
-    _require_two(images)
+    if images < 2:
+        raise InputError(f"Labels of {images} image cannot be permuted. Score at least two.")
     sign, rng = 1 if higher_is_better else -1, np.random.default_rng(seed)
 
     def score(order: NDArray[np.int64]) -> float:
@@ -186,11 +137,6 @@ def identification_p(
     return permutation_p(lambda order: table[rows, order], len(table), draws=draws, seed=seed)
 
 
-def _require_two(images: int) -> None:
-    if images < 2:
-        raise InputError(f"Labels of {images} image cannot be permuted. Score at least two.")
-
-
 def holm(p_values: Mapping[str, float]) -> dict[str, float]:
     """Adjust the p of each metric for looking at all of them (Holm 1979): names and order as given.
 
@@ -212,17 +158,10 @@ def holm(p_values: Mapping[str, float]) -> dict[str, float]:
 
 @dataclass(frozen=True, eq=False)
 class Samples:
-    """Scores of several pictures that were drawn for each scan.
+    """Scores of several pictures drawn for each scan.
 
-    Attributes
-    ----------
-    per_image : ndarray of shape (n,), float64
-        Mean over the samples of a scan: what enters the score and its interval.
-    within : float
-        Variance between the samples of a scan (ddof 1), mean over scans; 0 where one was drawn.
-    between : float
-        Variance of `per_image` (ddof 1) less what the samples alone would make of it, at least 0.
-    samples : int
+    `per_image`, shape (n,), are means over a scan's samples: what enters the score. `within` is the variance between
+    the samples of a scan (ddof 1), mean over scans; `between` that of `per_image` less what the samples make of it.
     """
 
     per_image: NDArray[np.float64]

@@ -17,18 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class SplitRun:
-    """What `split_run` made.
-
-    Attributes
-    ----------
-    path : pathlib.Path
-        The file with both splits.
-    clusters, naive : Split
-    examples : tuple of tuple of str
-        The first captions of some images of each cluster.
-    refits : tuple of Refit
-        One per latent and split; empty if nothing was refitted.
-    """
+    """The file and the splits that `split_run` made, the first captions of some images of each cluster, and refits."""
 
     path: Path
     clusters: "Split"
@@ -49,32 +38,8 @@ def split_run(
 ) -> SplitRun:
     """Cluster the images of a run by their captions, and write the split with a naive one of the same sizes beside it.
 
-    Parameters
-    ----------
-    run : RunFolder
-        With a prepared subject; to refit, with a fitted decoder.
-    clusters : int
-        At least 2.
-    path : pathlib.Path, optional
-        The file to write; by default ``clusters-K.json`` in the run folder. Only a file of folds is replaced.
-    seed : int
-        Of projection, clusters and the naive split.
-    refit : bool
-        Whether to predict each fold's training images by a decoder that never saw the fold, on both splits.
-    examples : int
-        How many captions of each cluster are shown.
-    backbone : BackboneSource, optional
-        By default that of the settings, on the best device.
-
-    Returns
-    -------
-    SplitRun
-
-    Raises
-    ------
-    InputError
-        If there is no run, a stage is not up to date, there are no captions or too few images, or `path` holds
-        something else.
+    The file, by default ``clusters-K.json`` in the run folder, is replaced only if it is one of folds. With `refit`,
+    the training images of each fold are predicted by the run's decoder without that fold, on both splits.
     """
     import numpy as np
 
