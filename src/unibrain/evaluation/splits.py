@@ -229,6 +229,6 @@ def refit_lines(refits: Sequence[Refit]) -> list[str]:
     return [
         *lines,
         f"Accuracy: r across the {refits[0].images:,} training scans, each predicted without its fold, fold by fold.",
-        f"Clusters told: predictions closest to their own cluster's mean; guessing gets {refits[0].chance:.3f}, and what "
-        "only knows the clusters that it was trained on less.",
+        f"Clusters told: predictions closest to their own cluster's mean; guessing gets {refits[0].chance:.3f}, and",
+        "what only knows the clusters that it was trained on gets less.",
     ]
