@@ -43,6 +43,7 @@ def test_scores_are_not_those_of_another_alpha(run: RunFolder) -> None:
     refused(run, "evaluate", "reconstruct", "decoder changed")
     refused(run, "report", "reconstruct")
     command(run, "reconstruct")
+    command(run, "controls")
     command(run, "evaluate")
     scores = json.loads(run.artefact("scores").read_text())
     assert scores["provenance"]["settings"]["fit"]["alpha"] == 1000
@@ -52,7 +53,7 @@ def test_no_page_says_control_over_the_scores_of_a_decoder(run: RunFolder) -> No
     command(run, "fit", shuffle_scans=True)
     refused(run, "evaluate", "reconstruct")
     refused(run, "report", "reconstruct")
-    for name in ("reconstruct", "evaluate", "report"):
+    for name in ("reconstruct", "controls", "evaluate", "report"):
         command(run, name)
     assert "This run is a control" in run.artefact("report").read_text()
     edit(run, "shuffle_scans = true", "shuffle_scans = false")
@@ -70,6 +71,7 @@ def test_scores_do_not_record_a_strength_that_nothing_was_drawn_with(run: RunFol
     edit(run, "# strength =", "strength = 0.5")
     refused(run, "evaluate", "reconstruct", "strength changed from None to 0.5")
     command(run, "reconstruct")
+    command(run, "controls")
     command(run, "evaluate")
     about = json.loads(run.artefact("scores").read_text())["provenance"]
     assert about["settings"]["reconstruct"]["strength"] == about["sampling"]["picture"]["strength"] == 0.5
@@ -185,10 +187,10 @@ def test_latents_of_other_pictures_are_not_used_after_importing_again(lab: tuple
         rows = [[cell.replace("20.png", "0a.png") for cell in row] for row in csv.reader(file)]
     with (data / "trials.csv").open("w", newline="") as file:
         csv.writer(file).writerows(rows)
-    for name in ("fit", "reconstruct", "evaluate", "report"):
+    for name in ("fit", "reconstruct", "controls", "evaluate", "report"):
         refused(run, name, "prepare")
     command(run, "prepare")
-    for name in ("fit", "reconstruct", "evaluate", "report"):
+    for name in ("fit", "reconstruct", "controls", "evaluate", "report"):
         refused(run, name, "extract")
 
 
@@ -216,7 +218,7 @@ def test_bit_rot_in_a_large_file_is_found_and_healed(run: RunFolder, monkeypatch
 def test_an_audit_of_another_state_is_not_shown(run: RunFolder) -> None:
     command(run, "prepare", zscore="session")
     refused(run, "report", "extract")
-    for name in ("extract", "fit", "reconstruct", "evaluate"):
+    for name in ("extract", "fit", "reconstruct", "controls", "evaluate"):
         command(run, name)
     refused(run, "report", "audit", "subject changed")
     assert not command(run, "audit").skipped

@@ -41,7 +41,7 @@ def test_with_captions_all_is_as_for_nsd(spoken: RunFolder) -> None:
     assert scores["metrics"]["rouge1"]["value"] is not None
     assert {entry["latent"] for entry in scores["latent_accuracy"]} == {"z_image", "z_text", "c_image", "c_text"}
     assert scores["provenance"]["split"]["preparation"]["source"] == "custom data"
-    assert list(scores["provenance"]["stages"]) == ["prepare", "extract", "fit", "reconstruct"]
+    assert list(scores["provenance"]["stages"]) == ["prepare", "extract", "fit", "reconstruct", "controls"]
 
 
 def test_without_captions_pictures_are_decoded_and_everything_says_so(
@@ -132,7 +132,7 @@ def test_the_worked_example_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
             if line.startswith("unibrain "):
                 assert main(line.split()[1:]) == 0, line
                 commands.append(line.split()[1])
-    assert commands == ["import", "extract", "fit", "reconstruct", "evaluate", "report"]
+    assert commands == ["import", "extract", "fit", "reconstruct", "controls", "evaluate", "report"]
     assert Path("my-run/decoded/000044.png").is_file()
     scores = json.loads(Path("my-run/scores.json").read_text())
     assert scores["simulated"]

@@ -33,7 +33,7 @@ def test_a_run_writes_everything_it_promises(finished: RunFolder) -> None:
     for metric in scores["metrics"].values():
         assert {"value", "control", "images"} <= set(metric)
     done = scores["provenance"]["stages"]
-    assert list(done) == ["simulate", "prepare", "extract", "fit", "reconstruct"]
+    assert list(done) == ["simulate", "prepare", "extract", "fit", "reconstruct", "controls"]
     assert scores["seconds"] > sum(about["seconds"] for about in done.values()) - 0.1
     assert scores["peak_memory_gb"] >= max(about["peak_memory_mb"] for about in done.values()) / 1000 - 0.001
     assert scores["provenance"]["sampling"]["picture"]["image_weight"] == 0.6
