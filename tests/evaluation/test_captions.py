@@ -7,15 +7,14 @@ from rouge_score.rouge_scorer import RougeScorer
 
 from unibrain import demo
 from unibrain.errors import InputError
-from unibrain.evaluation import captions
-from unibrain.evaluation.captions import (
+from unibrain.evaluation import wordnet as wordnet_module
+from unibrain.evaluation.captions import meteor, rouge
+from unibrain.evaluation.wordnet import (
     DEBIAN_FOLDER,
     SynonymTable,
     bundled_synonyms,
     choose_synonyms,
     full_wordnet,
-    meteor,
-    rouge,
     synonym_names,
     words_of,
 )
@@ -136,8 +135,8 @@ MANY = ["a dog on a car"] * 4
     ],
 )
 def test_synonyms_are_taken_from_what_gives_an_honest_value(monkeypatch, decoded, references, full, chosen, said):
-    monkeypatch.setattr(captions, "bundled_synonyms", lambda: TABLE)
-    monkeypatch.setattr(captions, "full_wordnet", lambda: full)
+    monkeypatch.setattr(wordnet_module, "bundled_synonyms", lambda: TABLE)
+    monkeypatch.setattr(wordnet_module, "full_wordnet", lambda: full)
     wordnet, note = choose_synonyms(decoded, [[reference] for reference in references])
     assert wordnet is chosen
     assert re.search(said, note)

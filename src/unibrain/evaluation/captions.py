@@ -1,78 +1,27 @@
-"""How alike two captions are: METEOR and ROUGE against several references, and the synonyms that METEOR needs.
+"""How alike two captions are: METEOR, ROUGE, BLEU, CIDEr-D, and cosines of embeddings, against several references.
 
-Synonyms come from a small table in the package, and from the full WordNet where it is installed.
+METEOR and ROUGE take captions; BLEU, CIDEr-D and COCO's ROUGE-L take tokens, as from
+`unibrain.evaluation.caption_tokens`.
 """
 
-import io
-import json
-import warnings
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Sequence
 from functools import cache
-from importlib.resources import files
-from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from unibrain.errors import InputError
+from unibrain.evaluation.wordnet import WordNet, words_of
+from unibrain.evaluation.wordnet import choose_synonyms as choose_synonyms
 
 References = Sequence[Sequence[str]]
+Tokens = Sequence[str]
 
-DEBIAN_FOLDER = Path("/usr/share/wordnet")
-"""Where Debian's ``wordnet-base`` keeps WordNet 3.0."""
-
-LARGEST_UNKNOWN_SHARE = 0.05
-"""Up to this share of the decoded words may be malformed, that is, in no table."""
-
-WORDNET_HINT = (
-    "METEOR needs the full WordNet for these words: run apt-get install wordnet-base, "
-    "or python -m nltk.downloader wordnet, then evaluate again"
-)
-
-# nltk asks for a file that Debian does not install; these are its 45 names (manual page lexnames(5WN)), with the
-# number of the part of speech. METEOR does not depend on them.
-_LEXNAMES = (
-    ("adj", 3, "all pert"),
-    ("adv", 4, "all"),
-    (
-        "noun",
-        1,
-        "Tops act animal artifact attribute body cognition communication event feeling food group location motive "
-        "object person phenomenon plant possession process quantity relation shape state substance time",
-    ),
-    (
-        "verb",
-        2,
-        "body change cognition communication competition consumption contact creation emotion motion perception "
-        "possession social stative weather",
-    ),
-    ("adj", 3, "ppl"),
-)
-
-
-class WordNet(Protocol):
-    """The part of nltk's WordNet reader that METEOR uses."""
-
-    def synsets(self, word: str) -> Sequence[Any]:
-        """All meanings of a word; each has ``lemmas()``, and each of those ``name()``."""
-        ...
-
-
-def words_of(caption: str) -> list[str]:
-    """The lower-case tokens of a caption as METEOR sees them (nltk's word tokeniser; a caption is one sentence).
-
-    Examples
-    --------
-    >>> words_of("A red car, next to a dog.")
-    ['a', 'red', 'car', ',', 'next', 'to', 'a', 'dog', '.']
-    """
-    from nltk.tokenize import word_tokenize
-
-    # A whole line needs no sentence splitter, whose model is a download.
-    tokens: list[str] = word_tokenize(caption.lower(), preserve_line=True)
-    return tokens
+_ORDERS = 4  # n-grams of 1 to 4 tokens, in BLEU and in CIDEr
+_CIDER_SIGMA = 6.0
+_ROUGE_BETA = 1.2
+_CLIP_SCALE = 2.5
 
 
 class _CachedStemmer:
@@ -84,18 +33,30 @@ class _CachedStemmer:
         self.stem = cache(PorterStemmer().stem)
 
 
-def meteor(decoded: Sequence[str], references: References, wordnet: WordNet) -> NDArray[np.float64]:
+class _CachedWordNet:
+    """WordNet with a memory."""
+
+    def __init__(self, wordnet: WordNet) -> None:
+        self.synsets = cache(wordnet.synsets)
+
+
+def meteor(
+    decoded: Sequence[str],
+    references: References,
+    wordnet: WordNet,
+    words: Callable[[str], list[str]] = words_of,
+) -> NDArray[np.float64]:
     """METEOR (Lavie and Agarwal 2007) as nltk computes it, against the best reference: shape (n,), 0 to 1.
 
     Exact matches, matches of Porter stems, then synonyms of the decoded words; alpha 0.9, beta 3, gamma 0.5. Not on the
-    scale of the Java program METEOR 1.5. An empty caption scores 0.
+    scale of the Java program METEOR 1.5. An empty caption scores 0. `words` splits a caption into tokens.
     """
     from nltk.translate.meteor_score import meteor_score
 
-    stemmer = _CachedStemmer()
-    tokens = cache(words_of)
+    stemmer, synonyms = _CachedStemmer(), _CachedWordNet(wordnet)
+    tokens = cache(words)
     values = [
-        meteor_score([tokens(reference) for reference in true], tokens(caption), stemmer=stemmer, wordnet=wordnet)
+        meteor_score([tokens(reference) for reference in true], tokens(caption), stemmer=stemmer, wordnet=synonyms)
         for caption, true in zip(decoded, references, strict=True)
     ]
     return np.array(values, dtype=np.float64)
@@ -117,125 +78,147 @@ def rouge(decoded: Sequence[str], references: References, kind: Literal["rouge1"
     return np.array(values, dtype=np.float64)
 
 
-@dataclass(frozen=True)
-class _Lemma:
-    word: str
+def rouge_l_coco(decoded: Sequence[Tokens], references: Sequence[Sequence[Tokens]]) -> NDArray[np.float64]:
+    """ROUGE-L of COCO's caption evaluation (pycocoevalcap), from tokens: shape (n,), 0 to 1.
 
-    def name(self) -> str:
-        return self.word
-
-
-@dataclass(frozen=True)
-class _Synset:
-    words: tuple[str, ...]
-
-    def lemmas(self) -> tuple[_Lemma, ...]:
-        return tuple(map(_Lemma, self.words))
-
-
-@dataclass(frozen=True)
-class SynonymTable:
-    """A table of synonyms that METEOR can use in the place of WordNet.
-
-    METEOR asks for the words that share a meaning with a *decoded* word, and compares them with the words of the
-    reference; it needs no more of WordNet than `synonyms` keeps: lower-case word to the one-word names of all its
-    synsets, empty for a word that WordNet does not have.
-
-    Examples
-    --------
-    >>> table = SynonymTable({"car": ("auto", "car")})
-    >>> [lemma.name() for synset in table.synsets("car") for lemma in synset.lemmas()]
-    ['auto', 'car']
-    >>> "tractor" in table
-    False
+    The longest common subsequence gives a precision and a recall with each reference. The best precision and the best
+    recall, which may be of two references, are joined with beta 1.2: ``(1 + b²) p r / (r + b² p)``.
     """
-
-    synonyms: Mapping[str, tuple[str, ...]]
-
-    def __contains__(self, word: str) -> bool:
-        # A mark such as a full stop is no word of WordNet, so nothing is missing for it.
-        return word.lower() in self.synonyms or not any(character.isalnum() for character in word)
-
-    def synsets(self, word: str) -> list[_Synset]:
-        """One synset with all synonyms of `word`; none if there are none, or the word is not in the table."""
-        names = self.synonyms.get(word.lower(), ())
-        return [_Synset(names)] if names else []
+    values = np.zeros(len(decoded))
+    for row, (caption, true) in enumerate(zip(decoded, references, strict=True)):
+        common = [_common_length(reference, caption) for reference in true]
+        if any(common):
+            precision = max(common) / len(caption)
+            recall = max(shared / max(len(reference), 1) for shared, reference in zip(common, true, strict=True))
+            values[row] = (1 + _ROUGE_BETA**2) * precision * recall / (recall + _ROUGE_BETA**2 * precision)
+    return values
 
 
-def synonym_names(wordnet: WordNet, word: str) -> tuple[str, ...]:
-    """The one-word names of all synsets of `word`, sorted: all that METEOR uses of WordNet."""
-    names: Iterable[str] = (lemma.name() for synset in wordnet.synsets(word) for lemma in synset.lemmas())
-    return tuple(sorted({name for name in names if "_" not in name}))
+def _common_length(first: Tokens, second: Tokens) -> int:
+    """Length of the longest common subsequence."""
+    lengths = [0] * (len(second) + 1)
+    for token in first:
+        before = 0
+        for place, other in enumerate(second, 1):
+            above = lengths[place]
+            lengths[place] = before + 1 if token == other else max(above, lengths[place - 1])
+            before = above
+    return lengths[-1]
 
 
-@cache
-def bundled_synonyms() -> SynonymTable:
-    """The table of the scene world's vocabulary, derived from WordNet 3.0 (its licence lies beside it)."""
-    source = files("unibrain.evaluation") / "data" / "wordnet-synonyms.json"
-    content = json.loads(source.read_text(encoding="utf-8"))
-    return SynonymTable({word: tuple(names) for word, names in content["synonyms"].items()})
+def _ngrams(tokens: Tokens) -> Counter[tuple[str, ...]]:
+    return Counter(
+        tuple(tokens[start : start + order])
+        for order in range(1, _ORDERS + 1)
+        for start in range(len(tokens) - order + 1)
+    )
 
 
-@cache
-def full_wordnet(folder: Path = DEBIAN_FOLDER) -> WordNet | None:
-    """The full WordNet, from Debian's package or from nltk's own data; None if neither is installed."""
-    if (folder / "data.noun").is_file():
-        return _read_folder(folder)
-    from nltk.corpus import wordnet
+def bleu(
+    decoded: Sequence[Tokens], references: Sequence[Sequence[Tokens]], kind: Literal["coco", "hf"] = "coco"
+) -> NDArray[np.float64]:
+    """BLEU-1 to BLEU-4 of a corpus (Papineni et al. 2002), from tokens: shape (4,), 0 to 1.
 
-    try:
-        wordnet.ensure_loaded()
-    except LookupError:
-        return None
-    reader: WordNet = wordnet
-    return reader
-
-
-def _read_folder(folder: Path) -> WordNet:
-    import nltk.data
-    from nltk.corpus.reader.wordnet import WordNetCorpusReader
-
-    # nltk reads files only below the folders of its search path; adding one there is its way to permit it.
-    if str(folder) not in nltk.data.path:
-        nltk.data.path.append(str(folder))
-    names = [(f"{kind}.{name}", number) for kind, number, group in _LEXNAMES for name in group.split()]
-    lexnames = "".join(f"{row:02d}\t{name}\t{number}\n" for row, (name, number) in enumerate(names))
-
-    class Reader(WordNetCorpusReader):  # type: ignore[misc]  # nltk has no types
-        def open(self, file: str) -> object:
-            return io.StringIO(lexnames) if file == "lexnames" else super().open(file)
-
-        def map_wn(self, version: str = "wordnet") -> None:
-            """No map to nltk's own copy of WordNet: only other languages than English need one."""
-
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that other languages than English are not there
-            reader: WordNet = Reader(str(folder), None)
-    except (OSError, ValueError, LookupError) as error:
-        raise InputError(
-            f"{folder}: WordNet cannot be read from there ({error}). Run apt-get install --reinstall wordnet-base."
-        ) from error
-    return reader
-
-
-def choose_synonyms(decoded: Sequence[str], references: References) -> tuple[WordNet | None, str]:
-    """Choose the source of synonyms, and what to know of it; None if there would be no honest value.
-
-    METEOR looks up decoded words only. So the table gives the very value of the full WordNet if it has all of them.
-    If it has not, the full WordNet is used where it is installed. Where it is not, a few decoded words that are in no
-    table are taken as malformed (without synonyms) if all words of the references are known, and counted in the note.
+    Counts are summed over all captions, so there is no value per image. Two definitions that the field prints:
+    ``"coco"`` is pycocoevalcap's, which compares lengths with the reference of closest length (the shorter of two) and
+    adds 1e-15 to counts of matches and 1e-9 to counts of guesses; ``"hf"`` is that of Hugging Face's ``evaluate``
+    without smoothing, which compares lengths with the shortest reference.
     """
-    table = bundled_synonyms()
-    words = [word for caption in decoded for word in words_of(caption)]
-    unknown = [word for word in words if word not in table]
-    if not unknown:
-        return table, ""
-    what = f"{len(unknown)} of {len(words)} decoded words are not in the synonym table (for example {unknown[0]!r})"
-    wordnet = full_wordnet()
-    if wordnet is not None:
-        return wordnet, f"{what}, so the full WordNet was used"
-    known_references = all(word in table for true in references for caption in true for word in words_of(caption))
-    if known_references and len(unknown) <= LARGEST_UNKNOWN_SHARE * len(words):
-        return table, f"{what}; they count as malformed, without synonyms"
-    return None, f"{what}; {WORDNET_HINT}"
+    correct, guesses, length, reference_length = np.zeros(_ORDERS), np.zeros(_ORDERS), 0, 0
+    for caption, true in zip(decoded, references, strict=True):
+        allowed: Counter[tuple[str, ...]] = Counter()
+        for reference in true:
+            allowed |= _ngrams(reference)
+        for ngram, count in (_ngrams(caption) & allowed).items():
+            correct[len(ngram) - 1] += count
+        guesses += np.maximum(len(caption) - np.arange(_ORDERS), 0)
+        length += len(caption)
+        lengths = map(len, true)
+        reference_length += (
+            min(lengths, key=lambda tokens: (abs(tokens - len(caption)), tokens)) if kind == "coco" else min(lengths)
+        )
+    tiny, small = (1e-15, 1e-9) if kind == "coco" else (0.0, 0.0)
+    if length == 0 and kind == "hf":
+        return np.zeros(_ORDERS)
+    precisions = (correct + tiny) / (np.maximum(guesses, 1 - np.sign(small)) + small)
+    ratio = (length + tiny) / (reference_length + small)
+    brevity = np.exp(1 - 1 / ratio) if ratio < 1 else 1.0
+    means: NDArray[np.float64] = np.cumprod(precisions) ** (1 / np.arange(1, _ORDERS + 1)) * brevity
+    return means
+
+
+def cider_d(decoded: Sequence[Tokens], references: Sequence[Sequence[Tokens]]) -> NDArray[np.float64]:
+    """CIDEr-D (Vedantam et al. 2015), which pycocoevalcap calls CIDEr, from tokens: shape (n,), 0 to 10.
+
+    Cosines of tf-idf weights of n-grams (n = 1 to 4), clipped to the reference's weight, times a Gaussian penalty of
+    the difference in length (sigma 6), averaged over n and references, times 10. The idf comes from the references of
+    these n images alone: **the value of an image depends on the pool it is scored in**, and with one image all are 0.
+    """
+    documents = Counter(ngram for true in references for ngram in set().union(*map(_ngrams, true)))
+    all_images = np.log(max(len(references), 1))
+    idf = {ngram: float(all_images - np.log(count)) for ngram, count in documents.items()}
+
+    def weigh(tokens: Tokens) -> tuple[dict[tuple[str, ...], float], NDArray[np.float64], int]:
+        weights = {ngram: count * idf.get(ngram, float(all_images)) for ngram, count in _ngrams(tokens).items()}
+        squares = np.zeros(_ORDERS)
+        for ngram, weight in weights.items():
+            squares[len(ngram) - 1] += weight**2
+        # pycocoevalcap's length is the number of pairs of words.
+        return weights, np.sqrt(squares), max(len(tokens) - 1, 0)
+
+    values = np.zeros(len(decoded))
+    for row, (caption, true) in enumerate(zip(decoded, references, strict=True)):
+        own, own_norm, own_length = weigh(caption)
+        for reference in true:
+            weights, norm, length = weigh(reference)
+            products = np.zeros(_ORDERS)
+            for ngram in own.keys() & weights.keys():
+                products[len(ngram) - 1] += min(own[ngram], weights[ngram]) * weights[ngram]
+            norms = own_norm * norm
+            cosines = np.divide(products, norms, out=np.zeros(_ORDERS), where=norms > 0)
+            penalty = np.exp(-((own_length - length) ** 2) / (2 * _CIDER_SIGMA**2))
+            values[row] += 10 * cosines.mean() * penalty / len(true)
+    return values
+
+
+def cosine(first: NDArray[Any], second: NDArray[Any]) -> NDArray[np.float64]:
+    """Cosine of each row of `first` with the same row of `second`, both (n, width): shape (n,), -1 to 1.
+
+    NaN where a row is zero.
+    """
+    one, other = first.astype(np.float64), second.astype(np.float64)
+    with np.errstate(invalid="ignore"):
+        found: NDArray[np.float64] = (one * other).sum(axis=1) / np.sqrt((one**2).sum(axis=1) * (other**2).sum(axis=1))
+    return found
+
+
+def best_cosine(captions: NDArray[Any], references: NDArray[Any], counts: Sequence[int]) -> NDArray[np.float64]:
+    """Cosine of each caption's embedding with the best of its references, shape (n,).
+
+    `references` has shape (sum of `counts`, width); ``counts[i]`` of its rows, in order, are of caption i.
+    """
+    each = cosine(np.repeat(captions, counts, axis=0), references)
+    starts = np.concatenate([[0], np.cumsum(counts)[:-1]]).astype(np.int64)
+    best: NDArray[np.float64] = np.maximum.reduceat(each, starts)
+    return best
+
+
+def clip_score(pictures: NDArray[Any], captions: NDArray[Any]) -> NDArray[np.float64]:
+    """CLIP-S (Hessel et al. 2021) from CLIP embeddings (n, width) of pictures and captions: shape (n,), 0 to 2.5.
+
+    ``2.5 max(cosine, 0)``. Its captions begin with "A photo depicts ", and its network is CLIP ViT-B/32.
+    """
+    score: NDArray[np.float64] = _CLIP_SCALE * np.maximum(cosine(pictures, captions), 0)
+    return score
+
+
+def reference_clip_score(scores: NDArray[Any], reference_cosines: NDArray[Any]) -> NDArray[np.float64]:
+    """RefCLIP-S (Hessel et al. 2021): harmonic mean of each CLIP-S and the best cosine with a reference, shape (n,).
+
+    The cosine is neither multiplied by 2.5 nor cut at 0, as in the authors' code. Where the two add up to 0 it is 0.
+    """
+    total = scores + reference_cosines
+    mean: NDArray[np.float64] = np.divide(
+        2 * scores * reference_cosines, total, out=np.zeros(len(total)), where=total != 0
+    )
+    return mean

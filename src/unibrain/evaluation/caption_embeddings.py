@@ -1,0 +1,88 @@
+"""Embeddings of captions: what a network has to offer, a backbone as such a network, and a sentence encoder."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from unibrain.backbone import Backbone
+
+SENTENCE_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
+_SENTENCE_TOKENS = 256
+_AT_ONCE = 64
+
+
+class CaptionEmbedder(Protocol):
+    """A network that embeds captions and pictures in one space."""
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        ...
+
+    def embed_text(self, captions: Sequence[str]) -> NDArray[np.float32]:
+        """Embed n captions: shape (n, width). Longer ones than the network takes are cut."""
+        ...
+
+    def embed_images(self, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Embed pictures of shape (n, height, width, 3): shape (n, width)."""
+        ...
+
+
+@dataclass(frozen=True)
+class BackboneEmbedder:
+    """The embeddings of a `Backbone`, for where no published CLIP is wanted."""
+
+    backbone: "Backbone"
+
+    @property
+    def name(self) -> str:
+        """Name of the backbone."""
+        return self.backbone.name
+
+    def embed_text(self, captions: Sequence[str]) -> NDArray[np.float32]:
+        """Embed n captions: shape (n, width)."""
+        return self.backbone.embed("caption", list(captions))
+
+    def embed_images(self, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Embed pictures of shape (n, height, width, 3): shape (n, width)."""
+        return self.backbone.embed("picture", pictures)
+
+
+def sentence_embeddings(captions: Sequence[str], model: str = SENTENCE_MODEL) -> NDArray[np.float32]:
+    """Embed captions with a sentence encoder of the Hugging Face hub: shape (n, width), rows of norm 1.
+
+    The mean over the tokens of the last layer (Reimers and Gurevych 2019), of at most 256 tokens. The weights are read
+    from the hub's cache, or from a folder; `UnavailableError` names the command that gets them.
+    """
+    import torch
+    from transformers import AutoModel, AutoTokenizer
+
+    from unibrain.evaluation.metrics import UnavailableError
+
+    known: dict[str, Any] = {"local_files_only": True}
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(model, **known)
+        network = AutoModel.from_pretrained(model, use_safetensors=True, **known).eval()
+    except (OSError, ValueError) as error:
+        raise UnavailableError(f"the sentence encoder is not here: run hf download {model}") from error
+    # Captions of one length together: little is computed for padding.
+    order = np.argsort([len(caption) for caption in captions], kind="stable")
+    rows: NDArray[np.float32] = np.empty((len(captions), network.config.hidden_size), np.float32)
+    with torch.inference_mode():
+        for start in range(0, len(order), _AT_ONCE):
+            places = order[start : start + _AT_ONCE]
+            batch = tokenizer(
+                [captions[place] for place in places],
+                padding=True,
+                truncation=True,
+                max_length=_SENTENCE_TOKENS,
+                return_tensors="pt",
+            )
+            there = batch["attention_mask"][..., None].to(torch.float32)
+            means = (network(**batch).last_hidden_state * there).sum(1) / there.sum(1)
+            rows[places] = torch.nn.functional.normalize(means, dim=1).numpy()
+    return rows
