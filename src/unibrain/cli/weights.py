@@ -1,11 +1,12 @@
-"""`unibrain weights`: getting, importing, listing and checking the published weights."""
+"""`unibrain weights`: getting, importing, listing and checking published weights."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 import click
+from click.core import ParameterSource
 
 from unibrain.cli.options import PATH, Group
 from unibrain.errors import InputError
@@ -38,6 +39,27 @@ def _role_options(function: F) -> F:
     return function
 
 
+def _agreement(yes: bool) -> Callable[[str], bool]:
+    def agree(plan: str) -> bool:
+        click.echo(plan)
+        if yes:
+            return True
+        if not sys.stdin.isatty():
+            raise InputError("Standard input is no terminal to ask on. Add --yes to agree.")
+        return click.confirm("Download under these licences?", default=True)
+
+    return agree
+
+
+def _refuse_options(what: str, allowed: Collection[str]) -> None:
+    """Refuse options that were given and have nothing to do with what is got."""
+    context = click.get_current_context()
+    for parameter in context.command.params:
+        name = parameter.name or ""
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE and name not in allowed:
+            raise InputError(f"{parameter.opts[0]} has nothing to do with {what}. Leave it out.")
+
+
 def _next(name: str) -> None:
     click.echo(f"Next: unibrain weights verify {name}")
     click.echo(f"Then: unibrain extract my-run --backbone {name}")
@@ -45,21 +67,21 @@ def _next(name: str) -> None:
 
 @click.group(cls=Group, epilog="Example: unibrain weights fetch official")
 def weights() -> None:
-    """Get the published Versatile Diffusion, and look at the backbones that are on this machine.
+    """Get the published Versatile Diffusion and the networks of published scores, and look at what is on this machine.
 
-    `fetch` downloads and converts it; `import` converts files that are on disk already; `list` and `verify` show and
-    check what was converted.
+    `fetch` downloads; `import` takes files that are on disk already; `list` and `verify` show and check what is there.
     """
 
 
 @weights.command(
-    short_help="Download and convert the published weights.",
+    short_help="Download the published weights.",
     epilog="Example: unibrain weights fetch official --pictures-only",
 )
-@click.argument("name", type=click.Choice(["official"]))
+@click.argument("name", type=click.Choice(["official", "metrics"]))
 @_choice_options
 @click.option("--repository", help="Versatile Diffusion's repository on the hub, owner/name; left out: the known two.")
 @click.option("--revision", help="Commit, branch or tag of that repository; left out: main.")
+@click.option("--with-swav", is_flag=True, help="With metrics: also SwAV, which is not for commercial use.")
 @click.option("--yes", is_flag=True, help="Do not ask before downloading.")
 @click.option("--replace", is_flag=True, help="Fetch and convert again, and replace what is there.")
 def fetch(
@@ -69,24 +91,31 @@ def fetch(
     pictures_only: bool,
     repository: str | None,
     revision: str | None,
+    with_swav: bool,
     yes: bool,
     replace: bool,
 ) -> None:
-    """Download the published weights from the Hugging Face hub and convert them.
+    """Download what NAME says: the official backbone, which is converted, or the networks of published scores.
 
-    Repositories, licences, sizes and free disk are shown first. Files that are complete are not downloaded again. The
-    hub's own variables are followed: HF_ENDPOINT, HF_HOME, HF_HUB_CACHE, HF_TOKEN, HF_HUB_OFFLINE.
+    official is Versatile Diffusion, from the Hugging Face hub. metrics are AlexNet, Inception-v3, EfficientNet-B1 and
+    CLIP, from PyTorch's server and the hub; SwAV is under CC BY-NC 4.0 and comes with --with-swav.
+
+    Sources, licences, sizes and free disk are shown first. Files that are complete are not downloaded again. The hub's
+    own variables are followed: HF_ENDPOINT, HF_HOME, HF_HUB_CACHE, HF_TOKEN, HF_HUB_OFFLINE.
     """
+    agree = _agreement(yes)
+    if name == "metrics":
+        _refuse_options("metrics", ("name", "with_swav", "yes"))
+        from unibrain.evaluation.networks.fetching import fetch_networks, usual_names
+        from unibrain.evaluation.networks.weights import metrics_home
+
+        got = fetch_networks(usual_names(with_swav=with_swav), metrics_home(), agree)
+        click.echo("Nothing was downloaded." if got is None else f"{metrics_home()}: {len(got)} files were downloaded")
+        return
+    if with_swav:
+        raise InputError("--with-swav has nothing to do with official. Leave it out, or fetch metrics.")
     from unibrain.backbone.folder import backbones_home
     from unibrain.weights import fetch_official, official_sources
-
-    def agree(plan: str) -> bool:
-        click.echo(plan)
-        if yes:
-            return True
-        if not sys.stdin.isatty():
-            raise InputError("Standard input is no terminal to ask on. Add --yes to agree.")
-        return click.confirm("Download under these licences?", default=True)
 
     sources = official_sources(precision, pictures_only=pictures_only, repository=repository, revision=revision)
     fetched = fetch_official(sources, backbones_home(), dtype=dtype, agree=agree, replace=replace)
@@ -101,7 +130,7 @@ def fetch(
 
 @weights.command(
     "import",
-    short_help="Convert published weights from disk.",
+    short_help="Take published weights from disk.",
     epilog="Example: unibrain weights import /data/downloads --name official",
 )
 @click.argument("paths", metavar="[PATH]...", nargs=-1, type=PATH)
@@ -109,6 +138,7 @@ def fetch(
 @_choice_options
 @click.option("--name", default="official", show_default=True, help="What the backbone will be called.")
 @click.option("--replace", is_flag=True, help="Replace a backbone of this name that was made otherwise.")
+@click.option("--metrics", is_flag=True, help="Take the networks of published scores instead of a backbone.")
 def import_(
     paths: tuple[Path, ...],
     precision: Precision,
@@ -116,14 +146,24 @@ def import_(
     pictures_only: bool,
     name: str,
     replace: bool,
+    metrics: bool,
     **files: Path | None,
 ) -> None:
     """Convert published weights that are on disk already, without any network.
 
     PATH is a file, or a folder that is searched with its subfolders: plain downloads, the hub's cache or a snapshot of
     it, a folder in diffusers' format. Files are known by their published names; others are given with their option.
-    --diffusers stands for --flows, --autokl and --clip.
+    --diffusers stands for --flows, --autokl and --clip. With --metrics, files are known by their content.
     """
+    if metrics:
+        _refuse_options("--metrics", ("paths", "metrics"))
+        if not paths:
+            raise InputError("Nothing to import was given. Give PATH.")
+        from unibrain.evaluation.networks.fetching import import_networks
+        from unibrain.evaluation.networks.weights import metrics_home
+
+        click.echo("\n".join(map(str, import_networks(paths, metrics_home()))))
+        return
     if name == "small" or Path(name).name != name or name.startswith("."):
         raise InputError(f"--name is {name!r}. Give a plain name other than small, such as official.")
     given: dict[Role, Path] = {role: path for role in ROLE_NAMES if (path := files[role.replace("-", "_")]) is not None}
@@ -141,11 +181,12 @@ def import_(
 
 @weights.command("list", short_help="Show the backbones on this machine.", epilog="Example: unibrain weights list")
 def list_() -> None:
-    """Show the backbones on this machine: their size, precision, sources, and where they are.
+    """Show the backbones on this machine (size, precision, sources, folder), and which networks of scores are there.
 
-    Each name can be given as --backbone; a folder elsewhere is given by its path.
+    Each backbone's name can be given as --backbone; a folder elsewhere is given by its path.
     """
     from unibrain.backbone.folder import backbone_folder, backbones_home
+    from unibrain.evaluation.networks.weights import NETWORKS, command_for, metrics_home, present
     from unibrain.weights import kept_backbones
     from unibrain.workspace.disk import readable_bytes
 
@@ -157,6 +198,12 @@ def list_() -> None:
         click.echo(f"{name:<{width}}  {readable_bytes(size):>8}  {about}\n{'':<{width}}  {folder}")
     if not any(name == "official" for name, _, _ in kept):
         click.echo(f"official is not in {home}: unibrain weights fetch official")
+    click.echo("\nNetworks of published scores:")
+    for network in NETWORKS.values():
+        there = all(present(network, metrics_home()))
+        size = readable_bytes(network.parts[0][0].size)
+        state = "there" if there else f"not there: {command_for(network)}"
+        click.echo(f"{network.name:<20}{size:>8}  {network.title}, {state}")
 
 
 @weights.command(short_help="Check the files of a backbone.", epilog="Example: unibrain weights verify official")
