@@ -117,8 +117,10 @@ class _Items:
         return tokens[: len(self.decoded)], [tokens[start:end] for start, end in pairwise(ends)]
 
     @cached_property
-    def java(self) -> tuple[float, NDArray[np.float64]]:
-        return meteor_java(*self.tokens)
+    def clip_s(self) -> NDArray[np.float64]:
+        if self.pictures is None:
+            raise _unavailable("the pictures that were seen were not given: give them to compare captions with them")
+        return clip_score(self.networks(_BASE).embed_images(self.pictures), self.texts(_BASE, _PROMPT)[0])
 
     def texts(self, network: str, prompt: str = "") -> tuple[NDArray[Any], NDArray[Any]]:
         """Embeddings of the decoded captions, and of all references."""
@@ -201,18 +203,8 @@ def _two_way(items: _Items, *, network: str) -> _Found:
     return _each(identify(similarity), f"{note}network: {items.networks(network).name}")
 
 
-def _clip_scores(items: _Items) -> NDArray[np.float64]:
-    if items.pictures is None:
-        raise _unavailable("the pictures that were seen were not given: give them to compare captions with them")
-    return clip_score(items.networks(_BASE).embed_images(items.pictures), items.texts(_BASE, _PROMPT)[0])
-
-
-def _clip_s(items: _Items) -> _Found:
-    return _each(_clip_scores(items))
-
-
 def _ref_clip_s(items: _Items) -> _Found:
-    return _each(reference_clip_score(_clip_scores(items), best_cosine(*items.texts(_BASE, _PROMPT), items.counts)))
+    return _each(reference_clip_score(items.clip_s, best_cosine(*items.texts(_BASE, _PROMPT), items.counts)))
 
 
 @dataclass(frozen=True)
@@ -298,10 +290,10 @@ CAPTION_PROTOCOLS: Mapping[str, CaptionProtocol] = {
             "ptb",
             (
                 *_bleus((1, 2, 3, 4), "coco"),
-                CaptionMetric("meteor", "METEOR 1.5 (Java)", lambda items: _Found(*items.java), _OWN),
+                CaptionMetric("meteor", "METEOR 1.5 (Java)", lambda items: _Found(*meteor_java(*items.tokens)), _OWN),
                 CaptionMetric("rougeL", "ROUGE-L (beta 1.2)", lambda items: _each(rouge_l_coco(*items.tokens)), _OWN),
                 _CIDER,
-                CaptionMetric("clip_s", "CLIP-S", _clip_s),
+                CaptionMetric("clip_s", "CLIP-S", lambda items: _each(items.clip_s)),
                 CaptionMetric("ref_clip_s", "RefCLIP-S", _ref_clip_s),
                 _SENTENCE,
             ),
