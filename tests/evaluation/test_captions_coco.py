@@ -110,6 +110,8 @@ def test_13a_is_sacrebleus(caption, tokens):
         ('A cake reading "happy birthday joan."', "a cake reading happy birthday joan"),
         ("Nine red. fighter jets fly; close-up", "nine red fighter jets fly close-up"),
         ("A man's (old) dog can't run...", "a man 's -lrb- old -rrb- dog ca n't run"),
+        ("It's in the U.S. Open, Mt. Fuji 5:30 p.m., 50% off", "it 's in the u.s. open mt. fuji 5:30 p.m. 50 % off"),
+        ("A sign 'quoted' & a 5-year-old's 8 1/2", "a sign quoted & a 5-year-old 's 8 1/2"),
         ("", ""),
     ],
 )

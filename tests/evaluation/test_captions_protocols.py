@@ -1,5 +1,6 @@
 import json
 import re
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,10 @@ from unibrain.errors import InputError
 from unibrain.evaluation import caption_embeddings, caption_protocols
 from unibrain.evaluation.caption_embeddings import BackboneEmbedder, sentence_embeddings
 from unibrain.evaluation.caption_files import pair_captions, read_captions
-from unibrain.evaluation.caption_protocols import CAPTION_PROTOCOLS, no_networks, score_captions
+from unibrain.evaluation.caption_protocols import CAPTION_PROTOCOLS, score_captions
 from unibrain.evaluation.captions import best_cosine, clip_score, cosine, meteor, reference_clip_score, rouge
 from unibrain.evaluation.metrics import UnavailableError
+from unibrain.evaluation.networks import ClipEmbedder
 from unibrain.evaluation.wordnet import bundled_synonyms
 
 BRAINHUB = Path(__file__).with_name("brainhub")
@@ -39,6 +41,10 @@ class Network:
         return pictures[:, 0, 0].astype(np.float32)
 
 
+def letters(name):
+    return Network()
+
+
 def by_name(scores):
     return {score.name: score for score in scores}
 
@@ -57,7 +63,7 @@ def test_cosines_and_clip_s_worked_out_by_hand():
 
 def test_standard_scores_all_references_and_needs_no_java(monkeypatch):
     monkeypatch.setenv("PATH", "/nowhere")
-    found = by_name(score_captions(DECODED, REFERENCES, networks=lambda name: Network()))
+    found = by_name(score_captions(DECODED, REFERENCES, networks=letters))
     table = bundled_synonyms()
     assert found["meteor"].per_image == tuple(meteor(DECODED, REFERENCES, table))
     assert found["rougeL"].value == rouge(DECODED, REFERENCES, "rougeL").mean()
@@ -137,24 +143,27 @@ def test_brainhubs_json_in_its_protocol_without_java(monkeypatch):
         assert command in found[name].note
 
 
-def test_what_is_missing_is_named_and_the_rest_is_scored():
+def test_what_is_missing_is_named_and_the_rest_is_scored(tmp_path):
     found = by_name(score_captions(DECODED[:1], REFERENCES[:1]))
     assert "at least two" in found["cider"].note
     assert "at least two" in found["two_way_caption"].note
     assert found["bleu1"].value == pytest.approx(1)
-    with pytest.raises(UnavailableError, match="unibrain weights fetch metrics"):
-        no_networks("clip-vit-b-32")
+    nothing = partial(ClipEmbedder, folder=tmp_path)
+    for protocol, name in (("standard", "two_way_caption"), ("mindeye2", "clip_text_b32")):
+        score = by_name(score_captions(DECODED, REFERENCES, protocol, networks=nothing))[name]
+        assert score.value is None
+        assert "unibrain weights fetch metrics" in score.note
 
 
 def test_sentences_that_cannot_be_split_are_said(monkeypatch):
     monkeypatch.setattr("nltk.data.path", [])
     references = [["a dog. a car", "x"], *REFERENCES[1:]]
-    assert "punkt_tab" in by_name(score_captions(DECODED, references, "mindeye2"))["meteor"].note
-    assert "punkt_tab" not in by_name(score_captions(DECODED, references))["meteor"].note
+    assert "punkt_tab" in by_name(score_captions(DECODED, references, "mindeye2", networks=letters))["meteor"].note
+    assert "punkt_tab" not in by_name(score_captions(DECODED, references, networks=letters))["meteor"].note
 
 
 def test_an_empty_decoded_caption_is_counted():
-    found = score_captions(["", *DECODED[1:]], REFERENCES)
+    found = score_captions(["", *DECODED[1:]], REFERENCES, networks=letters)
     assert all("empty decoded captions: 1" in score.note for score in found if score.value is not None)
 
 

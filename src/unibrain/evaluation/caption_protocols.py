@@ -148,9 +148,11 @@ def _unavailable(message: str) -> Exception:
     return UnavailableError(message)
 
 
-def no_networks(name: str) -> CaptionEmbedder:
-    """Raise `UnavailableError`: the network is not here."""
-    raise _unavailable(f"the weights of {name} are not here: run unibrain weights fetch metrics")
+def published_clip(name: str) -> CaptionEmbedder:
+    """The published CLIP ``"clip-vit-b-32"`` or ``"clip-vit-l-14"``, whose weights are read when it first embeds."""
+    from unibrain.evaluation.networks import ClipEmbedder
+
+    return ClipEmbedder(name)
 
 
 def _meteor(items: _Items, *, sentences: bool = False) -> _Found:
@@ -163,12 +165,12 @@ def _meteor(items: _Items, *, sentences: bool = False) -> _Found:
 
         # Hugging Face's METEOR splits a caption into sentences first: a full stop inside becomes a token.
         try:
-            words_of_sentences = word_tokenize("Two. Sentences.") and word_tokenize
+            word_tokenize("Two. Sentences.")
         except LookupError:
             hint = "a caption of several sentences was taken as one: run python -m nltk.downloader punkt_tab"
-            note = f"{note}; {hint}" if note else hint
+            note = "; ".join(filter(None, (note, hint)))
         else:
-            words = words_of_sentences
+            words = word_tokenize
     return _each(meteor(items.decoded, items.references, wordnet, words), note)
 
 
@@ -328,7 +330,7 @@ def score_captions(
     protocol: str = "standard",
     *,
     pictures: NDArray[np.uint8] | None = None,
-    networks: Networks = no_networks,
+    networks: Networks = published_clip,
 ) -> tuple[CaptionScore, ...]:
     """Score decoded captions as a named protocol does.
 
@@ -343,7 +345,7 @@ def score_captions(
     pictures : ndarray of shape (n, height, width, 3), uint8, optional
         What was seen, for CLIP-S.
     networks : callable
-        Returns the `CaptionEmbedder` of ``"clip-vit-b-32"`` or ``"clip-vit-l-14"``, or raises `UnavailableError`.
+        Takes ``"clip-vit-b-32"`` or ``"clip-vit-l-14"``, and returns the `CaptionEmbedder` to use for it.
 
     Returns
     -------

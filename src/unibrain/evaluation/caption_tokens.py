@@ -16,7 +16,8 @@ _MARKS_13A = re.compile(r"([\{-\~\[-\` -\&\(-\+\:-\@\/])")
 
 def ptb(captions: Sequence[str]) -> list[list[str]]:
     """Penn Treebank tokens as COCO's caption evaluation makes them: Stanford CoreNLP 3.4.1 (Java), lower case."""
-    return [[token for token in line.split(" ") if token and token not in DROPPED] for line in ptb_lines(captions)]
+    # CoreNLP joins "8 1/2" by a no-break space, where pycocoevalcap's BLEU and CIDEr split it again.
+    return [[token for token in line.split() if token not in DROPPED] for line in ptb_lines(captions)]
 
 
 def ptb_like(captions: Sequence[str]) -> list[list[str]]:
@@ -35,7 +36,8 @@ def _treebank() -> Any:
 
 
 def _ptb_like(caption: str) -> list[str]:
-    text = re.sub(r"(\w+)\.(?=\s)", _split_full_stop, caption.lower())
+    text = re.sub(r"(?<!\S)'(?=\w{3})", "' ", caption.lower())  # a quotation begins
+    text = re.sub(r"(\w+)\.(?=\s)", _split_full_stop, text)
     tokens = _treebank().tokenize(text, convert_parentheses=True)
     return [token for token in (token.lower() for token in tokens) if token not in DROPPED]
 
