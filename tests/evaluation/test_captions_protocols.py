@@ -162,6 +162,14 @@ def test_sentences_that_cannot_be_split_are_said(monkeypatch):
     assert "punkt_tab" not in by_name(score_captions(DECODED, references, networks=letters))["meteor"].note
 
 
+def test_sentences_are_split_before_meteor_where_that_can_be_done(monkeypatch):
+    monkeypatch.setattr("nltk.tokenize.word_tokenize", lambda text, **_: text.replace(".", " .").split())
+    references = [["a red car. on a beach"], *REFERENCES[1:]]
+    found = by_name(score_captions(["a red car. on a beach", *DECODED[1:]], references, "mindeye2", networks=letters))
+    assert found["meteor"].per_image[0] == pytest.approx(1 - 0.5 / 7**3)  # seven tokens, one of them a full stop
+    assert found["meteor"].note == ""
+
+
 def test_an_empty_decoded_caption_is_counted():
     found = score_captions(["", *DECODED[1:]], REFERENCES, networks=letters)
     assert all("empty decoded captions: 1" in score.note for score in found if score.value is not None)
@@ -175,7 +183,9 @@ def test_an_empty_decoded_caption_is_counted():
         ([], [], "standard", None, "0 decoded captions"),
         (DECODED, REFERENCES, "brainhub", np.zeros((2, 4, 4, 3), np.uint8), "and 2 pictures"),
         (DECODED, [*REFERENCES[:2], []], "standard", None, "image 2 .* are none"),
-        (DECODED, [*REFERENCES[:2], ["a", " "]], "standard", None, "image 2 .* an empty one"),
+        (DECODED, [*REFERENCES[:2], ["a", " "]], "standard", None, "image 2 .* empty, or no text"),
+        (DECODED, [*REFERENCES[:2], ["a", None]], "standard", None, "image 2 .* empty, or no text"),
+        ([*DECODED[:2], None], REFERENCES, "standard", None, "image 2 .* is None"),
         (DECODED, ["a dog"] * 3, "standard", None, "image 0 .* one string"),
     ],
 )

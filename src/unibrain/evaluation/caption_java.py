@@ -22,8 +22,7 @@ def _jar(name: str) -> tuple[str, Path]:
     missing = [hint for found, hint in ((java, _JAVA), (package, _PACKAGE)) if found is None]
     if java is None or package is None:
         raise UnavailableError(f"it needs Java and the package pycocoevalcap: {', and '.join(missing)}")
-    (folder,) = package.submodule_search_locations or [""]
-    file = Path(folder) / name
+    file = Path(next(iter(package.submodule_search_locations or [""]))) / name
     if not file.is_file():
         raise UnavailableError(f"{file} is not there: run pip install --force-reinstall pycocoevalcap")
     return java, file

@@ -417,7 +417,11 @@ def _check(decoded: Sequence[str], references: References, pictures: NDArray[np.
             f"There are {len(decoded)} decoded captions for references of {len(references)} images{shown}. Give one "
             "caption per image, and at least one."
         )
+    wrong = next((row for row, caption in enumerate(decoded) if not isinstance(caption, str)), None)
+    if wrong is not None:
+        raise InputError(f"The decoded caption of image {wrong} (counted from 0) is {decoded[wrong]!r}. Give text.")
     for row, true in enumerate(references):
-        if isinstance(true, str) or not true or not all(caption.strip() for caption in true):
-            what = "one string" if isinstance(true, str) else "an empty one" if true else "none"
+        sound = [isinstance(caption, str) and bool(caption.strip()) for caption in true]
+        if isinstance(true, str) or not sound or not all(sound):
+            what = "one string" if isinstance(true, str) else "empty, or no text, in part" if sound else "none"
             raise InputError(f"The references of image {row} (counted from 0) are {what}. Give a list of captions.")
