@@ -201,9 +201,9 @@ def list_() -> None:
     click.echo("\nNetworks of published scores:")
     for network in NETWORKS.values():
         there = all(present(network, metrics_home()))
-        size = readable_bytes(network.parts[0][0].size)
+        download = readable_bytes(network.parts[0][0].size)
         state = "there" if there else f"not there: {command_for(network)}"
-        click.echo(f"{network.name:<20}{size:>8}  {network.title}, {state}")
+        click.echo(f"{network.name:<20}{download:>8}  {network.title}, {state}")
 
 
 @weights.command(short_help="Check the files of a backbone.", epilog="Example: unibrain weights verify official")

@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -100,7 +101,7 @@ def _fetch(file: Published, folder: Path) -> Path:
             else:
                 from torch.hub import download_url_to_file
 
-                download_url_to_file(file.url, str(temporary), progress=not is_quiet())
+                download_url_to_file(file.url, str(temporary), progress=sys.stderr.isatty() and not is_quiet())
         except Exception as error:
             if isinstance(error, (ImportError, MemoryError)) or (type(error) is OSError and error.errno is not None):
                 raise

@@ -47,10 +47,10 @@ class _Mixed(nn.Module):
                 suffixes = ["a", "b"] if len(units) == 2 else [""]
                 place = f"_{number}" if len(chain) > 1 else ""
                 names = [f"{name}{place}{suffix}" for suffix in suffixes]
-                for unit_name, (outputs, kernel) in zip(names, units, strict=True):  # type: ignore[misc]
+                for unit_name, (outputs, kernel) in zip(names, units, strict=True):
                     self.add_module(unit_name, _Unit(width, outputs, kernel, stride))
                 self.chains[name].append(names)
-                width = units[0][0]  # type: ignore[index,assignment]
+                width = units[0][0]
 
     def forward(self, x: Tensor) -> Tensor:
         pooled = functional.avg_pool2d(x, 3, 1, 1) if self.pooling == "mean" else functional.max_pool2d(x, 3, 2)
@@ -135,8 +135,9 @@ class InceptionV3(nn.Module):
         """Logits of the 1000 classes."""
         x = pictures
         if self.remap:
-            mean, std = (x.new_tensor(values)[:, None, None] for values in (_IMAGENET_MEAN, _IMAGENET_STD))
-            x = x * (std / 0.5) + (mean - 0.5) / 0.5
+            scale = x.new_tensor([std / 0.5 for std in _IMAGENET_STD])
+            shift = x.new_tensor([(mean - 0.5) / 0.5 for mean in _IMAGENET_MEAN])
+            x = x * scale[:, None, None] + shift[:, None, None]
         for name, module in self.named_children():
             x = self.fc(x.flatten(1)) if name == "fc" else module(x)
         return x
