@@ -18,6 +18,13 @@ class InputError(Exception):
     """
 
 
+class UnavailableError(Exception):
+    """Something optional is not installed here; the message says what, and which command gets it.
+
+    A score that needs it has no value, and the message stands in its place.
+    """
+
+
 class DamagedFileError(InputError):
     """A file that a stage of the run wrote, and that is now truncated or changed.
 

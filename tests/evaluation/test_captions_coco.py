@@ -12,11 +12,11 @@ from pycocoevalcap.cider.cider import Cider
 from pycocoevalcap.rouge.rouge import Rouge
 from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
 
+from unibrain.errors import UnavailableError
 from unibrain.evaluation.caption_files import pair_captions, read_captions
 from unibrain.evaluation.caption_java import java_is_there, meteor_java
 from unibrain.evaluation.caption_tokens import mteval_13a, ptb, ptb_like
 from unibrain.evaluation.captions import bleu, cider_d, rouge_l_coco
-from unibrain.evaluation.metrics import UnavailableError
 
 BRAINHUB = Path(__file__).with_name("brainhub")
 needs_java = pytest.mark.skipif(not java_is_there(), reason="Java is not installed (default-jre-headless)")

@@ -10,13 +10,12 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
 from toy_backbone import ToyBackbone
-from unibrain.errors import InputError
+from unibrain.errors import InputError, UnavailableError
 from unibrain.evaluation import caption_embeddings, caption_protocols
 from unibrain.evaluation.caption_embeddings import BackboneEmbedder, sentence_embeddings
 from unibrain.evaluation.caption_files import pair_captions, read_captions
 from unibrain.evaluation.caption_protocols import CAPTION_PROTOCOLS, score_captions
 from unibrain.evaluation.captions import best_cosine, clip_score, cosine, meteor, reference_clip_score, rouge
-from unibrain.evaluation.metrics import UnavailableError
 from unibrain.evaluation.networks import ClipEmbedder
 from unibrain.evaluation.wordnet import bundled_synonyms
 

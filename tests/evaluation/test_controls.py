@@ -2,8 +2,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from toy_backbone import ToyBackbone
 
+from toy_backbone import ToyBackbone
 from unibrain.errors import InputError
 from unibrain.evaluation import METRICS, evaluate
 from unibrain.evaluation.controls import CONTROLS, decode_controls, nearest_training_ids, span_projection
@@ -83,7 +83,7 @@ def test_more_training_images_than_dimensions_restrict_nothing():
 
 
 def test_scores_stand_between_random_and_oracle(world, controls):
-    backbone, stimuli, predicted, true, _ = world
+    backbone, stimuli, predicted, _, _ = world
     decoded = reconstruct(backbone, predicted, seed=3)
     some = {name: Decoded(c.stimulus_ids[:4], c.pictures[:4], c.captions[:4]) for name, c in controls.items()}
     metrics = {name: METRICS[name] for name in ("pixcorr", "ssim", "rougeL")}

@@ -5,14 +5,13 @@ from functools import partial
 import numpy as np
 import pytest
 
-from unibrain.errors import InputError
+from unibrain.errors import InputError, UnavailableError
 from unibrain.evaluation import (
     METRICS,
     Measure,
     Metric,
     Score,
     Scores,
-    UnavailableError,
     evaluate,
     format_table,
     load_scores,

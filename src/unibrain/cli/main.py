@@ -28,7 +28,7 @@ COMMANDS = {
     "fit": ("stages:fit", "Fit the four ridge regressions from voxels to latents."),
     "reconstruct": ("stages:reconstruct", "Decode a picture and a caption for every unseen image."),
     "controls": ("stages:controls", "Decode controls and ceilings: without the scans, and from the truth."),
-    "evaluate": ("stages:evaluate", "Score what was decoded, beside shuffled controls."),
+    "evaluate": ("evaluate:evaluate", "Score what was decoded, beside shuffled controls."),
     "report": ("stages:report", "Write the page that shows the run."),
     "scores": ("run:scores", "Print the scores of a run: as a table, JSON or CSV."),
     "audit": ("checks:audit", "Look for missing data and for training images in the test set."),

@@ -20,7 +20,6 @@ _FOLLOWING = {
     "fit": "reconstruct",
     "reconstruct": "controls",
     "controls": "evaluate",
-    "evaluate": "report",
 }
 
 
@@ -70,13 +69,7 @@ def _penalties(decoder: Path) -> str:
     return "\n".join([*lines, "Chosen by how well training images that were left out are predicted from the others."])
 
 
-def _scores(path: Path) -> str:
-    from unibrain.evaluation import format_table, load_scores
-
-    return format_table(load_scores(path))
-
-
-_FOUND: dict[str, Callable[[Path], str]] = {"fit": _penalties, "evaluate": _scores}
+_FOUND: dict[str, Callable[[Path], str]] = {"fit": _penalties}
 """Stage to what it says of its result."""
 
 
@@ -152,16 +145,6 @@ controls = _stage(
     are decoded from the true latents. `evaluate` scores them beside the decoded items.
     """,
     "controls my-run --images 100",
-    backbone=True,
-)
-
-evaluate = _stage(
-    "evaluate",
-    """Score decoded pictures and captions against what was seen, RUN/scores.json, and print the table.
-
-    Every score stands beside its controls and ceilings: what it would be without the scans, and with perfect ones.
-    """,
-    "evaluate my-run",
     backbone=True,
 )
 

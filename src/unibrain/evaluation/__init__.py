@@ -1,7 +1,7 @@
 """Scores of decoded pictures, captions and latents, each beside its control; `METRICS` is the table of them."""
 
 from unibrain.evaluation.evaluate import evaluate
-from unibrain.evaluation.metrics import METRICS, Comparison, Measure, Metric, UnavailableError
+from unibrain.evaluation.metrics import METRICS, Comparison, Measure, Metric
 from unibrain.evaluation.scores import Score, Scores, format_table, load_scores, save_scores
 
 __all__ = [
@@ -11,7 +11,6 @@ __all__ = [
     "Metric",
     "Score",
     "Scores",
-    "UnavailableError",
     "evaluate",
     "format_table",
     "load_scores",

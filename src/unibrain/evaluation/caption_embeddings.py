@@ -61,7 +61,7 @@ def sentence_embeddings(captions: Sequence[str], model: str = SENTENCE_MODEL) ->
     import torch
     from transformers import AutoModel, AutoTokenizer
 
-    from unibrain.evaluation.metrics import UnavailableError
+    from unibrain.errors import UnavailableError
 
     known: dict[str, Any] = {"local_files_only": True}
     try:

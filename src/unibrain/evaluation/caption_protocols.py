@@ -143,7 +143,7 @@ def _each(values: NDArray[np.float64], note: str = "") -> _Found:
 
 
 def _unavailable(message: str) -> Exception:
-    from unibrain.evaluation.metrics import UnavailableError
+    from unibrain.errors import UnavailableError
 
     return UnavailableError(message)
 
@@ -359,7 +359,7 @@ def score_captions(
         If there is no such protocol, there are no captions, or their numbers differ, or an image has no reference or an
         empty one.
     """
-    from unibrain.evaluation.metrics import UnavailableError
+    from unibrain.errors import UnavailableError
 
     if protocol not in CAPTION_PROTOCOLS:
         raise InputError(f"There is no caption protocol {protocol!r}. Choose one of {', '.join(CAPTION_PROTOCOLS)}.")

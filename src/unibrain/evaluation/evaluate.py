@@ -1,6 +1,7 @@
 """`evaluate`: every metric on what was decoded, beside its controls and ceilings, with intervals."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,14 +9,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from unibrain.errors import InputError
+from unibrain.errors import InputError, UnavailableError
 from unibrain.evaluation.controls import CONTROLS
+from unibrain.evaluation.dialects import check_images, dialect_metrics
 from unibrain.evaluation.features import FeatureCache
-from unibrain.evaluation.metrics import METRICS, Comparison, Measure, Metric, UnavailableError
-from unibrain.evaluation.scores import Beside, Score, Scores
+from unibrain.evaluation.identification import latent_identification
+from unibrain.evaluation.metrics import Comparison, Measure, Metric
+from unibrain.evaluation.scores import TOP, Beside, LatentIdentification, Score, Scores
 from unibrain.evaluation.statistics import bootstrap_interval, holm, permutation_p
 from unibrain.reconstruction import Decoded
-from unibrain.workspace.progress import track
+from unibrain.workspace.progress import say, track
 
 if TYPE_CHECKING:
     from unibrain.backbone import Backbone
@@ -30,15 +33,17 @@ _PERMUTATIONS = 999
 def evaluate(
     decoded: Decoded,
     stimuli: "Stimuli",
-    backbone: "Backbone",
+    backbone: "Backbone | None",
     *,
     simulated: bool,
     seed: int = 0,
     predicted: "Latents | StoredLatents | None" = None,
     latents: "Latents | StoredLatents | None" = None,
+    training: "Latents | StoredLatents | None" = None,
     region_accuracy: Sequence[tuple[str, str, float]] = (),
-    metrics: Mapping[str, Metric] = METRICS,
+    metrics: Mapping[str, Metric] | None = None,
     controls: Mapping[str, Decoded] | None = None,
+    dialect: str = "standard",
     features: Path | None = None,
 ) -> Scores:
     """Score what was decoded against what was seen.
@@ -49,8 +54,8 @@ def evaluate(
         One picture and caption per image, or one of the two kinds only.
     stimuli : Stimuli
         The pictures that were seen and their captions; all ids of `decoded` must be in it.
-    backbone : Backbone
-        It embeds captions for their two-way identification; no other member is used.
+    backbone : Backbone or None
+        It embeds captions for their two-way identification; no other member is used. None: without that score.
     simulated : bool
         Whether the scans were simulated, and the images are composed scenes; carried along to wherever the numbers are
         shown.
@@ -58,14 +63,18 @@ def evaluate(
         Seed of the shuffles and of the bootstrap.
     predicted, latents : Latents or StoredLatents, optional
         Latents as the decoder predicted them, and the true ones of the same images in the same order.
+    training : Latents or StoredLatents, optional
+        Those of the training images, each once: predicted latents are also identified among all of them.
     region_accuracy : sequence of (latent, region, correlation)
         Prediction accuracy from the voxels of single regions, as from `unibrain.regression.region_accuracy`; carried
         along behind that of all voxels.
-    metrics : mapping of str to Metric
-        Which metrics; by default all.
+    metrics : mapping of str to Metric, optional
+        Which metrics; by default all of the dialect.
     controls : mapping of str to Decoded, optional
         By name of a row of `CONTROLS`, what stands in the place of the decoded items, for some or all of the images;
         as from `unibrain.evaluation.controls.decode_controls`.
+    dialect : str
+        Whose definitions of the metrics of pictures: a name in `unibrain.evaluation.dialects.DIALECTS`.
     features : pathlib.Path, optional
         A folder that keeps features of pictures for the next time.
 
@@ -86,37 +95,59 @@ def evaluate(
     n = len(ids)
     if n == 0:
         raise InputError("there are no decoded images to score. Reconstruct the test images first.")
-    cache = FeatureCache(features)
+    if metrics is None:
+        metrics = dialect_metrics(dialect)
+    cache, versions = FeatureCache(features), library_versions()
     compared = _Compared(stimuli, backbone, cache)
     items = compared.with_images(decoded)
     others = {name: compared.with_images(other) for name, other in (controls or {}).items()}
-    same = {name: compared.with_images(_same_images(decoded, other)) for name, other in (controls or {}).items()}
+    # Controls are mostly of the same images, which are compared once.
+    which = {name: other.stimulus_ids.tobytes() for name, other in (controls or {}).items()}
+    same = {which[name]: compared.with_images(_same_images(decoded, other)) for name, other in (controls or {}).items()}
     rows = [metric for metric in metrics.values() if metric.kind != "latent" and (simulated or not metric.scenes_only)]
     scores = []
     for metric in track(rows, "scores", unit="metric"):
-        score = _score(metric, items, seed)
-        beside = {}
+        score = replace(_score(metric, items, seed), dialect=dialect, versions=versions)
+        if score.value is None and metric.optional:
+            continue
+        beside, own = {}, {key: _value(metric, some) for key, some in same.items()}
         for name in (name for name in CONTROLS if name in others):
             value = _value(metric, others[name])
             if value is not None:
-                beside[name] = Beside(value, _value(metric, same[name]), len(others[name].references))
+                beside[name] = Beside(value, own[which[name]], len(others[name].references))
         scores.append(replace(score, beside=beside))
     corrected = holm({score.name: score.p for score in scores if score.p is not None})
     scores = [replace(score, p=corrected.get(score.name)) for score in scores]
     accuracy: list[tuple[str, str, float]] = []
+    identified: list[LatentIdentification] = []
     if predicted is not None and latents is not None and n > 1:
         for metric in metrics.values():
             if metric.kind == "latent":
-                found = metric.function(predicted, latents)
-                accuracy += [(name, "all", float(value)) for name, value in found.items()]
+                correlation = metric.function(predicted, latents)
+                accuracy += [(name, "all", float(value)) for name, value in correlation.items()]
+        found = latent_identification(predicted, latents, training)
+        identified = [
+            LatentIdentification(
+                one.latent,
+                one.among,
+                one.pool,
+                float(one.two_way.mean()),
+                tuple(float(one.top(k).mean()) for k in TOP),
+            )
+            for one in found
+        ]
     accuracy += [entry for entry in region_accuracy if entry[:2] not in {known[:2] for known in accuracy}]
-    return Scores(tuple(scores), tuple(int(identity) for identity in ids), tuple(accuracy), simulated)
+    warning = check_images(dialect, n)
+    if warning:
+        say(warning)
+    image_ids = tuple(int(identity) for identity in ids)
+    return Scores(tuple(scores), image_ids, tuple(accuracy), simulated, tuple(identified))
 
 
 class _Compared:
     """Comparisons with the same images, which share what is known of them."""
 
-    def __init__(self, stimuli: "Stimuli", backbone: "Backbone", features: FeatureCache) -> None:
+    def __init__(self, stimuli: "Stimuli", backbone: "Backbone | None", features: FeatureCache) -> None:
         self.stimuli, self.backbone, self.features = stimuli, backbone, features
 
     def with_images(self, decoded: Decoded) -> Comparison:
@@ -140,7 +171,7 @@ def _same_images(decoded: Decoded, other: Decoded) -> Decoded:
 
 
 def _score(metric: Metric, items: Comparison, seed: int) -> Score:
-    n, title = len(items.seen), metric.title.format(backbone=items.backbone.name)
+    n, title = len(items.seen), metric.title.format(backbone="no" if items.backbone is None else items.backbone.name)
     empty = Score(
         metric.name,
         title,
@@ -201,6 +232,17 @@ def _measure(metric: Metric, items: Comparison) -> Measure:
         raise UnavailableError("no captions were decoded")
     measure: Measure = metric.function(items)
     return measure
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of the libraries that scores depend on."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = {}
+    for name in ("numpy", "scikit-image", "pillow", "torch", "nltk", "rouge-score"):
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
 
 
 def derangements(n: int, count: int, seed: int) -> NDArray[np.int64]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from unibrain.errors import UnavailableError
 from unibrain.evaluation.captions import References, choose_synonyms, meteor, rouge
 from unibrain.evaluation.features import FeatureCache
 from unibrain.evaluation.identification import SAME, correlations, count_ties, identify
@@ -28,10 +29,6 @@ if TYPE_CHECKING:
 Kind = Literal["picture", "caption", "latent"]
 
 
-class UnavailableError(Exception):
-    """A metric cannot be computed here; the message says why and what to do. The score then has no value."""
-
-
 @dataclass(frozen=True, repr=False)
 class Comparison:
     """What a metric of pictures or captions compares: n images that were seen beside what was decoded.
@@ -45,7 +42,8 @@ class Comparison:
         True captions of each image.
     captions : sequence of n str, or None
         Decoded captions; None if none were decoded.
-    backbone : Backbone
+    backbone : Backbone or None
+        None: what needs its CLIP is not available.
     features : FeatureCache
         Features of pictures, kept by their content.
     """
@@ -54,7 +52,7 @@ class Comparison:
     pictures: NDArray[np.uint8] | None
     references: References
     captions: Sequence[str] | None
-    backbone: "Backbone"
+    backbone: "Backbone | None"
     features: FeatureCache
 
     @cached_property
@@ -131,6 +129,8 @@ class Metric:
         Of an identification: who is compared with all others (see `unibrain.evaluation.identification`).
     image_path : str
         How pictures get to the metric; empty for captions.
+    optional : bool
+        Whether it is left out, rather than shown without a value, where its weights are not installed.
     """
 
     name: str
@@ -145,6 +145,7 @@ class Metric:
     scenes_only: bool = False
     direction: str = ""
     image_path: str = ""
+    optional: bool = False
 
     def __repr__(self) -> str:
         better = "higher" if self.higher_is_better else "lower"
@@ -250,6 +251,8 @@ def _background_read(items: Comparison) -> Measure:
 
 def _caption_embeddings(items: Comparison) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """CLIP embeddings: the mean over all true captions of an image, and those of the decoded captions."""
+    if items.backbone is None:
+        raise UnavailableError("no backbone was named whose CLIP could compare captions: add --backbone official")
     counts = [len(true) for true in items.references]
     each = items.backbone.embed("caption", [caption for true in items.references for caption in true])
     starts = np.concatenate([[0], np.cumsum(counts)[:-1]]).astype(np.int64)
@@ -307,8 +310,8 @@ _ROWS = (
         "Object seen",
         "picture",
         "Can one see what it shows?",
-        "A classifier that was trained on rendered scenes, never on decoded pictures, names the object that it sees most "
-        "of, among more than a hundred. The score is how often that object was there; for images of one object only.",
+        "A classifier that was trained on rendered scenes, never on decoded ones, names the object it sees most of, "
+        "among more than a hundred. The score is how often that object was there; for images of one object only.",
         _judged(_object_seen, single=True),
         scenes_only=True,
         image_path="224 x 224, bicubic (Pillow)",

@@ -30,7 +30,7 @@ def at_size(pictures: NDArray[np.uint8], height: int, width: int) -> NDArray[np.
     return resized
 
 
-def pixel_correlation(seen: NDArray[np.uint8], decoded: NDArray[np.uint8]) -> NDArray[np.float64]:
+def pixel_correlation(seen: NDArray[Any], decoded: NDArray[Any]) -> NDArray[np.float64]:
     """PixCorr: Pearson's correlation over all values (pixels times colours) of a picture.
 
     For pictures of one size; the result, shape (n,), is NaN where one of the two has one colour value only.
@@ -45,12 +45,12 @@ def pixel_correlation(seen: NDArray[np.uint8], decoded: NDArray[np.uint8]) -> ND
     return values
 
 
-def structural_similarity(seen: NDArray[np.uint8], decoded: NDArray[np.uint8]) -> NDArray[np.float64]:
+def structural_similarity(seen: NDArray[Any], decoded: NDArray[Any], columns: bool = False) -> NDArray[np.float64]:
     """SSIM (Wang et al. 2004) of the grey pictures, shape (n,): Gaussian window with sigma 1.5, values between 0 and 1.
 
     Two-dimensional, as computed by scikit-image since 0.20. Older versions read ``multichannel=True``, which public
-    scripts pass, as one-dimensional SSIM of single columns; numbers from there are 0.08 to 0.15 higher. For pictures of
-    one size, at least 11 x 11 pixels.
+    scripts pass, as one-dimensional SSIM of single `columns`; numbers from there are 0.08 to 0.15 higher. For pictures
+    of one size, at least 11 x 11 pixels, uint8 or floats from 0 to 1.
     """
     from skimage.color import rgb2gray
     from skimage.metrics import structural_similarity as skimage_ssim
@@ -62,10 +62,16 @@ def structural_similarity(seen: NDArray[np.uint8], decoded: NDArray[np.uint8]) -
             f"the seen pictures are {height} x {width} pixels; SSIM needs at least {_WINDOW} x {_WINDOW}. "
             "Use larger pictures."
         )
-    options = {"gaussian_weights": True, "sigma": _SIGMA, "use_sample_covariance": False, "data_range": 1.0}
+    options: dict[str, Any] = {
+        "gaussian_weights": True,
+        "sigma": _SIGMA,
+        "use_sample_covariance": False,
+        "data_range": 1.0,
+    }
     # Picture by picture: in floating point, a thousand large pictures would not fit into memory.
     pairs = zip(seen, decoded, strict=True)
-    return np.array([ssim(rgb2gray(a), rgb2gray(b), **options) for a, b in pairs])
+    axis = -1 if columns else None
+    return np.array([ssim(rgb2gray(a), rgb2gray(b), channel_axis=axis, **options) for a, b in pairs])
 
 
 def network_is_installed() -> bool:

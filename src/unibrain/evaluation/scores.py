@@ -120,6 +120,34 @@ class Score:
         return f"Score({self.name} {_number(self.value)}, control {_number(self.control)}, {self.images} images)"
 
 
+TOP = (1, 10, 50)
+"""How far down the ranking of images `LatentIdentification.top` looks."""
+
+
+@dataclass(frozen=True)
+class LatentIdentification:
+    """How often the true image of a predicted latent is told from others, before anything is drawn.
+
+    Attributes
+    ----------
+    latent : str
+    among : {"test", "training"}
+        Other test images, or all training images.
+    pool : int
+        How many images these are, with the true one.
+    two_way : float
+        Chance is 0.5.
+    top : tuple of float
+        Share of images that are among the `TOP` most similar ones; chance is ``k / pool``.
+    """
+
+    latent: str
+    among: str
+    pool: int
+    two_way: float
+    top: tuple[float, ...]
+
+
 @dataclass(frozen=True, repr=False)
 class Scores:
     """All scores of one run, in the order in which they are shown, and how well each latent was predicted.
@@ -134,12 +162,15 @@ class Scores:
         is the decoder itself, on all voxels, others are fits to the voxels of one region.
     simulated : bool
         True if the scans were simulated.
+    latent_identification : tuple of LatentIdentification
+        Empty if the latents were not given.
     """
 
     scores: tuple[Score, ...]
     stimulus_ids: tuple[int, ...]
     latent_accuracy: tuple[tuple[str, str, float], ...]
     simulated: bool
+    latent_identification: tuple[LatentIdentification, ...] = ()
 
     def __getitem__(self, name: str) -> Score:
         for score in self.scores:
@@ -163,7 +194,7 @@ class Scores:
         others = [name for name in CONTROLS if any(name in row for row in rows)]
         columns = [*_COLUMNS, "low", "high", *others]
         frame = pandas.DataFrame(rows, columns=columns).set_index("name")
-        return frame.astype({name: float for name in ("value", "control", "low", "high", "p", *others)})
+        return frame.astype(dict.fromkeys(("value", "control", "low", "high", "p", *others), float))
 
 
 def format_table(scores: Scores) -> str:
@@ -216,6 +247,14 @@ def format_table(scores: Scores) -> str:
             lines.append("stands: where the score lies between random (0 %) and oracle (100 %), on the same images.")
         if any(score.name.startswith("two_way") for score in scores.scores):
             lines.append("Two-way identification: chance is 0.5, less with ties.")
+    if scores.latent_identification:
+        lines += [
+            "",
+            f"{'Latents, identified among':<34}{'images':>8}{'two-way':>10}" + "".join(f"{f'top-{k}':>8}" for k in TOP),
+        ]
+        for one in scores.latent_identification:
+            top = "".join(f"{share:>8.3f}" for share in one.top)
+            lines.append(f"  {one.latent + ', ' + one.among + ' images':<32}{one.pool:>8,}{one.two_way:>10.3f}{top}")
     return "\n".join([*lines, *(f"[{number}] {note}" for number, note in enumerate(notes, 1))])
 
 
@@ -244,23 +283,58 @@ def save_scores(
     provenance : mapping
         Where the numbers come from: versions, settings, fingerprints; JSON values only.
     """
+    about = {"seconds": seconds, "peak_memory_gb": peak_memory_gb, "provenance": dict(provenance)}
+    write_json(Path(path), _content(scores) | about)
+
+
+def to_json(scores: Scores) -> str:
+    """Scores as ``scores.json`` has them, without what a run adds."""
+    return json.dumps(_content(scores), indent=1) + "\n"
+
+
+def to_table(scores: Scores, layout: str) -> str:
+    """Scores with their intervals, shuffled controls, number of images and dialect, as Markdown or LaTeX (booktabs)."""
+    headings = ["Score", "Value", "95 % interval", "Shuffled", "Images", "Dialect"]
+    rows: list[list[str]] = []
+    for score in scores.scores:
+        interval = "-" if score.interval is None else f"{score.interval[0]:.3f} to {score.interval[1]:.3f}"
+        title = f"{score.title} ({'higher' if score.higher_is_better else 'lower'} is better)"
+        direction = f", {score.direction}" * bool(score.direction)
+        cells = [title, _number(score.value), interval, _number(score.control), str(score.images)]
+        rows.append([*cells, score.dialect + direction])
+    note = ["Simulated scans: no human was scanned."] if scores.simulated else []
+    if layout == "markdown":
+        table = [headings, ["---", *["---:"] * 4, "---"], *rows]
+        return "\n".join([*("| " + " | ".join(line) + " |" for line in table), *note])
+    texts = [" & ".join(cell.replace("%", "\\%").replace("_", "\\_") for cell in row) for row in (headings, *rows)]
+    texts = [text.replace("->", "$\\to$") + " \\\\" for text in texts]
+    lines = [
+        "\\begin{tabular}{lrrrrl}",
+        "\\toprule",
+        texts[0],
+        "\\midrule",
+        *texts[1:],
+        "\\bottomrule",
+        "\\end{tabular}",
+    ]
+    return "\n".join([*(f"% {text}" for text in note), *lines])
+
+
+def _content(scores: Scores) -> dict[str, Any]:
     metrics = [asdict(score) for score in scores.scores]
     accuracy = [
         {"latent": latent, "region": region, "correlation": value if math.isfinite(value) else None}
         for latent, region, value in scores.latent_accuracy
     ]
-    content = {
+    return {
         "format": _FORMAT,
         "simulated": scores.simulated,
         "images": len(scores.stimulus_ids),
-        "seconds": seconds,
-        "peak_memory_gb": peak_memory_gb,
         "metrics": {metric.pop("name"): metric | {"per_image": list(metric["per_image"])} for metric in metrics},
         "latent_accuracy": accuracy,
+        "latent_identification": [asdict(one) for one in scores.latent_identification],
         "stimulus_ids": list(scores.stimulus_ids),
-        "provenance": dict(provenance),
     }
-    write_json(Path(path), content)
 
 
 def _score(name: str, stored: dict[str, Any]) -> Score:
@@ -298,6 +372,9 @@ def load_scores(path: str | os.PathLike[str]) -> Scores:
             tuple(content["stimulus_ids"]),
             tuple((latent, region, math.nan if r is None else float(r)) for latent, region, r in accuracy),
             bool(content["simulated"]),
+            tuple(
+                LatentIdentification(**(one | {"top": tuple(one["top"])})) for one in content["latent_identification"]
+            ),
         )
     except FileNotFoundError:
         raise InputError(f"{file}: there are no scores yet. Evaluate first.") from None

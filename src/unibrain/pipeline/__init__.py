@@ -1,9 +1,10 @@
 """The stages of a run over its folder: what the command line calls, and what Python may call."""
 
 from unibrain.pipeline.backbone_source import BackboneSource
-from unibrain.pipeline.run import kept_settings, run_all, run_one, write_weights
+from unibrain.pipeline.run import decoded_items, kept_settings, run_all, run_one, write_weights
 from unibrain.pipeline.settings import (
     SECTIONS,
+    ControlsSection,
     CustomSection,
     EvaluateSection,
     ExtractSection,
@@ -27,6 +28,7 @@ __all__ = [
     "SECTIONS",
     "STAGES",
     "BackboneSource",
+    "ControlsSection",
     "CustomSection",
     "EvaluateSection",
     "ExtractSection",
@@ -39,6 +41,7 @@ __all__ = [
     "Settings",
     "SimulateSection",
     "declare",
+    "decoded_items",
     "demo_settings",
     "kept_settings",
     "read_settings",

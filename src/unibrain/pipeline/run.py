@@ -3,14 +3,19 @@
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from unibrain.errors import InputError
 from unibrain.pipeline.backbone_source import BackboneSource
 from unibrain.pipeline.settings import Settings, read_settings, write_settings
-from unibrain.pipeline.stages import STAGES, declare
+from unibrain.pipeline.stages import STAGES, declare, read_seen
 from unibrain.workspace.fingerprints import Fingerprint
 from unibrain.workspace.run_folder import RunFolder
 from unibrain.workspace.stages import Chain, StageResult, read_record
+
+if TYPE_CHECKING:
+    from unibrain.reconstruction import Decoded
+    from unibrain.stimuli import Stimuli
 
 _FIRST = ("simulate", "prepare")
 
@@ -137,6 +142,16 @@ def _check_source(run: RunFolder, settings: Settings) -> None:
             f"{run.root}: this folder holds a run on {kinds[before]}, which one on {kinds[now]} would replace. Choose "
             "another folder, or remove this one."
         )
+
+
+def decoded_items(run: RunFolder) -> "tuple[Decoded, Stimuli]":
+    """What a run decoded, and the pictures and captions that were seen; reconstruct must be up to date."""
+    from unibrain.reconstruction import load_decoded
+
+    settings = kept_settings(run)
+    with run.lock():
+        Chain(run, declare(run, settings)).require("reconstruct")
+        return load_decoded(run.artefact("decoded")), read_seen(run, settings)[1]
 
 
 def write_weights(

@@ -419,6 +419,9 @@ class EvaluateSection(Section):
     section: ClassVar[str] = "evaluate"
 
     seed: Seed = Field(default=0, description="Seed of the shuffled controls.")
+    dialect: Literal["standard", "brain-diffuser", "mindeye", "mindeye-aa", "nsd-imagery", "takagi"] = Field(
+        default="standard", description="Whose definitions of the scores of pictures."
+    )
 
 
 class ReportSection(Section):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from unibrain.errors import InputError
 from unibrain.pipeline.backbone_source import BackboneSource
 from unibrain.pipeline.run import kept_settings
-from unibrain.pipeline.stages import _Declaration, declare
+from unibrain.pipeline.stages import declare, read_seen
 from unibrain.workspace.run_folder import RunFolder
 from unibrain.workspace.stages import Chain
 
@@ -60,11 +60,11 @@ def split_run(
         read_folds(path)
     with run.lock():
         settings = kept_settings(run)
-        made = _Declaration(run, settings, backbone or BackboneSource())
-        Chain(run, declare(run, settings, made.backbone)).require("fit" if refit else "prepare")
-        subject = made.subject()
-        ids, stimuli = np.unique(subject.stimulus_ids), made.stimuli(subject)
-        features = caption_features(stimuli, ids, made.backbone.load(made.network))
+        source = backbone or BackboneSource()
+        Chain(run, declare(run, settings, source)).require("fit" if refit else "prepare")
+        subject, stimuli = read_seen(run, settings)
+        ids = np.unique(subject.stimulus_ids)
+        features = caption_features(stimuli, ids, source.load(settings.extract.backbone))
         found = cluster_split(features, ids, clusters, seed)
         naive = naive_split(found)
         some = tuple(

@@ -67,6 +67,13 @@ def declare(
     return _Declaration(run, settings, backbone or BackboneSource()).stages(audit_betas)
 
 
+def read_seen(run: RunFolder, settings: Settings) -> "tuple[Subject, Stimuli]":
+    """The subject of a run, and the pictures (read when asked for) and captions of its images."""
+    made = _Declaration(run, settings, BackboneSource())
+    subject = made.subject()
+    return subject, made.stimuli(subject)
+
+
 class _Declaration:
     def __init__(self, run: RunFolder, settings: Settings, backbone: BackboneSource) -> None:
         self.run, self.settings, self.backbone = run, settings, backbone
@@ -427,6 +434,8 @@ class _Declaration:
         def work(cache: Path) -> None:
             import time
 
+            import numpy as np
+
             from unibrain.evaluation import evaluate, save_scores
             from unibrain.evaluation.controls import CONTROLS
             from unibrain.latents import load_latents, open_latents
@@ -453,7 +462,11 @@ class _Declaration:
                     for name in CONTROLS
                     if (self.path("controls") / name).is_dir()
                 },
+                dialect=section.dialect,
                 features=cache / "features",
+                training=open_latents(self.path("latents")).select(
+                    np.unique(training_view(subject, self.settings).train.stimulus_ids)
+                ),
             )
             records = self.above("evaluate")
             stages = {name: record.provenance for name, record in records.items()}

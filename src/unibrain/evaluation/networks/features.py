@@ -50,6 +50,9 @@ def _build(name: str) -> nn.Module:
     return graphs[name]()
 
 
+_CHANNELS_LAST = ("alexnet", "inception", "efficientnet-b1-v1", "efficientnet-b1-v2")
+"""They are up to twice as fast so on a processor (measured); SwAV's is not."""
+
 _KEPT = {
     "clip-vit-l-14": ("vision_model.", "visual_projection."),
     "clip-vit-b-32": ("vision_model.", "visual_projection."),
@@ -81,6 +84,8 @@ def load_network(name: str, folder: Path | None = None) -> Loaded:
     network = network_row(name)
     path = checked_files(network, folder or metrics_home())[0]
     module = fill(lambda: _build(name), path, kept=_KEPT.get(name, ("",)), dropped=_DROPPED.get(name, ()))
+    if name in _CHANNELS_LAST:
+        module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     published = next(file for file in network.parts[0] if file.name == path.name)
     return Loaded(network, module, check(published, path, command_for(network)))
 
@@ -114,7 +119,7 @@ def fill(build: Callable[[], nn.Module], path: Path, kept: tuple[str, ...], drop
     counts = {key: torch.tensor(0) for key in own.keys() - weights.keys()}
     module.load_state_dict({**weights, **counts}, assign=True)
     for name, buffer in module.named_buffers():
-        if buffer.is_meta:  # positions
+        if buffer.is_meta:  # CLIP's positions
             parent, _, leaf = name.rpartition(".")
             setattr(module.get_submodule(parent), leaf, torch.arange(buffer.shape[-1])[None])
     return module.eval().requires_grad_(False)

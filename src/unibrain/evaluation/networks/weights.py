@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from importlib.resources import files
 from pathlib import Path
 
 from unibrain.backbone.folder import backbones_home
@@ -15,10 +16,6 @@ COMMAND = "unibrain weights fetch metrics"
 
 _WHOLE_HASH = 64
 _TOLERANCE = 0.01
-_TORCHVISION = (
-    "torchvision's code is under BSD-3-Clause; nobody has settled that of its weights, and ImageNet, which they were "
-    "trained on, is for non-commercial research."
-)
 
 
 @dataclass(frozen=True)
@@ -75,171 +72,22 @@ class Network:
     opt_in: bool = False
 
 
-def _torchvision(name: str, size: int, sha256: str) -> Published:
-    return Published(name, f"https://download.pytorch.org/models/{name}", size, sha256)
+def _read_table() -> dict[str, Network]:
+    text = (files("unibrain.evaluation") / "data" / "networks.json").read_text(encoding="utf-8")
+    content = json.loads(text)
+    known = {name: Published(name, **about) for name, about in content["files"].items()}
+    return {
+        name: Network(
+            name,
+            parts=tuple(tuple(known[file] for file in part) for part in about.pop("parts")),
+            layers=tuple(about.pop("layers")),
+            **about,
+        )
+        for name, about in content["networks"].items()
+    }
 
 
-_B32, _L14 = "openai/clip-vit-base-patch32", "openai/clip-vit-large-patch14"
-_B32_MAIN, _L14_MAIN = "3d74acf9a28c67741b2f4f2ea7635f0aaf6f0268", "32bd64288804d66eefd0ccbe215aa642df71cc41"
-_VOCABULARY = (
-    # All of OpenAI's CLIPs have one vocabulary.
-    (
-        Published(
-            "clip-vocab.json",
-            f"hf://{_B32}@{_B32_MAIN}/vocab.json",
-            862_328,
-            "5047b556ce86ccaf6aa22b3ffccfc52d391ea4accdab9c2f2407da5b742d4363",
-        ),
-        # The same vocabulary with other spaces and escapes.
-        Published(
-            "clip-vocab-escaped.json",
-            f"hf://{_L14}@{_L14_MAIN}/vocab.json",
-            961_143,
-            "3f0c4f7d2086b61b38487075278ea9ed04edb53a03cbb045b86c27190fa8fb69",
-        ),
-    ),
-    (
-        Published(
-            "clip-merges.txt",
-            f"hf://{_L14}@{_L14_MAIN}/merges.txt",
-            524_619,
-            "9fd691f7c8039210e0fced15865466c65820d09b63988b0174bfe25de299051a",
-        ),
-    ),
-)
-_CLIP_LICENCE = ("MIT", "OpenAI's repository is under MIT; the model cards name no licence of their own.")
-
-NETWORKS: Mapping[str, Network] = {
-    network.name: network
-    for network in (
-        Network(
-            "alexnet",
-            "AlexNet, ImageNet (torchvision IMAGENET1K_V1)",
-            (
-                (
-                    _torchvision(
-                        "alexnet-owt-7be5be79.pth",
-                        244_408_911,
-                        "7be5be791159472b1fbf3c69796f7cb30dca7ad8466c2df70058c37116cdee02",
-                    ),
-                ),
-            ),
-            "not settled",
-            _TORCHVISION,
-            ("features.4", "features.11", "features.5", "features.12", "classifier.5"),
-        ),
-        Network(
-            "inception",
-            "Inception-v3, ImageNet (torchvision IMAGENET1K_V1, from TensorFlow)",
-            (
-                (
-                    _torchvision(
-                        "inception_v3_google-0cc3c7bd.pth",
-                        108_949_747,
-                        "0cc3c7bd75056d25e46cba549dc184522069b81e9787eff6df84f397bd52a5ef",
-                    ),
-                ),
-            ),
-            "not settled",
-            _TORCHVISION,
-            ("avgpool",),
-        ),
-        Network(
-            "efficientnet-b1-v1",
-            "EfficientNet-B1, ImageNet (torchvision IMAGENET1K_V1, from timm)",
-            (
-                (
-                    # The server's copy was replaced in 2023; the file before had another name.
-                    _torchvision("efficientnet_b1_rwightman-bac287d4.pth", 31_598_000, "bac287d4"),
-                    _torchvision("efficientnet_b1_rwightman-533bc792.pth", 31_598_000, "533bc792"),
-                ),
-            ),
-            "not settled",
-            _TORCHVISION,
-            ("avgpool",),
-        ),
-        Network(
-            "efficientnet-b1-v2",
-            "EfficientNet-B1, ImageNet (torchvision IMAGENET1K_V2)",
-            (
-                (
-                    _torchvision(
-                        "efficientnet_b1-c27df63c.pth",
-                        31_600_329,
-                        "c27df63ce6eb17ef8bcea58922fd3a254cba910c720f41ee89d64d99fb7a4ddf",
-                    ),
-                ),
-            ),
-            "not settled",
-            _TORCHVISION,
-            ("avgpool",),
-        ),
-        Network(
-            "swav",
-            "ResNet-50, SwAV, 800 epochs",
-            (
-                (
-                    Published(
-                        "swav_800ep_pretrain.pth.tar",
-                        "https://dl.fbaipublicfiles.com/deepcluster/swav_800ep_pretrain.pth.tar",
-                        113_703_565,
-                        "029d0b8c2e70bcee3f8beb70cc104ef51585c090224d33fb9c6f51d146cfd1eb",
-                    ),
-                ),
-            ),
-            "CC BY-NC 4.0",
-            "Not for commercial use, and to be named where it is used (https://creativecommons.org/licenses/by-nc/4.0/).",
-            ("avgpool",),
-            opt_in=True,
-        ),
-        Network(
-            "clip-vit-l-14",
-            "CLIP ViT-L/14",
-            (
-                (
-                    Published(
-                        "clip-vit-large-patch14.safetensors",
-                        f"hf://{_L14}@{_L14_MAIN}/model.safetensors",
-                        1_710_540_580,
-                        "a2bf730a0c7debf160f7a6b50b3aaf3703e7e88ac73de7a314903141db026dcb",
-                    ),
-                    Published(
-                        "clip-vit-large-patch14.bin",
-                        f"hf://{_L14}@{_L14_MAIN}/pytorch_model.bin",
-                        1_710_671_599,
-                        "f1a17cdbe0f36fec524f5cafb1c261ea3bbbc13e346e0f74fc9eb0460dedd0d3",
-                    ),
-                ),
-                *_VOCABULARY,
-            ),
-            *_CLIP_LICENCE,
-            ("image_embeds", "hidden_states.6", "hidden_states.12"),
-        ),
-        Network(
-            "clip-vit-b-32",
-            "CLIP ViT-B/32",
-            (
-                (
-                    Published(
-                        "clip-vit-base-patch32.safetensors",
-                        f"hf://{_B32}@b33cedfd0df4e43b8238760678fcc89e1a0d38b3/model.safetensors",
-                        605_157_884,
-                        "99d28a652e6ec46629ab7047a0ac82c69b1fe11e0ce672c43af65d3a9a3fc05d",
-                    ),
-                    Published(
-                        "clip-vit-base-patch32.bin",
-                        f"hf://{_B32}@{_B32_MAIN}/pytorch_model.bin",
-                        605_247_071,
-                        "a63082132ba4f97a80bea76823f544493bffa8082296d62d71581a4feff1576f",
-                    ),
-                ),
-                *_VOCABULARY,
-            ),
-            *_CLIP_LICENCE,
-            ("image_embeds",),
-        ),
-    )
-}
+NETWORKS: Mapping[str, Network] = _read_table()
 """Name to network, in the order in which they are shown."""
 
 
@@ -258,7 +106,7 @@ def network_row(name: str) -> Network:
 def present(network: Network, folder: Path) -> list[Path | None]:
     """The file of each part that is in a folder, unread; None where a part is missing."""
     return [
-        next((folder / file.name for file in files if (folder / file.name).is_file()), None) for files in network.parts
+        next((folder / file.name for file in part if (folder / file.name).is_file()), None) for part in network.parts
     ]
 
 
@@ -269,15 +117,15 @@ def command_for(network: Network) -> str:
 
 def checked_files(network: Network, folder: Path) -> list[Path]:
     """The file of each part, after a check of its size and SHA-256; `UnavailableError` if one is missing."""
-    from unibrain.evaluation.metrics import UnavailableError
+    from unibrain.errors import UnavailableError
 
     paths = present(network, folder)
-    for files, path in zip(network.parts, paths, strict=True):
+    for part, path in zip(network.parts, paths, strict=True):
         if path is None:
             raise UnavailableError(
-                f"{network.title} is not here ({folder / files[0].name} is missing): run {command_for(network)}"
+                f"{network.title} is not here ({folder / part[0].name} is missing): run {command_for(network)}"
             )
-        check(next(file for file in files if file.name == path.name), path, command_for(network))
+        check(next(file for file in part if file.name == path.name), path, command_for(network))
     return [path for path in paths if path is not None]
 
 

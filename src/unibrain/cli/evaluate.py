@@ -1,0 +1,174 @@
+"""`unibrain evaluate`: scores of a run, or of results that were decoded elsewhere, in any dialect."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from unibrain.cli.options import PATH, Command, backbone_options, settings_options
+from unibrain.errors import InputError
+from unibrain.pipeline import SECTIONS
+
+if TYPE_CHECKING:
+    from unibrain.evaluation import Scores
+    from unibrain.pipeline import BackboneSource
+
+_LAYOUTS = ("text", "markdown", "latex", "csv", "json")
+
+
+@click.command(
+    cls=Command,
+    epilog="Examples: unibrain evaluate my-run --dialect mindeye --like mindeye2-subject1; "
+    "unibrain evaluate --seen truth --decoded theirs --all-dialects",
+)
+@click.argument("run", metavar="[RUN]", type=PATH, required=False)
+@settings_options(SECTIONS["evaluate"])
+@click.option("--seen", type=PATH, help="Without RUN: folder of the pictures that were seen.")
+@click.option("--decoded", type=PATH, help="Without RUN: folder of decoded pictures, of the same names.")
+@click.option("--references", type=PATH, help="Without RUN: file of true captions (json, csv, tsv, txt).")
+@click.option("--captions", type=PATH, help="Without RUN: file of decoded captions.")
+@click.option("--protocol", help="Captions as papers score them: brainhub, mindeye2 or standard.")
+@click.option("--like", metavar="TABLE", help="Set published rows beside the scores; `--like list` names the tables.")
+@click.option("--all-dialects", is_flag=True, help="Scores of pictures in every dialect, on the same pictures.")
+@click.option("--backbone", help="Without RUN: backbone whose CLIP compares captions.")
+@click.option(
+    "--format", "layout", type=click.Choice(_LAYOUTS), default="text", show_default=True, help="How to print."
+)
+@click.option("--with-earlier", is_flag=True, help="First run the stages above this one that are not up to date.")
+@backbone_options
+def evaluate(
+    run: Path | None,
+    seen: Path | None,
+    decoded: Path | None,
+    references: Path | None,
+    captions: Path | None,
+    protocol: str | None,
+    like: str | None,
+    all_dialects: bool,
+    backbone: str | None,
+    layout: str,
+    with_earlier: bool,
+    source: "BackboneSource",
+    **chosen: Any,
+) -> None:
+    """Score what was decoded against what was seen, and print the table.
+
+    With RUN, the items of a run: RUN/scores.json, every score beside its controls and ceilings. Without RUN, pictures
+    and captions that were decoded by anybody: --seen and --decoded, --references and --captions.
+    """
+    from unibrain.evaluation.published import published_tables
+
+    if like == "list":
+        click.echo("\n".join(f"{name}: {title}" for name, title in published_tables().items()))
+        return
+    if like is not None and like not in published_tables():
+        raise InputError(f"--like {like}: there is no such table. Choose among {', '.join(published_tables())}.")
+    files = {"--seen": seen, "--decoded": decoded, "--references": references, "--captions": captions}
+    given = [name for name, path in files.items() if path is not None]
+    if run is None and not given:
+        raise InputError("there is nothing to score. Name a run folder, or --seen and --decoded.")
+    if run is not None and given:
+        raise InputError(f"{given[0]} is for results without a run, and {run} is one. Leave one of them out.")
+    dialect = chosen["dialect"] or "standard"
+    if run is None:
+        found, items, names = _from_files(seen, decoded, references, captions, dialect, backbone, source, chosen)
+        subject = "not a run"
+    else:
+        found, items = _from_run(run, chosen, with_earlier, source, bool(all_dialects or protocol))
+        names, subject, dialect = None, str(run), found.scores[0].dialect if found.scores else dialect
+    if all_dialects:
+        from unibrain.evaluation.dialects import in_all_dialects
+
+        click.echo(in_all_dialects(*items))
+        return
+    if protocol is not None:
+        _captions_by(protocol, *items)
+        return
+    if like is not None:
+        _beside_published(found, like, dialect, subject, layout)
+        return
+    _print(found, layout, names)
+    if run is not None and layout == "text":
+        click.echo(f"\nNext: unibrain report {run}")
+
+
+def _from_run(
+    run: Path, chosen: dict[str, Any], with_earlier: bool, source: "BackboneSource", items: bool
+) -> tuple["Scores", Any]:
+    from unibrain.evaluation import load_scores
+    from unibrain.pipeline import RunFolder, decoded_items, kept_settings, run_one
+
+    folder = RunFolder(run)
+    given = {option: value for option, value in chosen.items() if value is not None}
+    settings = kept_settings(folder)
+    settings = settings.changed("evaluate", given, where="--", text=True) if given else settings
+    result = run_one("evaluate", folder, settings, source, with_earlier)
+    click.echo(f"{result.outputs[0]}{' (up to date)' if result.skipped else ''}\n", err=True)
+    return load_scores(result.outputs[0]), decoded_items(folder) if items else None
+
+
+def _from_files(
+    seen: Path | None,
+    decoded: Path | None,
+    references: Path | None,
+    captions: Path | None,
+    dialect: str,
+    backbone: str | None,
+    source: "BackboneSource",
+    chosen: dict[str, Any],
+) -> tuple["Scores", Any, tuple[str, ...]]:
+    from unibrain.evaluation import evaluate as score
+    from unibrain.evaluation.dialects import dialect_metrics
+    from unibrain.evaluation.result_files import read_results
+    from unibrain.pipeline import EvaluateSection, Settings
+
+    settings = Settings().changed(
+        "evaluate", {name: value for name, value in chosen.items() if value is not None}, where="--", text=True
+    )
+    assert isinstance(settings.evaluate, EvaluateSection)
+    items, stimuli, names = read_results(seen, decoded, references, captions)
+    kinds = {"picture"} if captions is None else {"caption"} if decoded is None else {"picture", "caption"}
+    metrics = {name: row for name, row in dialect_metrics(dialect).items() if row.kind in kinds}
+    network = None if backbone is None else source.load(backbone)
+    found = score(
+        items, stimuli, network, simulated=False, seed=settings.evaluate.seed, metrics=metrics, dialect=dialect
+    )
+    return found, (items, stimuli), names
+
+
+def _captions_by(protocol: str, items: Any, stimuli: Any) -> None:
+    from unibrain.evaluation.caption_protocols import CAPTION_PROTOCOLS, score_captions
+
+    if protocol not in CAPTION_PROTOCOLS:
+        raise InputError(f"--protocol {protocol}: choose one of {', '.join(CAPTION_PROTOCOLS)}.")
+    if items.captions is None:
+        raise InputError("--protocol scores captions, and none were decoded.")
+    references = [tuple(filter(None, row)) for row in stimuli.captions(items.stimulus_ids)]
+    rows = score_captions(items.captions, references, protocol)
+    click.echo(f"Protocol {protocol}, from {CAPTION_PROTOCOLS[protocol].source}\n")
+    for row in rows:
+        value = "-" if row.value is None else f"{row.value:.4f}"
+        click.echo(f"  {row.title:<44}{value:>9}  {row.note}".rstrip())
+
+
+def _beside_published(found: "Scores", table: str, dialect: str, subject: str, layout: str) -> None:
+    from unibrain.evaluation.published import beside, to_latex, to_markdown
+
+    values = {score.name: score.value for score in found.scores if score.value is not None}
+    rows = beside(values, dialect, table, images=len(found.stimulus_ids), subject=subject)
+    click.echo(to_latex(rows) if layout == "latex" else to_markdown(rows))
+
+
+def _print(found: "Scores", layout: str, names: tuple[str, ...] | None) -> None:
+    from unibrain.evaluation import format_table
+    from unibrain.evaluation.result_files import per_image_csv
+    from unibrain.evaluation.scores import to_json, to_table
+
+    if layout == "csv":
+        click.echo(per_image_csv(found, names), nl=False)
+    elif layout == "json":
+        click.echo(to_json(found), nl=False)
+    elif layout in ("markdown", "latex"):
+        click.echo(to_table(found, layout))
+    else:
+        click.echo(format_table(found))
