@@ -8,7 +8,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from unibrain.backbone.folder import backbones_home
-from unibrain.errors import InputError
+from unibrain.errors import InputError, UnavailableError
 from unibrain.workspace.files import write_json
 from unibrain.workspace.fingerprints import FileState, fingerprint
 
@@ -117,8 +117,6 @@ def command_for(network: Network) -> str:
 
 def checked_files(network: Network, folder: Path) -> list[Path]:
     """The file of each part, after a check of its size and SHA-256; `UnavailableError` if one is missing."""
-    from unibrain.errors import UnavailableError
-
     paths = present(network, folder)
     for part, path in zip(network.parts, paths, strict=True):
         if path is None:
