@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 _MEMORY = 5e8
 """Bytes for a block of training latents."""
 
-_RIDGE = 1e-6
-"""Share of the kernel's mean diagonal that is added to it, so that latents that depend on each other can be solved."""
+_RIDGE = 3e-7
+"""Share of the kernel's trace that is added to its diagonal: more than what rounding in single precision takes away."""
 
 
 @dataclass(frozen=True)
@@ -239,7 +239,7 @@ def span_projection(true: Latents, training: "Latents | StoredLatents") -> Laten
             mean = values.mean(0)
             kernel += (values - mean) @ (values - mean).T
             cross += (values - mean) @ (rows[:, block] - mean).T
-        kernel[np.diag_indices(n)] += _RIDGE * float(np.trace(kernel)) / n + float(np.finfo(np.float32).tiny)
+        kernel[np.diag_indices(n)] += _RIDGE * float(np.trace(kernel)) + float(np.finfo(np.float32).tiny)
         weights = solve(kernel, cross, assume_a="pos", overwrite_a=True)
         parts = []
         for _, values in targets[name].blocks(width):
