@@ -19,6 +19,9 @@ from unibrain.workspace.progress import is_quiet
 
 HEAVY = {"numpy", "torch", "transformers", "diffusers", "nltk", "matplotlib", "sklearn", "skimage", "pandas", "scipy"}
 OURS = {"run", "quiet", "threads", "device", "dtype", "offload", "with_earlier", "region"}
+OF_EVALUATE = {"seen", "decoded", "references", "captions", "protocol", "like", "all_dialects", "backbone", "layout"}
+    ["seen", "decoded", "references", "captions", "protocol", "like", "all_dialects", "backbone", "layout"]
+)
 
 
 @pytest.mark.parametrize("words", commands())
@@ -35,7 +38,7 @@ def test_help_has_a_paragraph_and_an_example_that_parses(words: str, capsys: pyt
 def test_options_of_a_stage_are_its_settings(name: str) -> None:
     options = {option.name: option for option in commands()["import" if name == "custom" else name].params}
     fields = SECTIONS[name].model_fields
-    assert set(fields) <= set(options) <= set(fields) | OURS
+    assert set(fields) <= set(options) <= set(fields) | OURS | (OF_EVALUATE if name == "evaluate" else set())
     for field, about in fields.items():
         option: Any = options[field]
         assert option.opts[0] == f"--{field.replace('_', '-')}"

@@ -18,8 +18,7 @@ _LAYOUTS = ("text", "markdown", "latex", "csv", "json")
 
 @click.command(
     cls=Command,
-    epilog="Examples: unibrain evaluate my-run --dialect mindeye --like mindeye2-subject1; "
-    "unibrain evaluate --seen truth --decoded theirs --all-dialects",
+    epilog="Example: unibrain evaluate my-run --dialect mindeye --like mindeye2-subject1",
 )
 @click.argument("run", metavar="[RUN]", type=PATH, required=False)
 @settings_options(SECTIONS["evaluate"])
@@ -54,15 +53,17 @@ def evaluate(
     """Score what was decoded against what was seen, and print the table.
 
     With RUN, the items of a run: RUN/scores.json, every score beside its controls and ceilings. Without RUN, pictures
-    and captions that were decoded by anybody: --seen and --decoded, --references and --captions.
+    and captions that were decoded by anybody: `unibrain evaluate --seen truth --decoded theirs --all-dialects`.
     """
-    from unibrain.evaluation.published import published_tables
+    if like is not None:
+        from unibrain.evaluation.published import published_tables
 
-    if like == "list":
-        click.echo("\n".join(f"{name}: {title}" for name, title in published_tables().items()))
-        return
-    if like is not None and like not in published_tables():
-        raise InputError(f"--like {like}: there is no such table. Choose among {', '.join(published_tables())}.")
+        tables = published_tables()
+        if like == "list":
+            click.echo("\n".join(f"{name}: {title}" for name, title in tables.items()))
+            return
+        if like not in tables:
+            raise InputError(f"--like {like}: there is no such table. Choose among {', '.join(tables)}.")
     files = {"--seen": seen, "--decoded": decoded, "--references": references, "--captions": captions}
     given = [name for name, path in files.items() if path is not None]
     if run is None and not given:
@@ -95,7 +96,6 @@ def evaluate(
 def _from_run(
     run: Path, chosen: dict[str, Any], with_earlier: bool, source: "BackboneSource", items: bool
 ) -> tuple["Scores", Any]:
-    from unibrain.evaluation import load_scores
     from unibrain.pipeline import RunFolder, decoded_items, kept_settings, run_one
 
     folder = RunFolder(run)
@@ -103,6 +103,8 @@ def _from_run(
     settings = kept_settings(folder)
     settings = settings.changed("evaluate", given, where="--", text=True) if given else settings
     result = run_one("evaluate", folder, settings, source, with_earlier)
+    from unibrain.evaluation import load_scores
+
     click.echo(f"{result.outputs[0]}{' (up to date)' if result.skipped else ''}\n", err=True)
     return load_scores(result.outputs[0]), decoded_items(folder) if items else None
 

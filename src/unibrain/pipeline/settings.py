@@ -399,8 +399,7 @@ class ControlsSection(Section):
 
     controls: Annotated[str, AfterValidator(_control_list)] = Field(
         default="all",
-        description="Controls and ceilings to decode, separated by commas: random, mean, nearest, z_only, "
-        "other_context, oracle, span; or all, or none.",
+        description="Which to decode: all, none, or some: random, mean, nearest, z_only, other_context, oracle, span.",
     )
     images: int = Field(
         default=40, ge=2, description="How many test images they are decoded for, spread evenly over all of them."
@@ -678,7 +677,7 @@ def demo_settings(
         If a value is not allowed; it is named as the option of the command.
     """
     simulate = {"difficulty": difficulty, "seed": seed, "training_images": training_images, "test_images": images}
-    settings = Settings(report=ReportSection(title="UniBrain demo"))
+    settings = Settings(report=ReportSection(title="UniBrain demo"), controls=ControlsSection(images=30))
     for section, values in (("simulate", simulate), ("extract", {}), ("reconstruct", {})):
         values = values or {"batch_size": batch_size}
         settings = settings.changed(section, values, where="--")
