@@ -20,8 +20,6 @@ from unibrain.workspace.progress import is_quiet
 HEAVY = {"numpy", "torch", "transformers", "diffusers", "nltk", "matplotlib", "sklearn", "skimage", "pandas", "scipy"}
 OURS = {"run", "quiet", "threads", "device", "dtype", "offload", "with_earlier", "region"}
 OF_EVALUATE = {"seen", "decoded", "references", "captions", "protocol", "like", "all_dialects", "backbone", "layout"}
-    ["seen", "decoded", "references", "captions", "protocol", "like", "all_dialects", "backbone", "layout"]
-)
 
 
 @pytest.mark.parametrize("words", commands())

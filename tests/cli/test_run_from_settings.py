@@ -45,7 +45,7 @@ def call(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, st
 def test_a_run_says_what_it_found_and_is_up_to_date_afterwards(finished: Path, call: Callable) -> None:
     code, said, progress = call("run", finished.parent / "settings.toml", "--out", finished, "--device", "cpu")
     assert code == 0
-    assert progress.count(": up to date\n") == 8
+    assert progress.count(": up to date\n") == 9
     assert "SIMULATED SCANS" in said
     assert re.search(r"PixCorr .* +4$", said, re.MULTILINE)
     assert f"Page, open it in a browser: {finished}/report.html" in said

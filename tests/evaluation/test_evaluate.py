@@ -17,11 +17,12 @@ from unibrain.evaluation import (
     load_scores,
     save_scores,
 )
-from unibrain.evaluation.captions import bundled_synonyms, meteor, rouge
+from unibrain.evaluation.captions import meteor, rouge
 from unibrain.evaluation.evaluate import derangements
 from unibrain.evaluation.identification import correlations, identify
 from unibrain.evaluation.metrics import on_pictures
 from unibrain.evaluation.pictures import pixel_correlation, structural_similarity
+from unibrain.evaluation.wordnet import bundled_synonyms
 from unibrain.reconstruction.decoded import Decoded
 from unibrain.stimuli.stimuli import Stimuli
 

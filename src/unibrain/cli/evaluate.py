@@ -75,7 +75,7 @@ def evaluate(
         found, items, names = _from_files(seen, decoded, references, captions, dialect, backbone, source, chosen)
         subject = "not a run"
     else:
-        found, items = _from_run(run, chosen, with_earlier, source, bool(all_dialects or protocol))
+        found, items = _from_run(run, chosen, with_earlier, source, layout, bool(all_dialects or protocol))
         names, subject, dialect = None, str(run), found.scores[0].dialect if found.scores else dialect
     if all_dialects:
         from unibrain.evaluation.dialects import in_all_dialects
@@ -94,7 +94,7 @@ def evaluate(
 
 
 def _from_run(
-    run: Path, chosen: dict[str, Any], with_earlier: bool, source: "BackboneSource", items: bool
+    run: Path, chosen: dict[str, Any], with_earlier: bool, source: "BackboneSource", layout: str, items: bool
 ) -> tuple["Scores", Any]:
     from unibrain.pipeline import RunFolder, decoded_items, kept_settings, run_one
 
@@ -105,7 +105,8 @@ def _from_run(
     result = run_one("evaluate", folder, settings, source, with_earlier)
     from unibrain.evaluation import load_scores
 
-    click.echo(f"{result.outputs[0]}{' (up to date)' if result.skipped else ''}\n", err=True)
+    if layout == "text":
+        click.echo(f"{result.outputs[0]}{' (up to date)' if result.skipped else ''}\n")
     return load_scores(result.outputs[0]), decoded_items(folder) if items else None
 
 
