@@ -132,10 +132,11 @@ class TrainingRun:
                 raise InputError(f"{file}: there is no checkpoint of {part}. Train that part first.")
             return begin
         averaged: dict[str, Tensor] = torch.load(file, weights_only=True, map_location="cpu")["averaged"]
-        # CLIP and Optimus are trained together with readers that are not kept.
+        if part not in ("clip", "optimus"):
+            return averaged
+        # They are trained together with readers that are not kept.
         prefix = f"{part}."
-        together = part in ("clip", "optimus") and any(key.startswith(prefix) for key in averaged)
-        return {k.removeprefix(prefix): v for k, v in averaged.items() if not together or k.startswith(prefix)}
+        return {k.removeprefix(prefix): v for k, v in averaged.items() if k.startswith(prefix)}
 
     def _weights_of_start(self, part: str) -> dict[str, Tensor] | None:
         if self.start is None:

@@ -47,7 +47,7 @@ def test_a_run_says_what_it_found_and_is_up_to_date_afterwards(finished: Path, c
     assert code == 0
     assert progress.count(": up to date\n") == 9
     assert "SIMULATED SCANS" in said
-    assert re.search(r"PixCorr .* +4$", said, re.MULTILINE)
+    assert re.search(r"PixCorr .* 4 .*%$", said, re.MULTILINE)
     assert f"Page, open it in a browser: {finished}/report.html" in said
     page = (finished / "report.html").read_text(encoding="utf-8")
     assert "A page of chance" in page

@@ -25,6 +25,7 @@ from unibrain.evaluation.scene_judge import background_in, objects_in, read_judg
 
 SCENES = 14
 PARTS = ("autokl", "clip", "optimus", "flows", "decoder")
+WRITTEN = PARTS[:4]  # the decoder is a part of AutoKL's file
 RECIPES = {part: Recipe(steps=2, batch_size=2, learning_rate=1e-3, warmup=1, average=0.5) for part in PARTS}
 
 
@@ -164,8 +165,8 @@ def test_the_judge_reads_captions() -> None:
 
 def test_export(run: TrainingRun, exported: Path) -> None:
     assert load_backbone(exported, device="cpu").name == "small"
-    for part in PARTS:
-        averaged = run.averaged(part)
+    for part in WRITTEN:
+        averaged = run.averaged(part) | (run.averaged("decoder") if part == "autokl" else {})
         stored = load_file(exported / f"{part}.safetensors")
         assert all(torch.equal(value, averaged[key].to(value.dtype)) for key, value in stored.items())
     assert sum(file.stat().st_size for file in exported.glob("*.safetensors")) < 40e6
@@ -182,7 +183,7 @@ def test_training_goes_on_from_a_backbone(exported: Path, tmp_path: Path) -> Non
     assert {path.name for path in tmp_path.glob("*.state.pt")} == {"optimus.state.pt", "flows.state.pt"}
     again = run.export(tmp_path / "backbone")
     # At a learning rate of zero nothing may have changed.
-    for part in PARTS:
+    for part in WRITTEN:
         before, after = (load_file(folder / f"{part}.safetensors") for folder in (exported, again))
         assert before.keys() == after.keys()
         assert all(torch.equal(value, after[key]) for key, value in before.items()), part
