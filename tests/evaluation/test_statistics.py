@@ -14,6 +14,7 @@ from unibrain.evaluation.statistics import (
     over_subjects,
     paired_interval,
     permutation_p,
+    share_interval,
 )
 
 
@@ -142,3 +143,13 @@ def test_bad_input_is_named(call, named):
     with pytest.raises(InputError) as error:
         call()
     assert named in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("hits", "images", "low", "high"), [(0, 40, 0.0, 0.0881), (40, 40, 0.9119, 1.0), (3, 10, 0.0667, 0.6525)]
+)
+def test_share_interval_is_the_textbooks(hits: int, images: int, low: float, high: float) -> None:
+    found = share_interval([1] * hits + [0] * (images - hits))
+    assert found is not None
+    assert (found.low, found.high) == (pytest.approx(low, abs=1e-4), pytest.approx(high, abs=1e-4))
+    assert share_interval([0.0, 0.5, 1.0]) is None

@@ -16,7 +16,7 @@ from unibrain.evaluation.features import FeatureCache
 from unibrain.evaluation.identification import latent_identification
 from unibrain.evaluation.metrics import Comparison, Measure, Metric
 from unibrain.evaluation.scores import TOP, Beside, LatentIdentification, Score, Scores
-from unibrain.evaluation.statistics import bootstrap_interval, holm, permutation_p
+from unibrain.evaluation.statistics import bootstrap_interval, holm, permutation_p, share_interval
 from unibrain.reconstruction import Decoded
 from unibrain.workspace.progress import say, track
 
@@ -196,7 +196,7 @@ def _score(metric: Metric, items: Comparison, seed: int) -> Score:
     values = np.nan_to_num(raw, nan=0.0)[where]
     orders = derangements(n, min(_SHUFFLES, max(1, _SHUFFLED_PAIRS // n)), seed) if n > 1 else np.empty((0, n), int)
     shuffled = [np.nan_to_num(measure.values(order), nan=0.0)[where].mean() for order in orders]
-    interval = bootstrap_interval(values, seed=seed) if len(values) > 1 else None
+    interval = None if len(values) < 2 else share_interval(values) or bootstrap_interval(values, seed=seed)
     better, p = metric.higher_is_better, None
     if measure.cheap and n > 1:
         p = permutation_p(lambda order: measure.values(order)[where], n, higher_is_better=better, seed=seed)

@@ -64,6 +64,20 @@ def bootstrap_interval(values: ArrayLike, *, level: float = LEVEL, draws: int = 
     return Interval(float(low), float(high), level)
 
 
+def share_interval(values: ArrayLike, *, level: float = LEVEL) -> Interval | None:
+    """Exact interval (Clopper and Pearson 1934) of a share, if all values are 0 or 1; None if they are not.
+
+    Where all images have the same value a bootstrap knows nothing; here 0 of 40 still means less than 9 %.
+    """
+    from scipy.stats import binomtest
+
+    row = _table(values, 1)
+    if not np.isin(row, (0, 1)).all():
+        return None
+    found = binomtest(int(row.sum()), len(row)).proportion_ci(level, method="exact")
+    return Interval(float(found.low), float(found.high), level)
+
+
 def paired_interval(
     first: ArrayLike, second: ArrayLike, *, level: float = LEVEL, draws: int = DRAWS, seed: int = 0
 ) -> Interval:

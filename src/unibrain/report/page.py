@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from unibrain.evaluation import METRICS, Score
 from unibrain.evaluation.controls import CONTROLS
+from unibrain.evaluation.scores import TOP
 from unibrain.report.content import ReportContent
 from unibrain.report.sections import (
     accuracy_table,
@@ -23,6 +24,7 @@ from unibrain.report.sections import (
 from unibrain.workspace.files import write_text
 
 _SAMPLE = 4
+_TILES = ("two_way_picture", "two_way_caption")
 
 
 def write_report(content: ReportContent, path: str | os.PathLike[str]) -> None:
@@ -64,9 +66,10 @@ def render_report(content: ReportContent) -> str:
         scores=scores,
         metrics=METRICS,
         short={score.name: METRICS[score.name].short if score.name in METRICS else score.title for score in scores},
-        tiles=[score for score in scores if score.name.startswith("two_way") and score.value is not None],
+        tiles=[score for score in scores if score.name in _TILES and score.value is not None],
         sortable=[score for score in scores if _of_all_images(score)],
         controls=CONTROLS,
+        top=TOP,
         compared=[row for name, row in CONTROLS.items() if any(name in score.beside for score in scores)],
         compared_images=max((found.images for score in scores for found in score.beside.values()), default=0),
         latents=latent_rows(content),
