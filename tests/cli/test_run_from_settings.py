@@ -20,6 +20,9 @@ folds = 2
 [reconstruct]
 steps = 4
 batch_size = 2
+[controls]
+controls = "random,oracle"
+images = 2
 [report]
 title = "A page of chance"
 """

@@ -147,7 +147,8 @@ def with_networks(monkeypatch):
 @pytest.mark.parametrize("name", DIALECTS)
 def test_network_scores_follow_the_dialect(pair, results, with_networks, name):
     dialect, (seen, decoded) = DIALECTS[name], pair
-    scores = evaluate(*results, None, simulated=False, dialect=name)
+    metrics = {key: dialect_metrics(name)[key] for key in dialect.layers}
+    scores = evaluate(*results, None, simulated=False, dialect=name, metrics=metrics)
     for key, (network, layer) in dialect.layers.items():
         a, b = (
             with_networks.extract(None, network_inputs(dialect, network, side), [layer])[layer]

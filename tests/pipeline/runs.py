@@ -5,6 +5,7 @@ from pathlib import Path
 from toy_backbone import ToyBackbone
 from unibrain.pipeline import (
     BackboneSource,
+    ControlsSection,
     CustomSection,
     RunFolder,
     Settings,
@@ -14,7 +15,8 @@ from unibrain.pipeline import (
 )
 from unibrain.workspace.stages import StageResult
 
-SETTINGS = Settings(simulate=SimulateSection(training_images=30, test_images=6, sessions=2))
+FEW_CONTROLS = ControlsSection(controls="random,oracle", images=2)
+SETTINGS = Settings(simulate=SimulateSection(training_images=30, test_images=6, sessions=2), controls=FEW_CONTROLS)
 
 
 def toy(weights: str = "one", **options: object) -> BackboneSource:
@@ -47,4 +49,4 @@ def custom_settings(export: Path, table: str = "trials.csv") -> Settings:
         name="lab-1",
         simulated=True,
     )
-    return Settings(custom=custom)
+    return Settings(custom=custom, controls=FEW_CONTROLS)
