@@ -1,4 +1,5 @@
 from types import SimpleNamespace
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from unibrain.evaluation.dialects import (
     pixel_pictures,
 )
 from unibrain.evaluation.identification import correlations, identify
+from unibrain.pipeline import EvaluateSection
 from unibrain.reconstruction import Decoded
 from unibrain.stimuli import Stimuli
 
@@ -205,3 +207,16 @@ def test_captions_are_scored_in_every_dialect():
 
 def test_uint8_in_pixels_of_pillow(pair):
     assert pixel_pictures(DIALECTS["brain-diffuser"], pair[1]).dtype == np.uint8
+
+
+def test_settings_know_every_dialect():
+    assert set(get_args(EvaluateSection.model_fields["dialect"].annotation)) == set(DIALECTS)
+
+
+def test_an_undefined_distance_is_not_a_perfect_one(results, monkeypatch):
+    monkeypatch.setattr(networks, "load_network", lambda name: SimpleNamespace(sha256=name))
+    monkeypatch.setattr(networks, "extract", lambda loaded, batches, layers: {layers[0]: np.ones((4, 8), np.float32)})
+    metrics = {"effnet": dialect_metrics("mindeye")["effnet"]}
+    score = evaluate(*results, None, simulated=False, dialect="mindeye", metrics=metrics)["effnet"]
+    assert (score.value, score.control) == (1, 1)
+    assert "counted as 1: 4" in score.note

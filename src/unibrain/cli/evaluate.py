@@ -77,13 +77,15 @@ def evaluate(
     else:
         found, items = _from_run(run, chosen, with_earlier, source, layout, bool(all_dialects or protocol))
         names, subject, dialect = None, str(run), found.scores[0].dialect if found.scores else dialect
+    if found.simulated and (all_dialects or protocol or like):
+        click.echo("SIMULATED SCANS: no human was scanned; no published number can be compared with these.\n")
     if all_dialects:
         from unibrain.evaluation.dialects import in_all_dialects
 
         click.echo(in_all_dialects(*items))
         return
     if protocol is not None:
-        _captions_by(protocol, *items)
+        _captions_by(protocol, items[0], items[1], with_pictures=run is not None or seen is not None)
         return
     if like is not None:
         _beside_published(found, like, dialect, subject, layout)
@@ -139,15 +141,16 @@ def _from_files(
     return found, (items, stimuli), names
 
 
-def _captions_by(protocol: str, items: Any, stimuli: Any) -> None:
+def _captions_by(protocol: str, items: Any, stimuli: Any, with_pictures: bool) -> None:
     from unibrain.evaluation.caption_protocols import CAPTION_PROTOCOLS, score_captions
 
     if protocol not in CAPTION_PROTOCOLS:
         raise InputError(f"--protocol {protocol}: choose one of {', '.join(CAPTION_PROTOCOLS)}.")
     if items.captions is None:
         raise InputError("--protocol scores captions, and none were decoded.")
+    pictures = stimuli.pictures(items.stimulus_ids) if with_pictures else None
     references = [tuple(filter(None, row)) for row in stimuli.captions(items.stimulus_ids)]
-    rows = score_captions(items.captions, references, protocol)
+    rows = score_captions(items.captions, references, protocol, pictures=pictures)
     click.echo(f"Protocol {protocol}, from {CAPTION_PROTOCOLS[protocol].source}\n")
     for row in rows:
         value = "-" if row.value is None else f"{row.value:.4f}"

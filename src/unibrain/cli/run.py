@@ -66,7 +66,7 @@ def demo(
 ) -> None:
     """Decode pictures and captions from simulated scans, start to end, and write a page that shows them.
 
-    It needs no data, no network and no graphics card, and takes two to five minutes. The scans are simulated, no human
+    It needs no data, no network and no graphics card, and takes a few minutes. The scans are simulated, no human
     was scanned; the code is that which reads the Natural Scenes Dataset. Stop it with Ctrl-C, and the same command
     continues where it was.
     """

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from unibrain.errors import UnavailableError
+
 if TYPE_CHECKING:
     from unibrain.backbone import Backbone
 
@@ -60,8 +62,6 @@ def sentence_embeddings(captions: Sequence[str], model: str = SENTENCE_MODEL) ->
     """
     import torch
     from transformers import AutoModel, AutoTokenizer
-
-    from unibrain.errors import UnavailableError
 
     known: dict[str, Any] = {"local_files_only": True}
     try:

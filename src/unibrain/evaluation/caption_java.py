@@ -10,14 +10,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from unibrain.errors import UnavailableError
+
 _JAVA = "run apt-get install default-jre-headless"
 _PACKAGE = 'run pip install "unibrain[captions]"'
 
 
 def _jar(name: str) -> tuple[str, Path]:
     """The Java program, and a jar of pycocoevalcap; `UnavailableError` names what is missing."""
-    from unibrain.errors import UnavailableError
-
     java, package = shutil.which("java"), find_spec("pycocoevalcap")
     missing = [hint for found, hint in ((java, _JAVA), (package, _PACKAGE)) if found is None]
     if java is None or package is None:
@@ -29,8 +29,6 @@ def _jar(name: str) -> tuple[str, Path]:
 
 
 def _failed(program: str, why: str) -> Exception:
-    from unibrain.errors import UnavailableError
-
     last = (why.strip().splitlines() or ["it said nothing"])[-1]
     return UnavailableError(f"the Java program {program} failed ({last}): see whether java -version works")
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from unibrain.errors import InputError
+from unibrain.errors import InputError, UnavailableError
 from unibrain.evaluation.caption_embeddings import SENTENCE_MODEL, CaptionEmbedder, sentence_embeddings
 from unibrain.evaluation.caption_java import java_is_there, meteor_java
 from unibrain.evaluation.caption_tokens import TOKENIZERS
@@ -119,7 +119,7 @@ class _Items:
     @cached_property
     def clip_s(self) -> NDArray[np.float64]:
         if self.pictures is None:
-            raise _unavailable("the pictures that were seen were not given: give them to compare captions with them")
+            raise UnavailableError("the pictures that were seen were not given: CLIP-S compares captions with them")
         return clip_score(self.networks(_BASE).embed_images(self.pictures), self.texts(_BASE, _PROMPT)[0])
 
     def texts(self, network: str, prompt: str = "") -> tuple[NDArray[Any], NDArray[Any]]:
@@ -142,12 +142,6 @@ def _each(values: NDArray[np.float64], note: str = "") -> _Found:
     return _Found(float(values.mean()), values, note)
 
 
-def _unavailable(message: str) -> Exception:
-    from unibrain.errors import UnavailableError
-
-    return UnavailableError(message)
-
-
 def published_clip(name: str) -> CaptionEmbedder:
     """The published CLIP ``"clip-vit-b-32"`` or ``"clip-vit-l-14"``, whose weights are read when it first embeds."""
     from unibrain.evaluation.networks import ClipEmbedder
@@ -158,7 +152,7 @@ def published_clip(name: str) -> CaptionEmbedder:
 def _meteor(items: _Items, *, sentences: bool = False) -> _Found:
     wordnet, note = choose_synonyms(items.decoded, items.references)
     if wordnet is None:
-        raise _unavailable(note)
+        raise UnavailableError(note)
     words = words_of
     if sentences and any(re.search(r"[.!?]\s+\S", caption) for caption in (*items.decoded, *items.flat)):
         from nltk.tokenize import word_tokenize
@@ -184,7 +178,7 @@ def _bleu(items: _Items, *, order: int, kind: Literal["coco", "hf"]) -> _Found:
 
 def _cider(items: _Items) -> _Found:
     if len(items.decoded) < 2:
-        raise _unavailable("CIDEr weighs n-grams by the images they occur in, and needs at least two: decode more")
+        raise UnavailableError("CIDEr weighs n-grams by the images they occur in, and needs at least two: decode more")
     return _each(cider_d(*items.tokens), f"idf from the references of these {len(items.decoded)} images")
 
 
@@ -195,7 +189,7 @@ def _text_cosine(items: _Items, *, network: str) -> _Found:
 def _two_way(items: _Items, *, network: str) -> _Found:
     n = len(items.decoded)
     if n < 2:
-        raise _unavailable("two-way identification needs at least two images: decode more")
+        raise UnavailableError("two-way identification needs at least two images: decode more")
     decoded, references = items.texts(network)
     units = references / np.linalg.norm(references, axis=1, keepdims=True)
     starts = np.cumsum([0, *items.counts[:-1]])
@@ -359,8 +353,6 @@ def score_captions(
         If there is no such protocol, there are no captions, or their numbers differ, or an image has no reference or an
         empty one.
     """
-    from unibrain.errors import UnavailableError
-
     if protocol not in CAPTION_PROTOCOLS:
         raise InputError(f"There is no caption protocol {protocol!r}. Choose one of {', '.join(CAPTION_PROTOCOLS)}.")
     record = CAPTION_PROTOCOLS[protocol]

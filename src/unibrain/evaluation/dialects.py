@@ -221,10 +221,11 @@ def in_all_dialects(decoded: "Decoded", stimuli: "Stimuli") -> str:
         rows = [*(_pixel_rows(dialect) if dialect.ssim else ()), *_network_rows(dialect)]
         for metric in rows:
             try:
-                value = float(np.nan_to_num(metric.function(items).values(np.arange(len(seen)))).mean())
+                values = metric.function(items).values(np.arange(len(seen)))
             except UnavailableError as error:
                 missing += [str(error)] * (str(error) not in missing)
                 continue
+            value = np.nan_to_num(values, nan=metric.unrelated).mean()
             found.setdefault(metric.name, {})[name] = f"{value:.4f}"
     titles = {name: title for name, (title, _) in _NETWORK_TITLES.items()} | {"pixcorr": "PixCorr", "ssim": "SSIM"}
     width = max((len(titles[name]) for name in found), default=0)
@@ -294,8 +295,8 @@ def _pil(pictures: NDArray[np.uint8], side: int, crop: bool, bicubic: bool) -> N
 
     way = Image.Resampling.BICUBIC if bicubic else Image.Resampling.BILINEAR
     height, width = pictures.shape[1:3]
-    scale = side / min(height, width)
-    size = (round(width * scale), round(height * scale)) if crop else (side, side)
+    short = min(height, width)
+    size = (width * side // short, height * side // short) if crop else (side, side)
     left, top = (size[0] - side) // 2, (size[1] - side) // 2
     found = np.empty((len(pictures), side, side, 3), np.uint8)
     for row, picture in enumerate(pictures):

@@ -188,26 +188,29 @@ def _score(metric: Metric, items: Comparison, seed: int) -> Score:
     except UnavailableError as missing:
         return replace(empty, note=str(missing))
     raw, note = measure.values(np.arange(n)), measure.note
-    # A picture of one colour correlates with nothing: it counts as 0 rather than being left out of the mean.
+    # A picture of one colour correlates with nothing: it counts as unrelated rather than being left out of the mean.
     undefined = int(np.isnan(raw).sum())
     if undefined:
-        note = f"{note}; " * bool(note) + f"pictures of one colour, counted as 0: {undefined}"
+        note = f"{note}; " * bool(note) + f"pictures of one colour, counted as {metric.unrelated:g}: {undefined}"
+
+    def defined(order: NDArray[np.int64]) -> NDArray[np.float64]:
+        return np.nan_to_num(measure.values(order), nan=metric.unrelated)
+
     where = np.ones(n, dtype=bool) if measure.where is None else measure.where
-    values = np.nan_to_num(raw, nan=0.0)[where]
+    raw = np.nan_to_num(raw, nan=metric.unrelated)
+    values = raw[where]
     orders = derangements(n, min(_SHUFFLES, max(1, _SHUFFLED_PAIRS // n)), seed) if n > 1 else np.empty((0, n), int)
-    shuffled = [np.nan_to_num(measure.values(order), nan=0.0)[where].mean() for order in orders]
+    shuffled = [defined(order)[where].mean() for order in orders]
     interval = None if len(values) < 2 else share_interval(values) or bootstrap_interval(values, seed=seed)
     better, p = metric.higher_is_better, None
     if measure.cheap and n > 1:
-        p = permutation_p(lambda order: measure.values(order)[where], n, higher_is_better=better, seed=seed)
+        p = permutation_p(lambda order: defined(order)[where], n, higher_is_better=better, seed=seed)
     return replace(
         empty,
         value=float(values.mean()),
         control=float(np.mean(shuffled)) if shuffled else None,
         images=len(values),
-        per_image=tuple(
-            float(value) if there else None for value, there in zip(np.nan_to_num(raw), where, strict=True)
-        ),
+        per_image=tuple(float(value) if there else None for value, there in zip(raw, where, strict=True)),
         note=note,
         interval=None if interval is None else (interval.low, interval.high),
         p=p,
@@ -219,7 +222,7 @@ def _value(metric: Metric, items: Comparison) -> float | None:
         measure = _measure(metric, items)
     except UnavailableError:
         return None
-    values = np.nan_to_num(measure.values(np.arange(len(items.seen))), nan=0.0)
+    values = np.nan_to_num(measure.values(np.arange(len(items.seen))), nan=metric.unrelated)
     return float((values if measure.where is None else values[measure.where]).mean())
 
 

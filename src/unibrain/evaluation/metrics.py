@@ -147,6 +147,11 @@ class Metric:
     image_path: str = ""
     optional: bool = False
 
+    @property
+    def unrelated(self) -> float:
+        """What an undefined value counts as: no correlation, which as a distance is 1."""
+        return 0.0 if self.higher_is_better else 1.0
+
     def __repr__(self) -> str:
         better = "higher" if self.higher_is_better else "lower"
         return f"Metric({self.name} of a {self.kind}, {self.bounds[0]:g} to {self.bounds[1]:g}, {better} is better)"
