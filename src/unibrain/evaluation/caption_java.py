@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -83,9 +84,11 @@ def meteor_java(
             ask(" ||| ".join(["EVAL", *statistics]))
             values = [float(program.stdout.readline()) for _ in range(len(decoded) + 1)]
         except (OSError, ValueError) as error:
-            program.kill()
             errors.seek(0)
             raise _failed("METEOR 1.5", errors.read().decode(errors="replace") or str(error)) from error
         finally:
             program.kill()
+            # What a program that has ended did not read cannot be written; leaving the block would raise for it again.
+            with suppress(OSError):
+                program.stdin.close()
     return values[-1], np.array(values[:-1])
