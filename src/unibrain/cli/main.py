@@ -33,6 +33,7 @@ COMMANDS = {
     "scores": ("run:scores", "Print the scores of a run: as a table, JSON or CSV."),
     "audit": ("checks:audit", "Look for missing data and for training images in the test set."),
     "split": ("split:split", "Leave whole clusters of images out, beside a naive split."),
+    "ablate": ("experiments:ablate", "What each latent gives: without it, and from it alone."),
     "export-weights": ("run:export_weights", "Write ridge weights, for maps of voxels."),
     "weights": ("weights:weights", "Get, list and check the published weights."),
     "nsd": ("nsd:nsd", "Download the Natural Scenes Dataset and COCO's captions."),

@@ -338,7 +338,7 @@ class _Declaration:
             predicted = load_latents(self.path("predicted"), verify=False)
             captions = any(name in predicted for name, row in LATENTS.items() if row.source == "caption")
             network = self.backbone.load(self.network)
-            sampling = self.sampling(captions)
+            sampling = sampling_options(self.settings, captions)
             decoded = reconstruct(
                 network, predicted, **sampling, seed=section.seed, batch_size=section.batch_size, cache=cache / "items"
             )
@@ -386,7 +386,7 @@ class _Declaration:
                 stored.select(training_ids),
                 self.stimuli(subject),
                 names=names,
-                sampling=self.sampling(captions) | {"batch_size": section.batch_size},
+                sampling=sampling_options(self.settings, captions) | {"batch_size": section.batch_size},
                 seed=self.settings.reconstruct.seed,
                 cache=cache / "items",
             )
@@ -406,19 +406,6 @@ class _Declaration:
             self.facts,
             self.call,
         )
-
-    def sampling(self, captions: bool) -> dict[str, Any]:
-        """How to sample, as `unibrain.reconstruction.reconstruct` takes it."""
-        section = self.settings.reconstruct
-        weight = section.image_weight_pictures
-        if not captions and weight not in (None, 1):
-            raise InputError(
-                f"image_weight_pictures is {weight}, and no captions were given that could have the rest. Leave it "
-                "out, or import captions."
-            )
-        weights = {"picture": weight if captions else 1.0, "caption": section.image_weight_captions}
-        names = ("guidance_scale", "strength", "steps", "eta")
-        return {"image_weight": weights} | {name: getattr(section, name) for name in names}
 
     @staticmethod
     def sampled(usual: dict[str, Any], chosen: Mapping[str, Any], kind: str) -> dict[str, Any]:
@@ -605,6 +592,20 @@ class _Declaration:
         ids = sorted({identity for pair in shown_pairs(audit) for identity in (pair.test_id, pair.train_id)})
         pictures = dict(zip(ids, stimuli.pictures(ids), strict=True)) if ids else {}
         return {"audit": audit, "audit_pictures": pictures}
+
+
+def sampling_options(settings: Settings, captions: bool) -> dict[str, Any]:
+    """How a run samples, as `unibrain.reconstruction.reconstruct` takes it."""
+    section = settings.reconstruct
+    weight = section.image_weight_pictures
+    if not captions and weight not in (None, 1):
+        raise InputError(
+            f"image_weight_pictures is {weight}, and no captions were given that could have the rest. Leave it out, or "
+            "import captions."
+        )
+    weights = {"picture": weight if captions else 1.0, "caption": section.image_weight_captions}
+    names = ("guidance_scale", "strength", "steps", "eta")
+    return {"image_weight": weights} | {name: getattr(section, name) for name in names}
 
 
 def training_view(subject: "Subject", settings: Settings) -> "Subject":

@@ -37,7 +37,7 @@ def data_uri(picture: NDArray[np.uint8]) -> str:
     return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
-def _svg_uri(svg: bytes) -> str:
+def svg_uri(svg: bytes) -> str:
     """An SVG picture in which no script of it runs, and none of its names meets those of the page."""
     return "data:image/svg+xml;base64," + base64.b64encode(svg).decode("ascii")
 
@@ -77,7 +77,7 @@ def penalty_charts(choices: Mapping[str, "AlphaChoice"]) -> list[dict[str, str]]
     return [
         {
             "title": latent_title(name),
-            "chart": _svg_uri(alpha_figure({name: choice})),
+            "chart": svg_uri(alpha_figure({name: choice})),
             "words": choice.describe(),
             "warning": choice.edge_warning,
         }

@@ -125,6 +125,11 @@ class RunFolder:
         """The settings file, ``settings.toml``."""
         return self.root / "settings.toml"
 
+    @property
+    def experiments(self) -> Path:
+        """The folder of what experiments found, one folder for each."""
+        return self.root / "experiments"
+
     def record(self, stage: str) -> Path:
         """What `stage` did last: ``.stages/<stage>.json``."""
         return self.root / ".stages" / f"{stage}.json"

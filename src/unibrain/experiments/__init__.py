@@ -1,0 +1,18 @@
+"""Experiments on a finished run: each is one function, one command, a table, a figure and a page."""
+
+from unibrain.experiments.ablation import ablate
+from unibrain.experiments.bench import Bench, open_bench
+from unibrain.experiments.findings import Cell, Column, Findings, Strip, as_csv, as_text, write_findings
+
+__all__ = [
+    "Bench",
+    "Cell",
+    "Column",
+    "Findings",
+    "Strip",
+    "ablate",
+    "as_csv",
+    "as_text",
+    "open_bench",
+    "write_findings",
+]

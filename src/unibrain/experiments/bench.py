@@ -1,0 +1,310 @@
+"""`Bench`: a finished run, opened for experiments: its parts, a few of its test images, and what decodes and scores."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unibrain.errors import InputError
+from unibrain.pipeline import BackboneSource, RunFolder, Settings, declare, kept_settings
+from unibrain.pipeline.stages import read_seen, sampling_options, training_view
+from unibrain.workspace.fingerprints import digest
+from unibrain.workspace.progress import say
+from unibrain.workspace.stages import Chain, read_record
+
+if TYPE_CHECKING:
+    from unibrain.backbone import Backbone
+    from unibrain.evaluation import Scores
+    from unibrain.evaluation.published import Row
+    from unibrain.latents import Latents, StoredLatents
+    from unibrain.reconstruction import Decoded
+    from unibrain.regression import BrainDecoder
+    from unibrain.scans import Subject
+    from unibrain.stimuli import Stimuli
+
+
+@dataclass(eq=False)
+class Bench:
+    """A finished run, and some of its test images.
+
+    Attributes
+    ----------
+    run : RunFolder
+        Locked while the bench is open.
+    settings : Settings
+    subject : Subject
+        Scans of training and test images; the training scans as the decoder was fitted to them.
+    stimuli : Stimuli
+        Pictures and captions of all of them.
+    network : Backbone
+    decoder : BrainDecoder
+        As it was fitted.
+    stored : StoredLatents
+        True latents of all images.
+    ids : ndarray of shape (n,), int64
+        Test images that experiments decode, spread evenly over all test images.
+    sampling : dict
+        Keyword arguments of `unibrain.reconstruct`: how the run itself decoded.
+    budget : float
+        Minutes that an experiment may be expected to decode for.
+    """
+
+    run: RunFolder
+    settings: Settings
+    subject: "Subject"
+    stimuli: "Stimuli"
+    network: "Backbone"
+    decoder: "BrainDecoder"
+    stored: "StoredLatents"
+    ids: NDArray[np.int64]
+    sampling: dict[str, Any]
+    budget: float = 60.0
+    _known: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """What the run decodes: pictures, and captions if there are any."""
+        return tuple(kind for kind in self.network.kinds if kind == "picture" or self.stimuli.has_captions)
+
+    @property
+    def cache(self) -> Path:
+        """Where decoded items, predictions and features are kept, by what they depend on."""
+        return self.run.cache("experiments")
+
+    @property
+    def predicted(self) -> "Latents":
+        """The run's own predictions for `ids`."""
+        from unibrain.latents import load_latents
+
+        return load_latents(self.run.artefact("predicted"), verify=False).select(self.ids)
+
+    @property
+    def true(self) -> "Latents":
+        """True latents of `ids`."""
+        return self.stored.select(self.ids).read()
+
+    @property
+    def train(self) -> "Subject":
+        """Training scans, as the decoder was fitted to them."""
+        return self.subject.train
+
+    @property
+    def test(self) -> "Subject":
+        """Scans of `ids`, in their order."""
+        from unibrain.latents.table import rows_of
+
+        whole = self.subject.test
+        rows = rows_of(whole.stimulus_ids, self.ids)
+        return replace(
+            whole,
+            betas=whole.betas[rows],
+            stimulus_ids=whole.stimulus_ids[rows],
+            is_test=whole.is_test[rows],
+            repeats=whole.repeats[rows],
+        )
+
+    def about(self, **more: Any) -> dict[str, Any]:
+        """What a page says of the run, with what else was chosen."""
+        records = [read_record(self.run, name) for name in ("prepare", "extract", "fit", "reconstruct")]
+        made = digest(*[[record.settings, record.facts, record.code] for record in records if record is not None])
+        return {
+            "run": str(self.run.root),
+            "subject": self.subject.name + " (simulated)" * self.subject.simulated,
+            "test images": len(self.ids),
+            "dialect of the scores": self.settings.evaluate.dialect,
+            "backbone": f"{self.network.name} {self.network.fingerprint[:12]}",
+            "seed": self.settings.reconstruct.seed,
+            "fingerprint of the run": made[:12],
+            **more,
+        }
+
+    def published(self, table: str) -> "tuple[Row, ...]":
+        """Rows of a published table, beside a run on real scans; no published number belongs beside simulated ones."""
+        from unibrain.evaluation.published import published_rows
+
+        return () if self.subject.simulated else published_rows(table)
+
+    def announce(self, decodes: int, what: str) -> None:
+        """Say how long decoding this many images takes, before it begins.
+
+        Raises
+        ------
+        InputError
+            If it is expected to take more than the budget.
+        """
+        record = read_record(self.run, "reconstruct")
+        each = 0.0 if record is None else record.provenance.seconds / max(1, int(self.subject.is_test.sum()))
+        minutes = decodes * each / 60
+        say(
+            f"{what}: decodes {decodes} images, {_minutes(minutes)} at the speed of this run, less what is kept already"
+        )
+        if minutes > self.budget:
+            raise InputError(
+                f"{what} decodes {decodes} images, {_minutes(minutes)}, and the budget is {self.budget:g} min. Allow "
+                f"it with --budget {np.ceil(minutes):.0f}, or take fewer with --images."
+            )
+
+    def decode(self, latents: "Latents", **options: Any) -> "Decoded":
+        """Decode as the run did, but for `options`; what was decoded before with the same input is read."""
+        from unibrain.reconstruction import reconstruct
+
+        chosen = {"kinds": self.kinds, "seed": self.settings.reconstruct.seed, **self.sampling, **options}
+        return reconstruct(self.network, latents, cache=self.cache / "items", **chosen)
+
+    def decoded(self) -> "Decoded":
+        """What the run itself decoded for `ids`."""
+        from unibrain.latents.table import rows_of
+        from unibrain.reconstruction import Decoded, load_decoded
+
+        whole = load_decoded(self.run.artefact("decoded"))
+        rows = rows_of(whole.stimulus_ids, self.ids)
+        captions = None if whole.captions is None else tuple(whole.captions[row] for row in rows)
+        return Decoded(self.ids, None if whole.pictures is None else whole.pictures[rows], captions)
+
+    def score(self, decoded: "Decoded") -> "Scores":
+        """Score decoded items against what was seen, in the dialect of the run."""
+        from unibrain.evaluation import evaluate
+
+        section = self.settings.evaluate
+        return evaluate(
+            decoded,
+            self.stimuli,
+            self.network,
+            simulated=self.subject.simulated,
+            seed=section.seed,
+            dialect=section.dialect,
+            features=self.cache / "features",
+        )
+
+    def refit(
+        self,
+        betas: NDArray[np.float32],
+        targets: Any,
+        ids: NDArray[np.int64],
+        *,
+        choose: bool = False,
+        regions: Any = None,
+    ) -> "BrainDecoder":
+        """Fit a decoder with the run's settings to other scans or targets.
+
+        The penalties are the run's own; with `choose`, or where targets have other names or shapes, or bands, they are
+        chosen anew by cross-validation inside these scans.
+        """
+        from unibrain.regression import BrainDecoder
+
+        parameters = self.decoder.get_params() | {"verbose": False}
+        known = {name: values for name, values in self.decoder.alphas_.items() if name in targets}
+        if not choose and parameters["bands"] is None and set(known) == set(targets):
+            parameters["alpha"] = known
+        return BrainDecoder(**parameters).fit(betas, targets, ids, regions)
+
+    def remember(self, make: Callable[[], "Latents"], *key: Any) -> "Latents":
+        """Latents that were predicted before under the same key on the same fit; made, and kept, if there are none."""
+        from unibrain.latents import load_latents, save_latents
+
+        record = read_record(self.run, "fit")
+        assert record is not None
+        about = [
+            [name, [str(state.content()) for state in (found or {}).values()]] for name, found in record.inputs.items()
+        ]
+        folder = self.cache / "latents" / digest(record.settings, record.code, about, *key)[:24]
+        if (folder / "manifest.json").is_file():
+            return load_latents(folder)
+        found = make()
+        save_latents(folder, found)
+        return found
+
+    def validation(self, images: int) -> "Latents":
+        """Predictions for training images that a decoder of the same penalties was not fitted to.
+
+        Settings are chosen on these, so that no test image takes part in the choice. The images are spread evenly over
+        the training images.
+        """
+        train = self.train
+        known = np.unique(train.stimulus_ids)
+        if images < 2 or images > len(known) // 2:
+            raise InputError(
+                f"{images} validation images cannot be taken out of {len(known)} training images. Choose from 2 to "
+                f"{len(known) // 2}."
+            )
+        held = spread(known, images)
+
+        def make() -> "Latents":
+            from unibrain.latents import Latents
+
+            out = np.isin(train.stimulus_ids, held)
+            ids = train.stimulus_ids[~out]
+            decoder = self.refit(train.betas[~out], self.stored.select(ids), ids, regions=train.regions)
+            # Of single trials, the mean scan of an image is what a test row is.
+            scans = np.stack([train.betas[train.stimulus_ids == identity].mean(0) for identity in held])
+            found = decoder.predict(scans, held)
+            assert isinstance(found, Latents)
+            return found
+
+        return self.remember(make, "validation", held)
+
+
+def spread(ids: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+    """At most `count` of `ids`, evenly over them."""
+    found: NDArray[np.int64] = ids[np.unique(np.linspace(0, len(ids) - 1, min(count, len(ids))).astype(np.int64))]
+    return found
+
+
+def _minutes(minutes: float) -> str:
+    return f"about {60 * minutes:.0f} s" if minutes < 2 else f"about {minutes:.0f} min"
+
+
+@contextmanager
+def open_bench(
+    run: RunFolder, images: int = 30, *, source: BackboneSource | None = None, budget: float = 60.0
+) -> Iterator[Bench]:
+    """Open a finished run for experiments.
+
+    Parameters
+    ----------
+    run : RunFolder
+        Everything up to `reconstruct` must be up to date.
+    images : int
+        How many of its test images experiments decode, at least 2.
+    source : BackboneSource, optional
+        By default that of the settings, on the best device.
+    budget : float
+        Minutes that an experiment may be expected to decode for.
+
+    Yields
+    ------
+    Bench
+        The run folder is locked for the length of the block.
+
+    Raises
+    ------
+    InputError
+        If a stage is not up to date, or `images` is out of range.
+    """
+    from unibrain.latents import open_latents
+    from unibrain.regression import BrainDecoder
+
+    if images < 2:
+        raise InputError(f"--images is {images}: an experiment compares at least 2 images.")
+    if not run.begun:
+        raise InputError(f"{run.root}: there is no run in this folder. Check the path, or begin with `unibrain demo`.")
+    settings, source = kept_settings(run), source or BackboneSource()
+    with run.lock():
+        Chain(run, declare(run, settings, source)).require("reconstruct")
+        subject, stimuli = read_seen(run, settings)
+        yield Bench(
+            run,
+            settings,
+            training_view(subject, settings),
+            stimuli,
+            source.load(settings.extract.backbone),
+            BrainDecoder.load(run.artefact("decoder"), verify=False),
+            open_latents(run.artefact("latents")),
+            spread(subject.test.stimulus_ids, images),
+            sampling_options(settings, stimuli.has_captions),
+            budget,
+        )

@@ -1,0 +1,269 @@
+"""`Findings`: what an experiment found, as a table, files and a page."""
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unibrain.workspace.files import atomic_folder, write_bytes, write_json, write_text
+
+if TYPE_CHECKING:
+    from unibrain.evaluation import Score, Scores
+    from unibrain.evaluation.published import Row
+
+_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One number of an experiment: a metric under a setting.
+
+    Attributes
+    ----------
+    setting : str
+        The row of the table, such as ``"without C_I"``.
+    metric : str
+        Its key, such as ``"ssim"``.
+    value : float or None
+    low, high : float or None
+        95 % interval of the value over images.
+    images : int
+        How many it is of.
+    against : str
+        The setting that it is compared with; empty if with none.
+    difference, difference_low, difference_high : float or None
+        Value less that of `against`, on the same images, and its paired interval.
+    """
+
+    setting: str
+    metric: str
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    images: int = 0
+    against: str = ""
+    difference: float | None = None
+    difference_low: float | None = None
+    difference_high: float | None = None
+
+    @property
+    def differs(self) -> bool:
+        """Whether the interval of the difference leaves out zero."""
+        low, high = self.difference_low, self.difference_high
+        return low is not None and high is not None and (low > 0 or high < 0)
+
+
+@dataclass(frozen=True)
+class Column:
+    """A metric of the table: its title, which kind of item it is about, and which direction is better."""
+
+    name: str
+    title: str
+    short: str
+    kind: str
+    higher_is_better: bool = True
+
+
+@dataclass(frozen=True, eq=False)
+class Strip:
+    """A row of pictures with captions, under a label; one item for each of the shown images."""
+
+    label: str
+    pictures: NDArray[np.uint8] | None
+    captions: Sequence[str] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Findings:
+    """What an experiment found.
+
+    Attributes
+    ----------
+    name, title : str
+        Its command, and its heading.
+    question : str
+        What it asks, in a sentence or two.
+    columns : tuple of Column
+    cells : tuple of Cell
+        The table, row by row.
+    simulated : bool
+        Shown wherever the numbers are.
+    about : mapping
+        Run, images, settings; JSON-ready.
+    answer : str
+        What was found, from the numbers; may be empty.
+    strips : tuple of Strip
+        Pictures to look at; all of the same images.
+    figures : mapping of str to bytes
+        Heading to an SVG.
+    published : tuple of Row
+        Rows of the paper, beside a run on real scans.
+    notes : tuple of str
+    """
+
+    name: str
+    title: str
+    question: str
+    columns: tuple[Column, ...]
+    cells: tuple[Cell, ...]
+    simulated: bool
+    about: Mapping[str, Any]
+    answer: str = ""
+    strips: tuple[Strip, ...] = ()
+    figures: Mapping[str, bytes] = field(default_factory=dict)
+    published: "tuple[Row, ...]" = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def settings(self) -> tuple[str, ...]:
+        """Rows of the table, in order."""
+        return tuple(dict.fromkeys(cell.setting for cell in self.cells))
+
+    def cell(self, setting: str, metric: str) -> Cell | None:
+        """One number, if it is there."""
+        found = (cell for cell in self.cells if (cell.setting, cell.metric) == (setting, metric))
+        return next(found, None)
+
+    def drawn(self, figures: Mapping[str, bytes]) -> "Findings":
+        """The same with figures."""
+        return replace(self, figures=figures)
+
+    def kinds(self) -> dict[str, tuple[Column, ...]]:
+        """Kind of item to the columns that are about it; the page has a table for each."""
+        found: dict[str, list[Column]] = {}
+        for column in self.columns:
+            found.setdefault(column.kind, []).append(column)
+        return {kind: tuple(columns) for kind, columns in found.items()}
+
+
+def cells_of(
+    setting: str, scores: "Scores", against: "tuple[str, Scores] | None" = None, seed: int = 0
+) -> tuple[Cell, ...]:
+    """The scores of one setting as a row of the table, with paired differences to another one."""
+    found = []
+    for score in scores.scores:
+        low, high = score.interval or (None, None)
+        own = Cell(setting, score.name, score.value, low, high, score.images)
+        if against is not None and score.value is not None:
+            other = next((row for row in against[1].scores if row.name == score.name), None)
+            own = _compared(own, score, other, against[0], seed)
+        found.append(own)
+    return tuple(found)
+
+
+def _compared(cell: Cell, score: "Score", other: "Score | None", name: str, seed: int) -> Cell:
+    from unibrain.evaluation.statistics import paired_interval
+
+    if other is None or other.value is None or len(other.per_image) != len(score.per_image) or not score.per_image:
+        return cell
+    pairs = [(a, b) for a, b in zip(score.per_image, other.per_image, strict=True) if a is not None and b is not None]
+    if len(pairs) < 2:
+        return cell
+    a, b = np.array(pairs).T
+    interval = paired_interval(a, b, seed=seed)
+    return replace(
+        cell,
+        against=name,
+        difference=float(np.mean(a - b)),
+        difference_low=interval.low,
+        difference_high=interval.high,
+    )
+
+
+def columns_of(scores: "Scores") -> tuple[Column, ...]:
+    """The metrics of some scores, as columns."""
+    from unibrain.evaluation import METRICS
+
+    return tuple(
+        Column(
+            score.name,
+            score.title,
+            METRICS[score.name].short if score.name in METRICS else score.title,
+            score.kind,
+            score.higher_is_better,
+        )
+        for score in scores.scores
+    )
+
+
+def as_text(findings: Findings) -> str:
+    """The table for the terminal: settings down, metrics across; a star where the difference leaves out zero."""
+    lines = ["SIMULATED SCANS: no human was scanned for these numbers.", ""] if findings.simulated else []
+    width = max([20, *map(len, findings.settings)])
+    stars = False
+    for columns in findings.kinds().values():
+        wide = [max(8, len(column.short) + 3) for column in columns]
+        arrows = [f"{column.short} {'+' if column.higher_is_better else '-'}" for column in columns]
+        lines.append(" " * width + "".join(f"{text:>{size}}" for text, size in zip(arrows, wide, strict=True)))
+        for setting in findings.settings:
+            cells = [findings.cell(setting, column.name) for column in columns]
+            if not any(cells):
+                continue
+            texts = []
+            for cell in cells:
+                star = "*" if cell is not None and cell.differs else " "
+                stars = stars or star == "*"
+                texts.append("- " if cell is None or cell.value is None else f"{cell.value:.3f}{star}")
+            shown = "".join(f"{text:>{size}}" for text, size in zip(texts, wide, strict=True))
+            lines.append(f"{setting:<{width}}{shown}".rstrip())
+        lines.append("")
+    lines.append("+: higher is better, -: lower is better.")
+    against = next((cell.against for cell in findings.cells if cell.against), "")
+    if stars:
+        lines.append(f"*: differs from {against}; the 95 % interval of the paired difference leaves out zero.")
+    return "\n".join([*lines, *findings.notes, *([findings.answer] if findings.answer else [])])
+
+
+def as_csv(findings: Findings) -> str:
+    """One line per number."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(Cell.__dataclass_fields__), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(asdict(cell) for cell in findings.cells)
+    return text.getvalue()
+
+
+def write_findings(folder: Path, findings: Findings) -> Path:
+    """Write ``findings.json``, ``table.csv``, the figures and ``index.html`` into a folder, which is replaced whole.
+
+    Returns
+    -------
+    pathlib.Path
+        The page.
+    """
+    from unibrain.experiments.page import render
+
+    with atomic_folder(folder) as temporary:
+        content = {
+            "format": _FORMAT,
+            "experiment": findings.name,
+            "simulated": findings.simulated,
+            "about": dict(findings.about),
+            "columns": [asdict(column) for column in findings.columns],
+            "cells": [asdict(cell) for cell in findings.cells],
+            "title": findings.title,
+            "question": findings.question,
+            "answer": findings.answer,
+            "notes": list(findings.notes),
+        }
+        write_json(temporary / "findings.json", content)
+        write_text(temporary / "table.csv", as_csv(findings))
+        for number, figure in enumerate(findings.figures.values(), 1):
+            write_bytes(temporary / f"figure-{number}.svg", figure)
+        write_text(temporary / "index.html", render(findings))
+    return folder / "index.html"
+
+
+def write_index(folder: Path) -> None:
+    """Write the page that lists the experiments in a folder."""
+    from unibrain.experiments.page import index_page
+
+    done = [json.loads(path.read_bytes()) for path in sorted(folder.glob("*/findings.json"))]
+    entries = [{"name": path.parent.name} for path in sorted(folder.glob("*/findings.json"))]
+    write_text(folder / "index.html", index_page([one | about for one, about in zip(done, entries, strict=True)]))

@@ -1,0 +1,133 @@
+"""The page of an experiment, and its figures."""
+
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from unibrain.report.sections import data_uri, svg_uri
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from unibrain.experiments.findings import Column, Findings
+
+_BLUE, _ORANGE, _GREY = "#3a4fc4", "#d0622b", "#5d626d"
+_STYLE = {"font.size": 8, "axes.spines.top": False, "axes.spines.right": False, "svg.hashsalt": "unibrain"}
+
+
+def render(findings: "Findings") -> str:
+    """The HTML of the page; it needs no other file, and every text in it is escaped."""
+    from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=ChoiceLoader([PackageLoader("unibrain.experiments", "."), PackageLoader("unibrain.report", ".")]),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    strips = [
+        {
+            "label": strip.label,
+            "items": [
+                {
+                    "picture": None if strip.pictures is None else data_uri(strip.pictures[number]),
+                    "caption": "" if strip.captions is None else strip.captions[number],
+                }
+                for number in range(len(strip.captions or () if strip.pictures is None else strip.pictures))
+            ],
+        }
+        for strip in findings.strips
+    ]
+    figures = {heading: svg_uri(figure) for heading, figure in findings.figures.items()}
+    headings = {"picture": "Pictures", "caption": "Captions", "latent": "Latents"}
+    return environment.get_template("experiment.html.j2").render(
+        findings=findings, strips=strips, figures=figures, headings=headings
+    )
+
+
+@contextmanager
+def svg_figure(width: float, height: float, title: str) -> "Iterator[tuple[Figure, list[bytes]]]":
+    """A matplotlib figure; when the block ends, its SVG is the one entry of the list."""
+    import matplotlib as mpl
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    made: list[bytes] = []
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        FigureCanvasSVG(figure)
+        yield figure, made
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Title": title})
+        made.append(buffer.getvalue())
+
+
+def interval_figure(findings: "Findings", reference: str | None = None, kind: str | None = None) -> bytes:
+    """One panel per metric, one line per setting: value and interval, and a vertical line at `reference`."""
+    columns = [column for column in findings.columns if kind in (None, column.kind)]
+    settings = [name for name in findings.settings if any(findings.cell(name, c.name) for c in columns)]
+    across = min(4, max(1, len(columns)))
+    down = -(-len(columns) // across)
+    with svg_figure(2.3 * across + 1, (0.22 * len(settings) + 0.7) * down, findings.title) as (figure, made):
+        panels = figure.subplots(down, across, sharey=True, squeeze=False).ravel()
+        for panel in panels[len(columns) :]:
+            panel.set_axis_off()
+        for panel, column in zip(panels, columns, strict=False):
+            for place, setting in enumerate(settings):
+                cell = findings.cell(setting, column.name)
+                if cell is None or cell.value is None:
+                    continue
+                colour = _BLUE if setting == reference else _ORANGE if cell.differs else _GREY
+                if cell.low is not None and cell.high is not None:
+                    panel.plot([cell.low, cell.high], [place, place], color=colour, linewidth=2, alpha=0.4)
+                panel.plot(cell.value, place, "o", color=colour, markersize=4)
+                if setting == reference:
+                    panel.axvline(cell.value, color=_BLUE, linewidth=0.6)
+            panel.set_yticks(range(len(settings)), settings)
+            panel.set_ylim(len(settings) - 0.5, -0.5)
+            panel.set_title(_heading(column), fontsize=8)
+    return made[0]
+
+
+def curve_figure(
+    findings: "Findings", x: Mapping[str, float], label: str, marked: Sequence[float] = (), log: bool = False
+) -> bytes:
+    """One panel per metric: its value over a number that each setting has, with intervals; `marked` numbers stand out."""
+    columns = [c for c in findings.columns if any(findings.cell(s, c.name) for s in x)]
+    across = min(4, max(1, len(columns)))
+    down = -(-len(columns) // across)
+    with svg_figure(2.4 * across, 1.9 * down, findings.title) as (figure, made):
+        panels = figure.subplots(down, across, sharex=True, squeeze=False).ravel()
+        for panel in panels[len(columns) :]:
+            panel.set_axis_off()
+        for panel, column in zip(panels, columns, strict=False):
+            cells = [(x[name], findings.cell(name, column.name)) for name in sorted(x, key=lambda name: x[name])]
+            known = [(at, cell) for at, cell in cells if cell is not None and cell.value is not None]
+            panel.plot(
+                [at for at, _ in known], [cell.value for _, cell in known], color=_BLUE, marker="o", markersize=3
+            )
+            bands = [(at, cell.low, cell.high) for at, cell in known if cell.low is not None and cell.high is not None]
+            if bands:
+                panel.fill_between(*zip(*bands, strict=True), color=_BLUE, alpha=0.15, linewidth=0)
+            for at in marked:
+                panel.axvline(at, color=_ORANGE, linewidth=0.8, linestyle="--")
+            if log:
+                panel.set_xscale("symlog", linthresh=1)
+            panel.set_title(_heading(column), fontsize=8)
+            panel.set_xlabel(label)
+    return made[0]
+
+
+def _heading(column: "Column") -> str:
+    return f"{column.short} ({'higher' if column.higher_is_better else 'lower'} is better)"
+
+
+def index_page(entries: Sequence[Mapping[str, Any]]) -> str:
+    """The page that lists what experiments were done on a run."""
+    from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
+
+    loader = ChoiceLoader([PackageLoader("unibrain.experiments", "."), PackageLoader("unibrain.report", ".")])
+    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    return environment.get_template("index.html.j2").render(entries=entries)

@@ -1,0 +1,32 @@
+"""A finished run on a tiny simulated subject, decoded by the toy backbone."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from runs import SETTINGS, toy
+
+from unibrain.experiments import Bench, open_bench
+from unibrain.pipeline import RunFolder, run_all
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """Not to be changed."""
+    run = RunFolder(tmp_path_factory.mktemp("experiments") / "finished")
+    run_all(run, SETTINGS, toy())
+    return run
+
+
+@pytest.fixture
+def run(finished: RunFolder, tmp_path: Path) -> RunFolder:
+    """A copy to spoil."""
+    shutil.copytree(finished.root, tmp_path / "run")
+    return RunFolder(tmp_path / "run")
+
+
+@pytest.fixture
+def bench(run: RunFolder) -> Iterator[Bench]:
+    with open_bench(run, 6, source=toy()) as opened:
+        yield opened

@@ -1,0 +1,113 @@
+import csv
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from runs import toy
+
+from unibrain.errors import InputError
+from unibrain.evaluation.statistics import paired_interval
+from unibrain.experiments import Bench, ablate, as_text, open_bench, write_findings
+from unibrain.experiments.ablation import ablation_settings
+from unibrain.pipeline import RunFolder
+from unibrain.reconstruction import reconstruct
+
+
+def test_settings_are_those_of_the_paper() -> None:
+    settings = ablation_settings(captions=True)
+    assert settings["without C_I"] == {"z_image", "z_text", "c_text"}
+    assert settings["only Z"] == {"z_image", "z_text"}
+    assert list(settings) == ["full", "without Z", "without C_I", "without C_T", "only Z", "only C_I", "only C_T"]
+    # Of two parts, leaving one out is leaving the other alone.
+    assert list(ablation_settings(captions=False)) == ["full", "without Z", "without C_I"]
+
+
+def test_settings_are_decoded_as_they_are_called(bench: Bench) -> None:
+    strips = {strip.label: strip for strip in ablate(bench).strips}
+    predicted, network = bench.predicted, toy()
+    only_z = [network.decode(kind, predicted[name]) for kind, name in (("picture", "z_image"), ("caption", "z_text"))]
+    assert np.array_equal(strips["only Z"].pictures, only_z[0])
+    assert list(strips["only Z"].captions) == list(only_z[1])
+    weights = bench.sampling | {"image_weight": 1.0}
+    no_text = reconstruct(network, predicted, kinds=bench.kinds, **weights)
+    assert np.array_equal(strips["without C_T"].pictures, no_text.pictures)
+    assert list(strips["without C_T"].captions) == list(no_text.captions)
+    assert np.array_equal(strips["full"].pictures, bench.decoded().pictures)
+
+
+def test_differences_are_paired(bench: Bench) -> None:
+    found = ablate(bench)
+    full, without = bench.score(bench.decoded()), bench.score(bench.decode(bench.predicted, use={"c_image", "c_text"}))
+    cell = found.cell("without Z", "pixcorr")
+    assert cell.value == pytest.approx(without["pixcorr"].value)
+    a, b = without["pixcorr"].per_image, full["pixcorr"].per_image
+    interval = paired_interval(a, b)
+    assert cell.difference == pytest.approx(np.mean(a) - np.mean(b))
+    assert (cell.difference_low, cell.difference_high) == pytest.approx((interval.low, interval.high))
+    assert cell.differs == (interval.low > 0 or interval.high < 0)
+    assert found.cell("full", "pixcorr").difference is None
+
+
+def test_nothing_is_decoded_twice(run: RunFolder) -> None:
+    first, second = toy(), toy()
+    with open_bench(run, 6, source=first) as bench:
+        once = ablate(bench)
+    with open_bench(run, 6, source=second) as bench:
+        again = ablate(bench)
+    assert any(call.startswith("sample") for call in bench_calls(first))
+    assert not any(call.startswith("sample") for call in bench_calls(second))
+    assert once.cells == again.cells
+
+
+def bench_calls(source: object) -> list[str]:
+    return source.load("toy").calls
+
+
+def test_files_hold_the_numbers(bench: Bench) -> None:
+    found = replace(ablate(bench), answer="<script>")
+    page = write_findings(bench.run.experiments / "ablate", found)
+    with page.with_name("table.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [float(row["value"]) for row in rows if row["metric"] == "ssim"] == [
+        cell.value for cell in found.cells if cell.metric == "ssim"
+    ]
+    content = json.loads(page.with_name("findings.json").read_bytes())
+    assert content["simulated"] is True
+    assert len(content["cells"]) == len(found.cells)
+    html = page.read_text(encoding="utf-8")
+    assert "No human was scanned" in html
+    assert "<script>" not in html
+    assert "SIMULATED" in as_text(found)
+
+
+@pytest.mark.parametrize(
+    ("images", "budget", "named"), [(1, 60.0, "1"), (6, 0.0, "--budget")], ids=["one-image", "beyond-budget"]
+)
+def test_refused_before_work(run: RunFolder, images: int, budget: float, named: str) -> None:
+    source = toy()
+    with pytest.raises(InputError, match=named), open_bench(run, images, source=source, budget=budget) as bench:
+        ablate(bench)
+    assert not bench_calls(source)
+
+
+def test_stale_run_is_refused(run: RunFolder) -> None:
+    text = run.settings.read_text(encoding="utf-8").replace("[reconstruct]", "[reconstruct]\nsteps = 3\n")
+    run.settings.write_text(text if "steps = 3" in text else f"{text}\n[reconstruct]\nsteps = 3\n", encoding="utf-8")
+    with pytest.raises(InputError, match="reconstruct"), open_bench(run, 6, source=toy()):
+        pass
+
+
+def test_validation_images_are_training_images_that_were_left_out(bench: Bench) -> None:
+    found = bench.validation(5)
+    train = bench.train
+    assert set(found.stimulus_ids) <= set(train.stimulus_ids.tolist())
+    out = np.isin(train.stimulus_ids, found.stimulus_ids)
+    ids = train.stimulus_ids[~out]
+    decoder = bench.refit(train.betas[~out], bench.stored.select(ids), ids)
+    assert decoder.alpha_ == pytest.approx(bench.decoder.alpha_)
+    expected = decoder.predict(train.betas[out], train.stimulus_ids[out])
+    for name in found:
+        assert np.allclose(found[name], expected[name], atol=1e-5)
+    with pytest.raises(InputError, match="40"):
+        bench.validation(40)
