@@ -215,7 +215,7 @@ class Bench:
         if (folder / "manifest.json").is_file():
             return load_latents(folder)
         found = make()
-        save_latents(folder, found)
+        save_latents(folder, found, self.network.name, self.network.fingerprint)
         return found
 
     def validation(self, images: int) -> "Latents":
