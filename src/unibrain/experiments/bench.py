@@ -188,16 +188,17 @@ class Bench:
         *,
         choose: bool = False,
         regions: Any = None,
+        factor: float = 1.0,
     ) -> "BrainDecoder":
         """Fit a decoder with the run's settings to other scans or targets.
 
-        The penalties are the run's own; with `choose`, or where targets have other names or shapes, or bands, they are
+        The penalties are the run's own times `factor`; with `choose`, or where targets have other names or shapes, or bands, they are
         chosen anew by cross-validation inside these scans.
         """
         from unibrain.regression import BrainDecoder
 
         parameters = self.decoder.get_params() | {"verbose": False}
-        known = {name: values for name, values in self.decoder.alphas_.items() if name in targets}
+        known = {name: factor * values for name, values in self.decoder.alphas_.items() if name in targets}
         if not choose and parameters["bands"] is None and set(known) == set(targets):
             parameters["alpha"] = known
         return BrainDecoder(**parameters).fit(betas, targets, ids, regions)
@@ -218,8 +219,8 @@ class Bench:
         save_latents(folder, found, self.network.name, self.network.fingerprint)
         return found
 
-    def validation(self, images: int) -> "Latents":
-        """Predictions for training images that a decoder of the same penalties was not fitted to.
+    def validation(self, images: int, factor: float = 1.0) -> "Latents":
+        """Predictions for training images that a decoder of the same penalties, times `factor`, was not fitted to.
 
         Settings are chosen on these, so that no test image takes part in the choice. The images are spread evenly over
         the training images.
@@ -238,14 +239,14 @@ class Bench:
 
             out = np.isin(train.stimulus_ids, held)
             ids = train.stimulus_ids[~out]
-            decoder = self.refit(train.betas[~out], self.stored.select(ids), ids, regions=train.regions)
+            decoder = self.refit(train.betas[~out], self.stored.select(ids), ids, regions=train.regions, factor=factor)
             # Of single trials, the mean scan of an image is what a test row is.
             scans = np.stack([train.betas[train.stimulus_ids == identity].mean(0) for identity in held])
             found = decoder.predict(scans, held)
             assert isinstance(found, Latents)
             return found
 
-        return self.remember(make, "validation", held)
+        return self.remember(make, "validation", held, *([] if factor == 1 else [factor]))
 
 
 def spread(ids: NDArray[np.int64], count: int) -> NDArray[np.int64]:
