@@ -192,8 +192,8 @@ class Bench:
     ) -> "BrainDecoder":
         """Fit a decoder with the run's settings to other scans or targets.
 
-        The penalties are the run's own times `factor`; with `choose`, or where targets have other names or shapes, or bands, they are
-        chosen anew by cross-validation inside these scans.
+        The penalties are the run's own times `factor`; with `choose`, or where targets have other names or shapes, or
+        bands, they are chosen anew by cross-validation inside these scans.
         """
         from unibrain.regression import BrainDecoder
 
