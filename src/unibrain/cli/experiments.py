@@ -13,19 +13,24 @@ if TYPE_CHECKING:
     from unibrain.pipeline import BackboneSource
 
 _IMAGES = "Test images that take part, spread evenly over all of them."
+_VALIDATION = "Training images that are taken out of training to take part, spread evenly over all of them."
 _BUDGET = "Minutes that it may be expected to decode for; a longer experiment asks for more before it begins."
 
 
 def experiment(
-    name: str, about: str, example: str, images: int = 30
+    name: str, about: str, example: str, images: int = 30, validation: bool = False
 ) -> Callable[[Callable[..., "Findings"]], click.Command]:
-    """Make a command of a function of a bench and the command's own options."""
+    """Make a command of a function of a bench and the command's own options.
+
+    With `validation`, ``--images`` are training images, and the function is told how many.
+    """
 
     def decorate(function: Callable[..., "Findings"]) -> click.Command:
         def command(run: Path, images: int, budget: float, source: "BackboneSource", **chosen: Any) -> None:
             from unibrain.experiments import open_bench
             from unibrain.pipeline import RunFolder
 
+            chosen |= {"images": images} if validation else {}
             with open_bench(RunFolder(run), images, source=source, budget=budget) as bench:
                 finish(bench.run.experiments, function(bench, **chosen))
 
@@ -35,7 +40,8 @@ def experiment(
         decorated = click.option(
             "--budget", type=click.FloatRange(min=0), default=60.0, show_default=True, help=_BUDGET
         )(decorated)
-        decorated = click.option("--images", type=int, default=images, show_default=True, help=_IMAGES)(decorated)
+        which = _VALIDATION if validation else _IMAGES
+        decorated = click.option("--images", type=int, default=images, show_default=True, help=which)(decorated)
         epilog = f"Example: unibrain {example}"
         return click.command(name, cls=Command, help=about, epilog=epilog)(run_argument(decorated))
 
@@ -68,3 +74,63 @@ def ablate(bench: "Bench") -> "Findings":
     from unibrain.experiments import ablate as work
 
     return work(bench)
+
+
+class Numbers(click.ParamType):  # type: ignore[type-arg]  # older versions of click take no argument
+    """Numbers separated by commas."""
+
+    name = "numbers"
+
+    def __init__(self, kind: Callable[[str], float] = float) -> None:
+        self.kind = kind
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, ...]:
+        """Read them."""
+        found = []
+        for text in str(value).split(","):
+            try:
+                found.append(self.kind(text))
+            except ValueError:
+                self.fail(f"{text!r} is no {'whole ' * (self.kind is int)}number. Separate numbers by commas.")
+        return tuple(found)
+
+
+@experiment(
+    "sweep",
+    """Decode with other settings, and say which to take: for pictures, and for captions.
+
+    Each option takes several values and is varied alone, the others as the run has them; with --grid, all combinations
+    are decoded. Without any, image_weight goes from 0 (CLIP-Text alone) to 1 (CLIP-Image alone). The images are
+    training images, decoded by a decoder that was fitted to all others: no test image takes part in the choice.
+    """,
+    "sweep my-run --image-weight 0.4,0.6,0.8 --strength 0.5,0.75 --grid",
+    validation=True,
+)
+@click.option("--image-weight", type=Numbers(), help="Shares of CLIP-Image against CLIP-Text tokens, such as 0,0.6,1.")
+@click.option("--strength", type=Numbers(), help="Parts of the diffusion that the predicted latent is pushed through.")
+@click.option("--guidance-scale", type=Numbers(), help="Scales of classifier-free guidance.")
+@click.option("--steps", type=Numbers(int), help="Steps of the whole diffusion.")
+@click.option("--alpha", type=Numbers(), help="Factors on the fitted penalties, such as 0.1,1,10; each is a refit.")
+@click.option("--grid", is_flag=True, help="Decode all combinations of these values.")
+def sweep(bench: "Bench", images: int, grid: bool, **options: tuple[float, ...] | None) -> "Findings":
+    """See the help of the command."""
+    from unibrain.experiments import sweep as work
+
+    return work(bench, {name: values for name, values in options.items() if values}, grid=grid, images=images)
+
+
+@experiment(
+    "repeats",
+    """Decode each repeat of an image alone, means of several, and several samples of each scan.
+
+    Shows how scores grow with repeats and with samples. Of several samples, the one is chosen that agrees best with
+    what was predicted from the scan, without a look at the truth; beside it are their mean and a ceiling.
+    """,
+    "repeats my-run --samples 4",
+)
+@click.option("--samples", type=int, default=4, show_default=True, help="Seeds per scan, the run's own among them.")
+def repeats(bench: "Bench", samples: int) -> "Findings":
+    """See the help of the command."""
+    from unibrain.experiments import repeats as work
+
+    return work(bench, samples)

@@ -34,6 +34,8 @@ COMMANDS = {
     "audit": ("checks:audit", "Look for missing data and for training images in the test set."),
     "split": ("split:split", "Leave whole clusters of images out, beside a naive split."),
     "ablate": ("experiments:ablate", "What each latent gives: without it, and from it alone."),
+    "sweep": ("experiments:sweep", "How settings trade pixels for meaning, and which to take."),
+    "repeats": ("experiments:repeats", "What more scans of an image give, and more samples of a scan."),
     "export-weights": ("run:export_weights", "Write ridge weights, for maps of voxels."),
     "weights": ("weights:weights", "Get, list and check the published weights."),
     "nsd": ("nsd:nsd", "Download the Natural Scenes Dataset and COCO's captions."),

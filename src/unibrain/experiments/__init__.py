@@ -3,6 +3,9 @@
 from unibrain.experiments.ablation import ablate
 from unibrain.experiments.bench import Bench, open_bench
 from unibrain.experiments.findings import Cell, Column, Findings, Strip, as_csv, as_text, write_findings
+from unibrain.experiments.repeats import repeats
+from unibrain.experiments.sweep import sweep
+from unibrain.experiments.transfer import transfer
 
 __all__ = [
     "Bench",
@@ -14,5 +17,8 @@ __all__ = [
     "as_csv",
     "as_text",
     "open_bench",
+    "repeats",
+    "sweep",
+    "transfer",
     "write_findings",
 ]

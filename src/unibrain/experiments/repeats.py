@@ -1,0 +1,315 @@
+"""`unibrain repeats`: what more scans of an image give, and what more samples of a scan give."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unibrain.errors import InputError
+from unibrain.evaluation import Score, Scores
+from unibrain.evaluation.statistics import bootstrap_interval, over_samples
+from unibrain.experiments.bench import Bench, spread
+from unibrain.experiments.findings import Cell, Findings, Strip, cells_of, columns_of
+from unibrain.experiments.page import svg_figure
+from unibrain.experiments.trials import Trials, equally_repeated, read_trials
+from unibrain.reconstruction import Decoded
+
+if TYPE_CHECKING:
+    from unibrain.backbone import Backbone
+    from unibrain.latents import Latents
+
+AS_RUN = "as run"
+AGREES = {"picture": "c_image", "caption": "c_text"}
+"""Kind of item to the latent that a sample is encoded into, to be compared with what was predicted from the scan."""
+
+_SHOWN = 6
+
+
+def repeats(bench: Bench, samples: int = 4) -> Findings:
+    """Decode single trials and averages of some, and several samples of each scan.
+
+    Parameters
+    ----------
+    bench : Bench
+        Images that were scanned equally often take part, spread evenly over all such test images.
+    samples : int
+        Seeds per scan, the run's own among them, at least 1.
+
+    Returns
+    -------
+    Findings
+        Rows for each repeat alone, for means over fewer repeats than the run has, and for several samples: their mean
+        score, the one that agrees best with the predicted latents, and, as a ceiling, the one that scores best. All
+        with paired differences to what the run decoded.
+
+    Raises
+    ------
+    InputError
+        If there is nothing to do, or it is expected to take more than the bench's budget.
+    """
+    if samples < 1:
+        raise InputError(f"--samples is {samples}. Give at least 1, the run's own.")
+    lacking = lacks_trials(bench)
+    if lacking and samples == 1:
+        raise InputError(f"There is nothing to compare: {lacking} Ask for several samples with --samples.")
+    most, ids = (1, bench.subject.test.stimulus_ids) if lacking else equally_repeated(bench)
+    bench = replace(bench, ids=spread(ids, len(bench.ids)))
+    bench.announce(len(bench.ids) * (most * (most - 1) + samples - 1), "repeats")
+    own = bench.decoded()
+    looks, scores = {AS_RUN: own}, {AS_RUN: bench.score(own)}
+    averaged = {most: AS_RUN}
+
+    trials = cache(lambda: read_trials(bench, bench.ids))
+    for number in range(1, most):
+        found = []
+        for chosen in windows(number, most):
+            items = bench.decode(predicted_from(bench, trials, chosen))
+            found.append(bench.score(items))
+            if number == 1:
+                looks[f"repeat {chosen[0] + 1} alone"] = items
+                scores[f"repeat {chosen[0] + 1} alone"] = found[-1]
+        averaged[number] = f"{number} repeat{'s' * (number > 1)}"
+        scores[averaged[number]] = together(found, lambda table, _: table.mean(axis=1))
+
+    drawn = [own]
+    predicted = bench.predicted
+    for extra in range(1, samples):
+        drawn.append(bench.decode(predicted, seed=bench.settings.reconstruct.seed + extra))
+    agreed = [agreement(bench.network, items, predicted) for items in drawn]
+    each = [scores[AS_RUN], *(bench.score(items) for items in drawn[1:])]
+    curves: dict[str, dict[int, str]] = {"mean": {1: AS_RUN}, "best by agreement": {1: AS_RUN}}
+    curves["best by the truth (ceiling)"] = {1: AS_RUN}
+    for number in range(2, samples + 1):
+        best = best_of(drawn[:number], agreed[:number])
+        rows = dict(zip(curves, (f"{name} of {number} samples" for name in curves), strict=True))
+        mean, agreeing, ceiling = rows.values()
+        scores[mean] = together(each[:number], lambda table, _: table.mean(axis=1))
+        scores[agreeing] = bench.score(best)
+        scores[ceiling] = together(each[:number], lambda table, up: table.max(axis=1) if up else table.min(axis=1))
+        for name, row in rows.items():
+            curves[name][number] = row
+        looks[f"sample {number}"] = drawn[number - 1]
+        looks[agreeing] = best
+    cells = [
+        cell
+        for name, found_scores in scores.items()
+        for cell in cells_of(name, found_scores, None if name == AS_RUN else (AS_RUN, scores[AS_RUN]))
+    ]
+    findings = Findings(
+        "repeats",
+        "What more scans and more samples give",
+        "Each repeat of an image is decoded alone, and means of several; and each scan is decoded with several seeds. "
+        "How do scores grow with repeats and samples, and can the best sample be told without a look at the truth?",
+        columns_of(scores[AS_RUN]),
+        (*cells, *(_deviations(each) if samples > 1 else ())),
+        bench.subject.simulated,
+        bench.about(**{"repeats of an image": "not read" if lacking else most, "samples of a scan": samples}),
+        strips=_strips(bench, looks, samples),
+        notes=_notes(lacking, most, samples),
+    )
+    figures = {}
+    if most > 1:
+        figures["Scores over the number of repeats"] = _curves(findings, {"": averaged}, "repeats averaged")
+    if samples > 1:
+        figures["Scores over the number of samples"] = _curves(findings, curves, "samples")
+    return replace(findings, figures=figures, answer=_answer(findings, scores[AS_RUN], averaged, curves))
+
+
+def lacks_trials(bench: Bench) -> str:
+    """Why single trials cannot be decoded, in a sentence; empty if they can."""
+    if bench.settings.custom is not None:
+        return "single trials are read from NSD's layout only, and this run is on data of your own."
+    if equally_repeated(bench)[0] < 2:
+        return "no two test images of this run were scanned equally often and more than once, so there are no repeats."
+    return ""
+
+
+def windows(number: int, most: int) -> list[tuple[int, ...]]:
+    """Choices of `number` of `most` repeats in which each takes part equally often; for two of three, all pairs."""
+    return [tuple(sorted((start + step) % most for step in range(number))) for start in range(most)]
+
+
+def predicted_from(bench: Bench, trials: Callable[[], Trials], chosen: Sequence[int]) -> "Latents":
+    """Latents predicted from the mean of some repeats of each image."""
+
+    def make() -> "Latents":
+        found: Latents = bench.decoder.predict(trials().average(chosen), bench.ids)
+        return found
+
+    return bench.remember(make, "repeats", list(chosen), bench.ids)
+
+
+def agreement(network: "Backbone", decoded: Decoded, predicted: "Latents") -> dict[str, NDArray[np.float64]]:
+    """How each decoded item, encoded again, correlates with what the scan predicted, by kind; shape (n,).
+
+    What was seen takes no part in it.
+    """
+    items: Mapping[str, Any] = {"picture": decoded.pictures, "caption": decoded.captions}
+    found = {}
+    for kind, latent in AGREES.items():
+        if items[kind] is not None and latent in predicted:
+            again = network.encode(latent, items[kind])
+            a, b = (rows.reshape(len(rows), -1).astype(np.float64) for rows in (again, predicted[latent]))
+            a, b = (rows - rows.mean(axis=1, keepdims=True) for rows in (a, b))
+            norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+            found[kind] = np.divide((a * b).sum(axis=1), norms, out=np.full(len(a), -1.0), where=norms > 0)
+    return found
+
+
+def best_of(samples: Sequence[Decoded], agreed: Sequence[Mapping[str, NDArray[np.float64]]]) -> Decoded:
+    """Of several samples of each scan the one that agrees best, chosen for each kind by itself; the first of equals."""
+    ids = samples[0].stimulus_ids
+    rows = {kind: np.argmax([one[kind] for one in agreed], axis=0) for kind in agreed[0]}
+    first = np.zeros(len(ids), dtype=np.int64)
+    pictures = None
+    if samples[0].pictures is not None:
+        chosen = rows.get("picture", first)
+        pictures = np.stack([samples[one].pictures[row] for row, one in enumerate(chosen)])  # type: ignore[index]
+    captions = None
+    if samples[0].captions is not None:
+        chosen = rows.get("caption", first)
+        captions = tuple(samples[one].captions[row] for row, one in enumerate(chosen))  # type: ignore[index]
+    return Decoded(ids, pictures, captions)
+
+
+def together(found: Sequence[Scores], take: Callable[[NDArray[np.float64], bool], NDArray[np.float64]]) -> Scores:
+    """Several scores of the same images as one, whose values are made by `take` of a table (images, scores)."""
+    merged = []
+    for score in found[0].scores:
+        known, table = _table(score, found)
+        if len(table) < 2:
+            merged.append(replace(score, value=None, interval=None, per_image=(), p=None, control=None))
+            continue
+        values = take(table, score.higher_is_better)
+        each = np.full(len(known), np.nan)
+        each[known] = values
+        interval = bootstrap_interval(values)
+        merged.append(
+            replace(
+                score,
+                value=float(values.mean()),
+                interval=(interval.low, interval.high),
+                per_image=tuple(None if np.isnan(value) else float(value) for value in each),
+                p=None,
+                control=None,
+            )
+        )
+    return replace(found[0], scores=tuple(merged))
+
+
+def _table(score: Score, found: Sequence[Scores]) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
+    """Which images a metric is about, and its values for them, shape (images, scores)."""
+    table = np.array([one[score.name].per_image for one in found], dtype=np.float64).T
+    known = ~np.isnan(table).any(axis=1)
+    return known, table[known]
+
+
+def _deviations(each: Sequence[Scores]) -> list[Cell]:
+    """Standard deviation of each score within and between scans: square roots of what `over_samples` says."""
+    cells = []
+    for name in ("within", "between"):
+        for score in each[0].scores:
+            _, table = _table(score, each)
+            if len(table) > 1:
+                value = float(np.sqrt(getattr(over_samples(table), name)))
+                what = "samples of a scan" if name == "within" else "scans"
+                cells.append(Cell(f"deviation between {what}", score.name, value, images=len(table)))
+    return cells
+
+
+def _strips(bench: Bench, looks: Mapping[str, Decoded], samples: int) -> tuple[Strip, ...]:
+    seen = bench.ids[:_SHOWN]
+    strips = [Strip("seen", bench.stimuli.pictures(seen), [row[0] for row in bench.stimuli.captions(seen)])]
+    for name, items in looks.items():
+        if name.startswith("best") and f"of {samples} " not in name:
+            continue
+        pictures, captions = items.pictures, items.captions
+        shown = None if pictures is None else pictures[:_SHOWN]
+        strips.append(Strip(name, shown, None if captions is None else captions[:_SHOWN]))
+    return tuple(strips)
+
+
+def _notes(lacking: str, most: int, samples: int) -> tuple[str, ...]:
+    notes = []
+    if lacking:
+        notes.append(f"Repeats were left out: {lacking}")
+    else:
+        notes.append(
+            f"Images of {most} repeats take part. Scores of fewer repeats are means over choices of repeats in which "
+            "each takes part equally often. The first repeat was seen fresh and later ones were not: a single repeat "
+            "differs from another in more than its noise."
+        )
+    if samples > 1:
+        notes += [
+            "The sample that agrees best is that whose CLIP-Image tokens (of captions: CLIP-Text tokens), encoded from "
+            "what was decoded, correlate best with those that were predicted from the scan. The truth takes no part.",
+            "Best by the truth takes the best sample of each image, for each metric by itself. It is no result but a "
+            "ceiling: no way to choose among these samples scores better.",
+            "The deviation between scans is that of their mean score, less what few samples add to it.",
+        ]
+    return tuple(notes)
+
+
+def _answer(
+    findings: Findings, own: Scores, averaged: Mapping[int, str], curves: Mapping[str, Mapping[int, str]]
+) -> str:
+    told = []
+    for kind, columns in findings.kinds().items():
+        names = [score.name for score in own.scores if score.kind == kind and score.direction]
+        column = next((column for column in columns if column.name in names), columns[0])
+
+        def value(row: str, name: str = column.name) -> str:
+            cell = findings.cell(row, name)
+            if cell is None or cell.value is None:
+                return "-"
+            return f"{cell.value:.3f}" + (" (differs)" if cell.differs else "")
+
+        parts = []
+        if len(averaged) > 1:
+            rows = (f"{value(averaged[number])} from {number}" for number in sorted(averaged))
+            parts.append(f"{', '.join(rows)} repeats averaged")
+        if len(curves["mean"]) > 1:
+            last = max(curves["mean"])
+            mean, agreeing, ceiling = (value(rows[last]) for rows in curves.values())
+            parts.append(
+                f"of {last} samples {mean} on average, {agreeing} for the one that agrees best with the scan, and "
+                f"{ceiling} at most"
+            )
+        told.append(f"{column.title} ({kind}s): {'; '.join(parts)}.")
+    return " ".join(told)
+
+
+def _curves(findings: Findings, curves: Mapping[str, Mapping[int, str]], label: str) -> bytes:
+    """One panel per metric, one line per curve, each a number to the setting that has the value."""
+    across = min(4, max(1, len(findings.columns)))
+    down = -(-len(findings.columns) // across)
+    with svg_figure(2.5 * across, 1.9 * down + 0.4 * (len(curves) > 1), findings.title) as (figure, made):
+        panels = figure.subplots(down, across, sharex=True, squeeze=False).ravel()
+        for panel in panels[len(findings.columns) :]:
+            panel.set_axis_off()
+        for panel, column in zip(panels, findings.columns, strict=False):
+            for colour, (name, rows) in zip(("#3a4fc4", "#d0622b", "#5d626d"), _coloured(curves), strict=False):
+                cells = [(number, findings.cell(row, column.name)) for number, row in sorted(rows.items())]
+                known = [(at, cell) for at, cell in cells if cell is not None and cell.value is not None]
+                ceiling = "ceiling" in name
+                style = {"color": colour, "linestyle": "--" if ceiling else "-", "marker": "o", "markersize": 3}
+                panel.plot([at for at, _ in known], [cell.value for _, cell in known], label=name, **style)
+                bands = [(at, cell.low, cell.high) for at, cell in known if cell.low is not None]
+                if bands and not ceiling:
+                    panel.fill_between(*zip(*bands, strict=True), color=colour, alpha=0.12, linewidth=0)
+            panel.set_xticks(sorted({number for rows in curves.values() for number in rows}))
+            panel.set_title(
+                f"{column.short} ({'higher' if column.higher_is_better else 'lower'} is better)", fontsize=8
+            )
+            panel.set_xlabel(label)
+        if len(curves) > 1:
+            figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    return made[0]
+
+
+def _coloured(curves: Mapping[str, Mapping[int, str]]) -> list[tuple[str, Mapping[int, str]]]:
+    """What is chosen by agreement first, in the colour of the report."""
+    return sorted(curves.items(), key=lambda curve: not curve[0].endswith("agreement"))
