@@ -196,10 +196,11 @@ class Bench:
         bands, they are chosen anew by cross-validation inside these scans.
         """
         from unibrain.regression import BrainDecoder
+        from unibrain.regression.targets import training_targets
 
-        parameters = self.decoder.get_params() | {"verbose": False}
-        known = {name: factor * values for name, values in self.decoder.alphas_.items() if name in targets}
-        if not choose and parameters["bands"] is None and set(known) == set(targets):
+        parameters, names = self.decoder.get_params() | {"verbose": False}, set(training_targets(targets, ids))
+        known = {name: factor * values for name, values in self.decoder.alphas_.items() if name in names}
+        if not choose and parameters["bands"] is None and set(known) == names:
             parameters["alpha"] = known
         return BrainDecoder(**parameters).fit(betas, targets, ids, regions)
 
