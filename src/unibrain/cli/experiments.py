@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from unibrain.cli.options import Command, backbone_options, run_argument
+from unibrain.cli.options import PATH, Command, backbone_options, run_argument
 
 if TYPE_CHECKING:
     from unibrain.experiments import Bench, Findings
@@ -134,3 +134,45 @@ def repeats(bench: "Bench", samples: int) -> "Findings":
     from unibrain.experiments import repeats as work
 
     return work(bench, samples)
+
+
+@experiment(
+    "transfer",
+    """Decode the scans of another subject, those of the run in OTHER, with the decoder of the run in RUN.
+
+    Images that both subjects saw align their voxels; the scores are shown over the number of such images, beside those
+    of the other subject's own decoder and of an alignment on shuffled images. Of the test images that both saw, --images
+    are decoded and the others align; training images that both saw align first.
+    """,
+    "transfer my-run other-run --images 30",
+)
+@click.argument("other", metavar="OTHER", type=PATH)
+def transfer(bench: "Bench", other: Path) -> "Findings":
+    """See the help of the command."""
+    from unibrain.experiments import transfer as work
+    from unibrain.experiments.transfer import open_other
+    from unibrain.pipeline import RunFolder
+
+    with open_other(bench, RunFolder(other), len(bench.ids)) as second:
+        return work(bench, second)
+
+
+@experiment(
+    "captions",
+    """Fit the text latents to captions of several sources, and score what is decoded from each.
+
+    The sources are the mean over an image's captions, its first, its longest, those of other images (a control), and
+    with --file those of a file. The image latents are the run's own, so only the captions differ.
+    """,
+    "captions my-run --file machine.json",
+)
+@click.option(
+    "--file",
+    type=PATH,
+    help="Captions of the same images by their ids in the run, one more source: .json, .csv or .tsv.",
+)
+def captions(bench: "Bench", file: Path | None) -> "Findings":
+    """See the help of the command."""
+    from unibrain.experiments import caption_sources as work
+
+    return work(bench, file)

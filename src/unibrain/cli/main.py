@@ -36,6 +36,8 @@ COMMANDS = {
     "ablate": ("experiments:ablate", "What each latent gives: without it, and from it alone."),
     "sweep": ("experiments:sweep", "How settings trade pixels for meaning, and which to take."),
     "repeats": ("experiments:repeats", "What more scans of an image give, and more samples of a scan."),
+    "transfer": ("experiments:transfer", "Decode another subject's scans with this decoder."),
+    "captions": ("experiments:captions", "What the source of the captions does to decoding."),
     "export-weights": ("run:export_weights", "Write ridge weights, for maps of voxels."),
     "weights": ("weights:weights", "Get, list and check the published weights."),
     "nsd": ("nsd:nsd", "Download the Natural Scenes Dataset and COCO's captions."),

@@ -2,6 +2,7 @@
 
 from unibrain.experiments.ablation import ablate
 from unibrain.experiments.bench import Bench, open_bench
+from unibrain.experiments.caption_sources import caption_sources
 from unibrain.experiments.findings import Cell, Column, Findings, Strip, as_csv, as_text, write_findings
 from unibrain.experiments.repeats import repeats
 from unibrain.experiments.sweep import sweep
@@ -16,6 +17,7 @@ __all__ = [
     "ablate",
     "as_csv",
     "as_text",
+    "caption_sources",
     "open_bench",
     "repeats",
     "sweep",

@@ -77,3 +77,8 @@ def latent_cells(
             )
         )
     return tuple(cells)
+
+
+def mean_two_way(cells: Iterable[Cell]) -> float:
+    """Two-way identification of a row of cells, mean over latents."""
+    return float(np.mean([cell.value for cell in cells if cell.metric.endswith("_two_way") and cell.value is not None]))

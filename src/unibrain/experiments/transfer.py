@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from unibrain.errors import InputError
 from unibrain.experiments.bench import Bench, open_bench, spread
-from unibrain.experiments.findings import Findings, Strip, cells_of, columns_of
-from unibrain.experiments.latent_scores import latent_cells, latent_columns, two_way
+from unibrain.experiments.findings import Cell, Findings, Strip, cells_of, columns_of
+from unibrain.experiments.latent_scores import latent_cells, latent_columns, mean_two_way
 from unibrain.experiments.page import svg_figure
 from unibrain.experiments.shared_images import shared_images
 from unibrain.pipeline import BackboneSource, RunFolder
@@ -87,10 +87,12 @@ def transfer(bench: Bench, other: Bench) -> Findings:
     decoded = {WITHIN: other.decoded() if alike else bench.decode(other.predicted)}
     decoded |= {name: bench.decode(predicted[name]) for name in shown}
     scores, true = {name: seen.score(items) for name, items in decoded.items()}, other.true
-    cells = []
+    cells, told = list[Cell](), dict[str, float]()
     for name, latents in predicted.items():
         first = name == WITHIN
-        cells += latent_cells(name, latents, true, None if first else (WITHIN, predicted[WITHIN]))
+        row = latent_cells(name, latents, true, None if first else (WITHIN, predicted[WITHIN]))
+        told[name] = mean_two_way(row)
+        cells += row
         if name in scores:
             cells += cells_of(name, scores[name], None if first else (WITHIN, scores[WITHIN]))
     few = ids[:_SHOWN]
@@ -118,7 +120,7 @@ def transfer(bench: Bench, other: Bench) -> Findings:
                 "images for alignment": most,
             }
         ),
-        _answer({name: _mean_two_way(latents, true) for name, latents in predicted.items()}, names, most),
+        _answer(told, names, most),
         tuple(strips),
         notes=(
             f"Decoded are {len(ids)} test images of {names[1]}, spread evenly over those that the decoder of "
@@ -262,10 +264,6 @@ def _predict(bench: Bench, moved: Mapping[str, NDArray[np.float32]], ids: NDArra
     found = bench.remember(lambda: bench.decoder.predict(scans, rows), "transfer", scans, rows)
     n = len(ids)
     return {name: found.rows(slice(place * n, (place + 1) * n)) for place, name in enumerate(moved)}
-
-
-def _mean_two_way(predicted: "Latents", true: "Latents") -> float:
-    return float(np.mean([wins.mean() for wins in two_way(predicted, true).values()]))
 
 
 def _answer(scores: Mapping[str, float], names: tuple[str, str], most: int) -> str:
