@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from unibrain.cli.options import PATH, Command, backbone_options, run_argument
+from unibrain.cli.options import PATH, Command, backbone_options, out_option, run_argument
+from unibrain.errors import InputError
 
 if TYPE_CHECKING:
     from unibrain.experiments import Bench, Findings
@@ -141,8 +142,8 @@ def repeats(bench: "Bench", samples: int) -> "Findings":
     """Decode the scans of another subject, those of the run in OTHER, with the decoder of the run in RUN.
 
     Images that both subjects saw align their voxels; the scores are shown over the number of such images, beside those
-    of the other subject's own decoder and of an alignment on shuffled images. Of the test images that both saw, --images
-    are decoded and the others align; training images that both saw align first.
+    of the other subject's own decoder and of an alignment on shuffled images. Of the test images, --images are decoded
+    and the others that both saw align; training images that both saw align first.
     """,
     "transfer my-run other-run --images 30",
 )
@@ -176,3 +177,31 @@ def captions(bench: "Bench", file: Path | None) -> "Findings":
     from unibrain.experiments import caption_sources as work
 
     return work(bench, file)
+
+
+@click.command("compare", cls=Command, epilog="Example: unibrain compare my-run other-run --out my-comparison")
+@click.argument("runs", metavar="RUN RUN ...", nargs=-1, required=True, type=PATH)
+@click.option("--group", "grouped", is_flag=True, help="The runs are of different subjects: a table with their mean.")
+@out_option("unibrain-compare", "Folder of the page and the table; made if it is not there.")
+def compare(runs: tuple[Path, ...], grouped: bool, out: Path) -> None:
+    """Put finished runs side by side: scores, paired differences to the first RUN, and pictures of the same scans.
+
+    Runs must be scored in one dialect, on the same test images, with one backbone; with --group, subjects may have seen
+    other images, nothing is paired, and the mean over subjects has an interval.
+    """
+    from unibrain.experiments import compare as work
+    from unibrain.experiments import group
+    from unibrain.pipeline import RunFolder
+
+    check_out(out)
+    folders = [RunFolder(run) for run in runs]
+    finish(out, group(folders) if grouped else work(folders))
+
+
+def check_out(out: Path) -> None:
+    """Refuse a folder of other things: the page of a comparison would replace what is there."""
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out} is a file. Choose a folder for the comparison.")
+    ours = not out.exists() or (out / "compare" / "findings.json").is_file()
+    if not ours and any((out / name).exists() for name in ("compare", "index.html")):
+        raise InputError(f"{out} holds other files (compare, index.html). Choose another folder for the comparison.")

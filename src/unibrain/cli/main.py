@@ -38,6 +38,7 @@ COMMANDS = {
     "repeats": ("experiments:repeats", "What more scans of an image give, and more samples of a scan."),
     "transfer": ("experiments:transfer", "Decode another subject's scans with this decoder."),
     "captions": ("experiments:captions", "What the source of the captions does to decoding."),
+    "compare": ("experiments:compare", "Put runs side by side, or subjects into one table."),
     "export-weights": ("run:export_weights", "Write ridge weights, for maps of voxels."),
     "weights": ("weights:weights", "Get, list and check the published weights."),
     "nsd": ("nsd:nsd", "Download the Natural Scenes Dataset and COCO's captions."),

@@ -77,9 +77,10 @@ def demo(
 
 @click.command(cls=Command, epilog="Example: unibrain run examples/settings.toml --out my-run")
 @click.argument("settings", metavar="SETTINGS", type=PATH)
-@out_option("unibrain-run", "Run folder; made if it is not there.")
+@out_option("unibrain-run", "Run folder; made if it is not there. With --subjects, the folder of their runs.")
+@click.option("--subjects", help="Numbers of NSD's subjects, such as 1,2,5,7: a run for each, and a table of all.")
 @backbone_options
-def run(settings: Path, out: Path, source: "BackboneSource") -> None:
+def run(settings: Path, out: Path, subjects: str | None, source: "BackboneSource") -> None:
     """Run all stages of the settings file SETTINGS, one after the other, in a run folder.
 
     What is up to date is skipped, what its settings or inputs have changed is redone, and a run that was stopped
@@ -87,7 +88,33 @@ def run(settings: Path, out: Path, source: "BackboneSource") -> None:
     """
     from unibrain.pipeline import read_settings
 
-    _run_all(out, read_settings(settings), source)
+    chosen = read_settings(settings)
+    if subjects is None:
+        _run_all(out, chosen, source)
+    else:
+        _run_subjects(out, chosen, subjects, source)
+
+
+def _run_subjects(out: Path, settings: "Settings", subjects: str, source: "BackboneSource") -> None:
+    """Run each subject in a folder of its own, all else equal, and put them into one table."""
+    from unibrain.cli.experiments import check_out, finish
+    from unibrain.experiments import group
+    from unibrain.pipeline import RunFolder
+
+    if settings.custom is not None:
+        raise InputError("--subjects is about NSD's subjects, and there is a section [custom]. Run each by itself.")
+    texts = subjects.split(",")
+    each = [settings.changed("prepare", {"subject": text}, where="--", text=True) for text in texts]
+    chosen = {one.prepare.subject: one for one in each}
+    if len(chosen) < max(2, len(texts)):
+        raise InputError(f"--subjects is {subjects}. Name at least two different subjects, such as 1,2,5,7.")
+    if RunFolder(out).begun:
+        raise InputError(f"{out}: this folder holds a run of its own. Choose another folder for those of the subjects.")
+    check_out(out)
+    runs = {out / f"subj{number:02d}": one for number, one in chosen.items()}
+    for folder, one in runs.items():
+        _run_all(folder, one, source)
+    finish(out, group([RunFolder(folder) for folder in runs], source))
 
 
 @click.command(cls=Command, epilog="Example: unibrain scores my-run --csv")

@@ -3,6 +3,7 @@
 from unibrain.experiments.ablation import ablate
 from unibrain.experiments.bench import Bench, open_bench
 from unibrain.experiments.caption_sources import caption_sources
+from unibrain.experiments.comparison import compare, group
 from unibrain.experiments.findings import Cell, Column, Findings, Strip, as_csv, as_text, write_findings
 from unibrain.experiments.repeats import repeats
 from unibrain.experiments.sweep import sweep
@@ -18,6 +19,8 @@ __all__ = [
     "as_csv",
     "as_text",
     "caption_sources",
+    "compare",
+    "group",
     "open_bench",
     "repeats",
     "sweep",
