@@ -8,7 +8,7 @@ import pytest
 from runs import SETTINGS, toy
 
 from unibrain.experiments import Bench, open_bench
-from unibrain.pipeline import RunFolder, run_all
+from unibrain.pipeline import PrepareSection, RunFolder, run_all
 
 
 @pytest.fixture(scope="session")
@@ -16,6 +16,14 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     """Not to be changed."""
     run = RunFolder(tmp_path_factory.mktemp("experiments") / "finished")
     run_all(run, SETTINGS, toy())
+    return run
+
+
+@pytest.fixture(scope="session")
+def second(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """Another subject who saw the same test images; not to be changed but for what a bench keeps."""
+    run = RunFolder(tmp_path_factory.mktemp("experiments") / "second")
+    run_all(run, SETTINGS.model_copy(update={"prepare": PrepareSection(subject=2)}), toy())
     return run
 
 

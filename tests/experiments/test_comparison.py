@@ -1,6 +1,6 @@
 import json
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +15,9 @@ from unibrain.evaluation import load_scores
 from unibrain.evaluation.statistics import holm, paired_interval
 from unibrain.experiments import compare, group, write_findings
 from unibrain.experiments.comparison import sign_flip_p
-from unibrain.pipeline import PrepareSection, RunFolder, run_all, run_one
+from unibrain.pipeline import BackboneSource, RunFolder, run_all, run_one
 from unibrain.reconstruction import load_decoded
+from unibrain.workspace.fingerprints import fingerprint
 
 
 @pytest.fixture(scope="session")
@@ -27,14 +28,6 @@ def changed(finished: RunFolder, tmp_path_factory: pytest.TempPathFactory) -> Ru
     run = RunFolder(root)
     settings = SETTINGS.changed("fit", {"alpha": 1e6}, where="--")
     run_one("evaluate", run, settings, toy(), with_earlier=True)
-    return run
-
-
-@pytest.fixture(scope="session")
-def second(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
-    """Another subject who saw the same test images; not to be changed."""
-    run = RunFolder(tmp_path_factory.mktemp("experiments") / "second")
-    run_all(run, SETTINGS.model_copy(update={"prepare": PrepareSection(subject=2)}), toy())
     return run
 
 
@@ -81,10 +74,7 @@ def test_images_are_paired_whatever_their_order(finished: RunFolder, changed: Ru
         metric["per_image"].reverse()
     path.write_text(json.dumps(content))
     record = json.loads(turned.record("evaluate").read_text())
-    from unibrain.workspace.fingerprints import fingerprint
-
-    (state,) = fingerprint(path).values()
-    record["outputs"]["scores"][""] = state.__dict__ if hasattr(state, "__dict__") else state._asdict()
+    record["outputs"]["scores"] = {name: asdict(state) for name, state in fingerprint(path).items()}
     turned.record("evaluate").write_text(json.dumps(record))
     straight, found = compare([finished, changed], toy()), compare([finished, turned], toy())
     assert [replace(cell, setting="") for cell in found.cells] == [replace(cell, setting="") for cell in straight.cells]
@@ -128,16 +118,24 @@ def test_refused(finished: RunFolder, run: RunFolder, tmp_path: Path, spoil: str
         work(runs.get(spoil, [finished, run]), toy())
 
 
+class TwoBackbones(BackboneSource):
+    """The toy that a run's settings name."""
+
+    def fingerprint(self, name: str) -> str:
+        return toy(name).load(name).fingerprint
+
+
 def test_runs_on_other_images_or_backbones_are_refused(finished: RunFolder, tmp_path: Path) -> None:
-    run = RunFolder(tmp_path / "other")
-    run_all(run, SETTINGS.changed("simulate", {"seed": 2}, where="--"), toy())
+    settings = SETTINGS.changed("simulate", {"seed": 2}, where="--")
+    other, two = RunFolder(tmp_path / "other"), RunFolder(tmp_path / "two")
+    run_all(other, settings, toy())
     with pytest.raises(InputError, match="test images differ"):
-        compare([finished, run], toy())
-    path = run.artefact("scores")
-    text = path.read_text().replace(toy().load("toy").fingerprint, "0" * 64)
-    path.write_text(text)
-    with pytest.raises(InputError, match="not up to date|backbone"):
-        compare([finished, run], toy())
+        compare([finished, other], toy())
+    shutil.copytree(other.root, two.root)
+    for run, name in ((other, "one"), (two, "two")):
+        run_all(run, settings.changed("extract", {"backbone": name}, where="--"), toy(name))
+    with pytest.raises(InputError, match="backbone"):
+        compare([other, two], TwoBackbones())
 
 
 @pytest.mark.parametrize(

@@ -23,18 +23,10 @@ from unibrain.experiments.transfer import (
     _split_images,
     open_other,
 )
-from unibrain.pipeline import PrepareSection, RunFolder, run_all
+from unibrain.pipeline import RunFolder, run_all
 from unibrain.regression import BrainDecoder
 
 LATENTS = ("z_image", "z_text", "c_image", "c_text")
-
-
-@pytest.fixture(scope="session")
-def second(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
-    """Another subject who saw the same test images; not to be changed but for what a bench keeps."""
-    run = RunFolder(tmp_path_factory.mktemp("experiments") / "second")
-    run_all(run, SETTINGS.model_copy(update={"prepare": PrepareSection(subject=2)}), toy())
-    return run
 
 
 @pytest.fixture
