@@ -193,15 +193,15 @@ class Bench:
         """Fit a decoder with the run's settings to other scans or targets.
 
         The penalties are the run's own times `factor`; with `choose`, or where targets have other names or shapes, or
-        bands, they are chosen anew by cross-validation inside these scans.
+        bands, they are chosen anew by cross-validation inside these scans. Without `regions` there are no bands.
         """
         from unibrain.regression import BrainDecoder
         from unibrain.regression.targets import training_targets
 
         parameters, names = self.decoder.get_params() | {"verbose": False}, set(training_targets(targets, ids))
         known = {name: factor * values for name, values in self.decoder.alphas_.items() if name in names}
-        if not choose and parameters["bands"] is None and set(known) == names:
-            parameters["alpha"] = known
+        own = not choose and self.decoder.bands is None and set(known) == names
+        parameters |= {"alpha": known if own else "cv", "bands": None if regions is None else self.decoder.bands}
         return BrainDecoder(**parameters).fit(betas, targets, ids, regions)
 
     def remember(self, make: Callable[[], "Latents"], *key: Any) -> "Latents":

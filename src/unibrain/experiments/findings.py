@@ -105,6 +105,8 @@ class Findings:
     published : tuple of Row
         Rows of the paper, beside a run on real scans.
     notes : tuple of str
+    files : mapping of str to bytes
+        Name to content of further files beside the page.
     """
 
     name: str
@@ -119,6 +121,7 @@ class Findings:
     figures: Mapping[str, bytes] = field(default_factory=dict)
     published: "tuple[Row, ...]" = ()
     notes: tuple[str, ...] = ()
+    files: Mapping[str, bytes] = field(default_factory=dict)
 
     @property
     def settings(self) -> tuple[str, ...]:
@@ -256,6 +259,8 @@ def write_findings(folder: Path, findings: Findings) -> Path:
         write_text(temporary / "table.csv", as_csv(findings))
         for number, figure in enumerate(findings.figures.values(), 1):
             write_bytes(temporary / f"figure-{number}.svg", figure)
+        for name, data in findings.files.items():
+            write_bytes(temporary / Path(name).name, data)
         write_text(temporary / "index.html", render(findings))
     return folder / "index.html"
 
