@@ -1,11 +1,13 @@
 """How well latents are predicted, as a table: the two numbers that all experiments on latents give."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from unibrain.experiments.correlation import correlations_of
 from unibrain.experiments.findings import Cell, Column
 from unibrain.latents import LATENTS
 
@@ -22,11 +24,33 @@ def latent_columns(names: Iterable[str]) -> tuple[Column, ...]:
     return tuple(found)
 
 
-def two_way(predicted: Mapping[str, Any], true: Mapping[str, Any]) -> dict[str, NDArray[np.float64]]:
-    """Two-way identification of every image, shape (n,), by latent."""
+def latent_values(predicted: Mapping[str, Any], true: Mapping[str, Any]) -> dict[str, NDArray[np.float64]]:
+    """The key of each of `latent_columns` to one value per image, shape (n,), whose mean is the score."""
     from unibrain.evaluation.identification import latent_identification
 
-    return {one.latent: one.two_way for one in latent_identification(predicted, true)}
+    correlation = correlations_of(predicted, true)
+    found = {}
+    for one in latent_identification(predicted, true):
+        found |= {f"{one.latent}_r": correlation[one.latent].values, f"{one.latent}_two_way": one.two_way}
+    return found
+
+
+def mean_cell(setting: str, metric: str, values: NDArray[Any], against: tuple[str, NDArray[Any]] | None = None) -> Cell:
+    """The mean of one value per image with its interval and, against another setting's, the paired difference."""
+    from unibrain.evaluation.statistics import bootstrap_interval, paired_interval, share_interval
+
+    interval = share_interval(values) or bootstrap_interval(values)
+    cell = Cell(setting, metric, float(values.mean()), interval.low, interval.high, len(values))
+    if against is None:
+        return cell
+    paired = paired_interval(values, against[1])
+    return replace(
+        cell,
+        against=against[0],
+        difference=float(np.mean(values - against[1])),
+        difference_low=paired.low,
+        difference_high=paired.high,
+    )
 
 
 def latent_cells(
@@ -44,39 +68,18 @@ def latent_cells(
     predicted, true : Latents
         Of the same images in the same order.
     against : (str, Latents), optional
-        A setting, and what was predicted for the same images there: identification gets a paired difference.
+        A setting, and what was predicted for the same images there, for paired differences.
 
     Returns
     -------
     tuple of Cell
-        The correlation is over images and has no value for one image alone, so no interval.
+        A correlation is over images; its interval is that of `unibrain.experiments.correlation.Correlation.values`.
     """
-    from unibrain.evaluation.statistics import bootstrap_interval, paired_interval
-    from unibrain.regression import latent_accuracy
-
-    found, other = two_way(predicted, true), None if against is None else two_way(against[1], true)
-    cells = []
-    for name, correlation in latent_accuracy(predicted, true).items():
-        wins = found[name]
-        interval, difference = bootstrap_interval(wins), {}
-        if against is not None and other is not None and name in other:
-            paired = paired_interval(wins, other[name])
-            mean = float(np.mean(wins - other[name]))
-            difference = {"against": against[0], "difference": mean}
-            difference |= {"difference_low": paired.low, "difference_high": paired.high}
-        cells.append(Cell(setting, f"{name}_r", correlation, images=len(wins)))
-        cells.append(
-            Cell(
-                setting,
-                f"{name}_two_way",
-                float(wins.mean()),
-                interval.low,
-                interval.high,
-                len(wins),
-                **difference,  # type: ignore[arg-type]
-            )
-        )
-    return tuple(cells)
+    found, other = latent_values(predicted, true), {} if against is None else latent_values(against[1], true)
+    return tuple(
+        mean_cell(setting, name, values, (against[0], other[name]) if against and name in other else None)
+        for name, values in found.items()
+    )
 
 
 def mean_two_way(cells: Iterable[Cell]) -> float:

@@ -1,0 +1,74 @@
+"""Correlation of predicted and true latents across images: of a latent, of its tokens, and what each image adds."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, eq=False)
+class Correlation:
+    """How well one latent is predicted for n images.
+
+    A correlation across images is no mean over images, so that nothing could be drawn again for its interval. These
+    values are such a mean: the correlation, and how it would move with a little more weight on each image (its
+    influence function; Efron's infinitesimal jackknife, 1982). They serve as any score per image does.
+
+    Attributes
+    ----------
+    values : ndarray of shape (n,), float64
+        Their mean is the mean over dimensions of Pearson's r, as `unibrain.regression.latent_accuracy` has it.
+    explained : ndarray of shape (n,), float64
+        Their mean is the explained variance of the whole latent, about its mean and up to one factor: the squared
+        correlation of all its numbers. 0 where the prediction points the wrong way.
+    groups : ndarray of shape (g,), float64
+        Mean correlation of each token of a context, each channel of the image latent, or of the text latent as a whole;
+        NaN for one that is the same in all images.
+    """
+
+    values: NDArray[np.float64]
+    explained: NDArray[np.float64]
+    groups: NDArray[np.float64]
+
+
+def correlations_of(predicted: Mapping[str, Any], true: Mapping[str, Any]) -> dict[str, Correlation]:
+    """Correlate every latent of two `Latents` of the same images in the same order."""
+    return {name: correlate(np.asarray(predicted[name]), np.asarray(true[name])) for name in predicted}
+
+
+def correlate(predicted: NDArray[Any], true: NDArray[Any]) -> Correlation:
+    """Correlate arrays of shape (n, dimensions) or (n, groups, ...); dimensions that do not vary in truth are left out."""
+    n, groups = len(true), true.shape[1] if true.ndim > 2 else 1
+    sides = [array.reshape(n, groups, -1) for array in (predicted, true)]
+    values, products, by_group, count = np.zeros(n), np.zeros((3, n)), np.full(groups, np.nan), 0
+    for group in range(groups):
+        p, t = (array[:, group].astype(np.float64) for array in sides)
+        varies = np.ptp(t, axis=0) > 0
+        if not varies.any():
+            continue
+        p, t = _standard(p[:, varies]), _standard(t[:, varies])
+        r = np.mean(p[0] * t[0], axis=0)
+        values += (p[0] * t[0] - r / 2 * (p[0] ** 2 + t[0] ** 2) + r).sum(axis=1)
+        products += [((a[0] * a[1]) * (b[0] * b[1])).sum(axis=1) for a, b in ((p, t), (p, p), (t, t))]
+        by_group[group], count = r.mean(), count + len(r)
+    return Correlation(values / max(1, count), _explained(*products), by_group)
+
+
+def _standard(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Deviations in units of their size, 0 for what does not vary, and that size."""
+    # Compared by range and not by variance: the mean of equal numbers may be off by a rounding error.
+    size = np.where(np.ptp(values, axis=0) > 0, values.std(axis=0), 0.0)
+    return (values - values.mean(axis=0)) / np.where(size > 0, size, np.inf), size
+
+
+def _explained(
+    both: NDArray[np.float64], predicted: NDArray[np.float64], true: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    sums = [part.mean() for part in (both, predicted, true)]
+    if sums[0] <= 0 or sums[1] <= 0 or sums[2] <= 0:
+        return np.zeros(len(both))
+    share = sums[0] ** 2 / (sums[1] * sums[2])
+    found: NDArray[np.float64] = share * (1 + 2 * both / sums[0] - predicted / sums[1] - true / sums[2])
+    return found
