@@ -39,7 +39,7 @@ def correlations_of(predicted: Mapping[str, Any], true: Mapping[str, Any]) -> di
 
 
 def correlate(predicted: NDArray[Any], true: NDArray[Any]) -> Correlation:
-    """Correlate arrays of shape (n, dimensions) or (n, groups, ...); dimensions that do not vary in truth are left out."""
+    """Correlate arrays of shape (n, dimensions) or (n, groups, ...); what does not vary in truth is left out."""
     n, groups = len(true), true.shape[1] if true.ndim > 2 else 1
     sides = [array.reshape(n, groups, -1) for array in (predicted, true)]
     values, products, by_group, count = np.zeros(n), np.zeros((3, n)), np.full(groups, np.nan), 0
