@@ -205,3 +205,54 @@ def check_out(out: Path) -> None:
     ours = not out.exists() or (out / "compare" / "findings.json").is_file()
     if not ours and any((out / name).exists() for name in ("compare", "index.html")):
         raise InputError(f"{out} holds other files (compare, index.html). Choose another folder for the comparison.")
+
+
+@experiment(
+    "regions",
+    """Decode synthetic scans in which one region is active, and with --decode and --map ask what regions carry.
+
+    The voxels of a region are set to --value deviations over the training scans, all others to their mean; the same
+    noise belongs to a seed in all regions. Of NSD's label volumes also regions that were not prepared can be named.
+    """,
+    "regions my-run --activate faces,V1,V2+V3 --decode --map",
+)
+@click.option(
+    "--activate",
+    metavar="NAMES",
+    default="",
+    help="Regions, separated by commas; V2+V3 is both as one. [default: all regions of the run]",
+)
+@click.option("--mask", "masks", metavar="NAME=FILE", multiple=True, help="A region of your own; may be given again.")
+@click.option("--value", type=float, default=2.0, show_default=True, help="How far active voxels are from their mean.")
+@click.option("--seeds", type=int, default=3, show_default=True, help="Items of each synthetic scan, side by side.")
+@click.option("--decode", is_flag=True, help="Also decode from each region alone, and from all voxels but it.")
+@click.option("--map", "contributions", is_flag=True, help="Also map what each voxel contributes to each latent.")
+def regions(bench: "Bench", activate: str, masks: tuple[str, ...], **options: Any) -> "Findings":
+    """See the help of the command."""
+    from unibrain.experiments import regions as work
+
+    files: dict[str, Path] = {}
+    for text in masks:
+        name, _, file = text.partition("=")
+        if not name or not file or name in files:
+            raise InputError(f"--mask {text}: give a name and a file, NAME=FILE, each name once.")
+        files[name] = PATH.convert(file, None, None)
+    names = [name.strip() for name in activate.split(",") if name.strip()]
+    return work(bench, names, files, **options)
+
+
+@experiment(
+    "align",
+    """Compare predicted with true latents: on training images, on the same when left out, and on unseen ones.
+
+    Token by token and channel by channel, region by region beside the noise ceiling of the scans, by identification
+    among test and training images; and shows the images that are taken for others. Nothing is decoded.
+    """,
+    "align my-run",
+    images=1000,
+)
+def align(bench: "Bench") -> "Findings":
+    """See the help of the command."""
+    from unibrain.experiments import align as work
+
+    return work(bench)

@@ -36,6 +36,8 @@ COMMANDS = {
     "ablate": ("experiments:ablate", "What each latent gives: without it, and from it alone."),
     "sweep": ("experiments:sweep", "How settings trade pixels for meaning, and which to take."),
     "repeats": ("experiments:repeats", "What more scans of an image give, and more samples of a scan."),
+    "regions": ("experiments:regions", "What regions carry: active, alone, left out; and a map of voxels."),
+    "align": ("experiments:align", "How well each latent is predicted, and where that breaks."),
     "transfer": ("experiments:transfer", "Decode another subject's scans with this decoder."),
     "captions": ("experiments:captions", "What the source of the captions does to decoding."),
     "compare": ("experiments:compare", "Put runs side by side, or subjects into one table."),

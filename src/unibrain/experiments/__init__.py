@@ -1,10 +1,12 @@
 """Experiments on a finished run: each is one function, one command, a table, a figure and a page."""
 
 from unibrain.experiments.ablation import ablate
+from unibrain.experiments.alignment import align
 from unibrain.experiments.bench import Bench, open_bench
 from unibrain.experiments.caption_sources import caption_sources
 from unibrain.experiments.comparison import compare, group
 from unibrain.experiments.findings import Cell, Column, Findings, Strip, as_csv, as_text, write_findings
+from unibrain.experiments.regions import regions
 from unibrain.experiments.repeats import repeats
 from unibrain.experiments.sweep import sweep
 from unibrain.experiments.transfer import transfer
@@ -16,12 +18,14 @@ __all__ = [
     "Findings",
     "Strip",
     "ablate",
+    "align",
     "as_csv",
     "as_text",
     "caption_sources",
     "compare",
     "group",
     "open_bench",
+    "regions",
     "repeats",
     "sweep",
     "transfer",

@@ -76,7 +76,7 @@ def map_figure(
     ]
     with svg_figure(1.3 * len(slices) + 1, 1.5 * len(maps) + 0.5, "Contributions") as (figure, made):
         panels = figure.subplots(len(maps), len(slices), squeeze=False)
-        for row, (latent, values) in zip(panels, maps.items(), strict=True):
+        for number, (row, (latent, values)) in enumerate(zip(panels, maps.items(), strict=True)):
             relative = volume(subject, values / values.mean(), np.nan)
             most = float(np.quantile(values / values.mean(), 0.99))
             for panel, place in zip(row, slices, strict=True):
@@ -89,7 +89,8 @@ def map_figure(
                         panel.contour(flat, levels=[0.5], colors=[colour], linewidths=0.8)
                 panel.set_xticks([])
                 panel.set_yticks([])
-                if row is panels[0]:
+                panel.spines[:].set_visible(False)
+                if number == 0:
                     panel.set_title(f"slice {place}", fontsize=7)
             row[0].set_ylabel(latent)
             figure.colorbar(image, ax=list(row), fraction=0.03, label="of average")
