@@ -44,14 +44,15 @@ def correlate(predicted: NDArray[Any], true: NDArray[Any]) -> Correlation:
     sides = [array.reshape(n, groups, -1) for array in (predicted, true)]
     values, products, by_group, count = np.zeros(n), np.zeros((3, n)), np.full(groups, np.nan), 0
     for group in range(groups):
-        p, t = (array[:, group].astype(np.float64) for array in sides)
-        varies = np.ptp(t, axis=0) > 0
+        part = [array[:, group].astype(np.float64) for array in sides]
+        varies = np.ptp(part[1], axis=0) > 0
         if not varies.any():
             continue
-        p, t = _standard(p[:, varies]), _standard(t[:, varies])
-        r = np.mean(p[0] * t[0], axis=0)
-        values += (p[0] * t[0] - r / 2 * (p[0] ** 2 + t[0] ** 2) + r).sum(axis=1)
-        products += [((a[0] * a[1]) * (b[0] * b[1])).sum(axis=1) for a, b in ((p, t), (p, p), (t, t))]
+        (p, p_size), (t, t_size) = (_standard(side[:, varies]) for side in part)
+        r = np.mean(p * t, axis=0)
+        values += (p * t - r / 2 * (p**2 + t**2) + r).sum(axis=1)
+        p, t = p * p_size, t * t_size
+        products += [(p * t).sum(axis=1), (p * p).sum(axis=1), (t * t).sum(axis=1)]
         by_group[group], count = r.mean(), count + len(r)
     return Correlation(values / max(1, count), _explained(*products), by_group)
 
