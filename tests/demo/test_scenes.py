@@ -15,21 +15,13 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from unibrain.demo import BACKGROUNDS, CATEGORIES, Placement, Scene, load_catalogue, render, sample_scene, split_of
+from unibrain.demo import BACKGROUNDS, Placement, Scene, load_catalogue, render, sample_scene, split_of
 from unibrain.demo.backgrounds import paint_background
 from unibrain.demo.scenes import SPLITS, Split, read_sprite
 from unibrain.errors import InputError
 
 DATA = Path(str(files("unibrain.demo"))) / "data"
 TABLE = Path(__file__).parents[2] / "tools" / "scene_objects.csv"
-
-
-def test_at_least_a_hundred_objects_over_eight_categories() -> None:
-    counts = Counter(thing.category for thing in load_catalogue())
-    assert sum(counts.values()) >= 120
-    assert set(counts) == set(CATEGORIES)
-    assert len(CATEGORIES) == 8
-    assert min(counts.values()) >= 10
 
 
 def test_names_and_noun_phrases_are_unique_and_plain() -> None:
@@ -42,14 +34,6 @@ def test_names_and_noun_phrases_are_unique_and_plain() -> None:
         assert not {"small", "large"} & set(phrase.split()), "a size belongs to the scene, not to the object"
 
 
-def test_every_object_has_four_to_eight_keywords_and_most_are_shared() -> None:
-    catalogue = load_catalogue()
-    uses = Counter(keyword for thing in catalogue for keyword in thing.keywords)
-    for thing in catalogue:
-        assert 4 <= len(set(thing.keywords)) == len(thing.keywords) <= 8, thing.name
-        assert any(uses[keyword] >= 3 for keyword in thing.keywords), thing.name
-
-
 def test_sprites_fill_a_128_pixel_square_and_no_file_is_spare() -> None:
     for thing in load_catalogue():
         with Image.open(io.BytesIO(read_sprite(thing.sprite))) as sprite:
@@ -60,24 +44,6 @@ def test_sprites_fill_a_128_pixel_square_and_no_file_is_spare() -> None:
         assert extent >= 124, f"{thing.name} would be smaller on the picture than its placement says"
         assert seen.mean() > 0.2, thing.name
     assert {path.name for path in (DATA / "sprites").iterdir()} == {thing.sprite for thing in load_catalogue()}
-
-
-def test_sprites_weigh_one_to_three_megabytes() -> None:
-    total = sum(path.stat().st_size for path in (DATA / "sprites").iterdir())
-    assert 1e6 <= total <= 3e6
-
-
-def test_objects_look_different_from_each_other_at_32_pixels() -> None:
-    small = []
-    for thing in load_catalogue():
-        sprite = Image.open(io.BytesIO(read_sprite(thing.sprite))).resize((32, 32))
-        grey = Image.new("RGBA", (32, 32), (128, 128, 128, 255))
-        small.append(np.asarray(Image.alpha_composite(grey, sprite).convert("RGB"), dtype=np.float64).ravel())
-    pictures = np.array(small)
-    norms = (pictures**2).mean(axis=1)
-    squared = norms[:, None] + norms[None, :] - 2 * pictures @ pictures.T / pictures.shape[1]
-    np.fill_diagonal(squared, np.inf)
-    assert np.sqrt(squared.min()) > 20
 
 
 def test_the_shipped_catalogue_is_the_curated_table() -> None:
@@ -107,7 +73,7 @@ indices = st.integers(0, 10**7)
 splits = st.sampled_from(SPLITS)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(seeds, indices, splits)
 def test_a_scene_belongs_to_the_split_it_was_drawn_for(seed: int, index: int, split: Split) -> None:
     scene = sample_scene(seed, index, split)
@@ -115,7 +81,7 @@ def test_a_scene_belongs_to_the_split_it_was_drawn_for(seed: int, index: int, sp
     assert sample_scene(seed, index, split) == scene
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=3, deadline=None)
 @given(seeds, seeds)
 def test_splits_share_no_scene_whatever_the_seeds(one: int, other: int) -> None:
     keys = {
@@ -132,12 +98,6 @@ def test_split_follows_the_sha256_of_the_content_alone() -> None:
     assert int(digest[:16], 16) % 10 >= 2
     jittered = Scene(scene.placements, scene.background, scene.variation + 1)
     assert (jittered.key, jittered.split) == (scene.key, scene.split)
-
-
-def test_about_eighty_ten_ten_percent_of_contents() -> None:
-    shares = Counter(split_of(f"object {i}|beach") for i in range(20_000))
-    assert shares["train"] / 20_000 == pytest.approx(0.8, abs=0.01)
-    assert shares["test"] / 20_000 == pytest.approx(0.1, abs=0.01)
 
 
 def test_the_key_tells_content_apart() -> None:
@@ -162,7 +122,7 @@ def test_the_same_seed_gives_the_same_scenes_on_every_machine() -> None:
     )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(seeds, indices, splits)
 def test_objects_are_large_enough_inside_and_hardly_overlap(seed: int, index: int, split: Split) -> None:
     scene = sample_scene(seed, index, split)
@@ -215,17 +175,7 @@ def box(placement: Placement, size: int) -> tuple[int, int, int]:
     return left, top, round(placement.size * size)
 
 
-@pytest.mark.parametrize("size", [32, 64, 100])
-def test_shape_type_and_equality_of_two_calls(size: int) -> None:
-    scene = sample_scene(0, 3, "train")
-    picture = render(scene, size)
-    assert (picture.shape, picture.dtype) == ((size, size, 3), np.dtype(np.uint8))
-    assert np.array_equal(picture, render(scene, size))
-    picture[:] = 0
-    assert render(scene, size).any(), "a caller may write into the picture without spoiling later ones"
-
-
-@pytest.mark.parametrize("index", range(12))
+@pytest.mark.parametrize("index", range(4))
 def test_objects_are_laid_over_the_background_as_pillow_does(index: int) -> None:
     scene = sample_scene(2, index, "train")
     expected = Image.fromarray(only_background(scene)).convert("RGBA")
@@ -235,13 +185,17 @@ def test_objects_are_laid_over_the_background_as_pillow_does(index: int) -> None
             (side, side), Image.Resampling.LANCZOS
         )
         expected.alpha_composite(sprite, (left, top))
-    difference = np.abs(np.asarray(expected.convert("RGB")).astype(int) - render(scene))
+    picture = render(scene)
+    difference = np.abs(np.asarray(expected.convert("RGB")).astype(int) - picture)
     assert difference.max() <= 2  # Pillow rounds to 8 bits after every object
+    picture[:] = 0
+    assert render(scene).any(), "a caller may write into the picture without spoiling later ones"
 
 
-def test_every_object_is_seen_on_every_background() -> None:
-    for thing in load_catalogue():
-        for name in BACKGROUNDS:
+def test_objects_are_seen_on_backgrounds() -> None:
+    names = list(BACKGROUNDS)
+    for number, thing in enumerate(load_catalogue()):
+        for name in (names[number % len(names)], names[(5 * number + 7) % len(names)]):
             scene = Scene((Placement(thing, 0.5, 0.5, 28 / 64),), name, 1)
             changed = np.abs(render(scene).astype(int) - only_background(scene)).max(axis=-1) > 24
             left, top, side = box(scene.placements[0], 64)
@@ -250,26 +204,18 @@ def test_every_object_is_seen_on_every_background() -> None:
             assert changed.sum() == inside.sum(), "nothing changes outside the placement"
 
 
-@pytest.mark.parametrize("name", BACKGROUNDS)
-def test_a_background_varies_a_little_and_stays_itself(name: str) -> None:
+def test_a_background_varies_a_little_and_stays_itself() -> None:
     def painted(which: str) -> NDArray[np.float64]:
         # 8 x 8 block means: the layout that is seen at a glance
         pictures = np.stack([paint_background(which, variation, 64) for variation in range(12)]).astype(np.float64)
         blocks: NDArray[np.float64] = pictures.reshape(12, 8, 8, 8, 8, 3).mean(axis=(2, 4))
         return blocks.reshape(12, -1)
 
-    own = painted(name)
-    assert np.unique(own, axis=0).shape[0] == 12
-    mean = own.mean(axis=0)
-    spread = np.abs(own - mean).mean(axis=1).max()
-    for other in BACKGROUNDS:
-        if other != name:
-            assert np.abs(painted(other) - mean).mean(axis=1).min() > spread, (name, other)
-
-
-def test_larger_pictures_show_the_same_scene() -> None:
-    for index in range(20):
-        scene = sample_scene(4, index, "test")
-        shrunk = Image.fromarray(render(scene, 256)).resize((64, 64), Image.Resampling.BOX)
-        difference = np.abs(np.asarray(shrunk).astype(float) - render(scene, 64))
-        assert difference.mean() < 9, scene.key
+    all_of_them = {name: painted(name) for name in BACKGROUNDS}
+    for name, own in all_of_them.items():
+        assert np.unique(own, axis=0).shape[0] == 12
+        mean = own.mean(axis=0)
+        spread = np.abs(own - mean).mean(axis=1).max()
+        for other, pictures in all_of_them.items():
+            if other != name:
+                assert np.abs(pictures - mean).mean(axis=1).min() > spread, (name, other)

@@ -159,12 +159,3 @@ def test_exported_weights_are_those_of_ridge(tmp_path, data, stored, parameters)
     ):
         with pytest.raises(InputError, match=named):
             export_weights(decoder, *choice)
-
-
-def test_exported_weights_predict(data, stored):
-    X = data[0]
-    decoder = BrainDecoder(alpha=20.0, rescale="none").fit(X[:N], stored.at(np.arange(N)))
-    weights = export_weights(decoder, "c_image").astype(float)
-    mean = flat(data[1], "c_image")[:N].mean(axis=0)
-    expected = (X[N:] - decoder.betas_mean_) @ weights + mean
-    np.testing.assert_allclose(decoder.predict(X[N:])["c_image"].reshape(M, -1), expected, atol=1e-4)

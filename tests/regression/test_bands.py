@@ -1,19 +1,16 @@
-"""Banded ridge against himalaya, and against scikit-learn's Ridge on scaled voxels; bands made of regions."""
+"""Banded ridge against scikit-learn's Ridge on scaled voxels; shares against himalaya; bands made of regions."""
 
 import numpy as np
 import pytest
-from himalaya.kernel_ridge import WeightedKernelRidge, solve_multiple_kernel_ridge_random_search
 from himalaya.scoring import r2_score_split
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.linear_model import Ridge
-from sklearn.model_selection import PredefinedSplit
 
 from unibrain.errors import InputError
 from unibrain.regression.bands import (
     OTHER,
     choose_bands,
-    combine_kernels,
     dirichlet_weights,
     left_out_band_predictions,
     make_bands,
@@ -21,7 +18,7 @@ from unibrain.regression.bands import (
     voxel_scale,
 )
 from unibrain.regression.leave_out import split_images
-from unibrain.regression.ridge import centred_kernel, cross_kernel, factorise
+from unibrain.regression.ridge import centred_kernel
 from unibrain.regression.targets import training_targets
 
 ALPHAS = np.logspace(-1, 4, 6)
@@ -88,55 +85,6 @@ def test_curves_equal_ridge_on_scaled_voxels(problem):
     assert not hasattr(choice, "plain_r2")
 
 
-def test_search_equals_that_of_himalaya(problem):
-    X, bands, targets = problem
-    kernels = band_kernels(X, bands)
-    held_out = split_images(np.arange(80), 5, 3)
-    fold = np.empty(80, dtype=int)
-    for number, rows in enumerate(held_out):
-        fold[rows] = number
-    choice = choose_bands(kernels, training_targets(targets), ALPHAS, candidates=6, scheme=5, seed=3)
-    for latent, Y in enumerate(matrices(targets).values()):
-        with np.errstate(divide="ignore"):  # they take the logarithm of a weight of 0
-            _, _, scores, alphas, _ = solve_multiple_kernel_ridge_random_search(
-                np.stack(list(kernels.values())),
-                Y,
-                n_iter=choice.candidates,
-                alphas=ALPHAS,
-                cv=PredefinedSplit(fold),
-                fit_intercept=True,
-                return_weights="dual",
-                local_alpha=False,
-                return_alphas=True,
-                progress_bar=False,
-            )[:5]
-        # Their score is the mean squared error with the best alpha; folds are of equal size.
-        _, true, _ = left_out(X, Y, held_out, 1.0)
-        errors = (1 - choice.r2[:, latent].max(axis=1)) * np.sum(true**2) / Y.size
-        np.testing.assert_allclose(errors, -scores.mean(axis=1), rtol=1e-6)
-        assert int(np.argmax(scores.mean(axis=1))) == choice.chosen[latent]
-        assert np.unique(alphas).tolist() == [pytest.approx(choice.alpha[latent])]
-
-
-@pytest.mark.parametrize("weights", [[1.0, 1.0, 1.0], [0.3, 2.0, 0.7]])
-def test_prediction_of_new_scans_equals_himalaya(problem, weights):
-    X, bands, targets = problem
-    X_new = np.random.default_rng(5).standard_normal((15, 80)) + 1
-    Y = targets["z_image"]
-    mean, kernels = X.mean(axis=0), list(band_kernels(X, bands).values())
-    weight = voxel_scale(bands, weights) ** 2
-    np.testing.assert_allclose(combine_kernels(kernels, weights), centred_kernel(X, weight)[0], atol=1e-9)
-    (operator,) = (
-        factorise(centred_kernel(X, weight)[0]).operators(cross_kernel(X_new, X, mean, weight), [20.0]).values()
-    )
-    model = WeightedKernelRidge(
-        20.0, np.log(weights), kernels="precomputed", solver_params={"tol": 1e-12, "max_iter": 5000}
-    )
-    model.fit(np.stack(kernels), Y - Y.mean(axis=0))
-    crosses = [cross_kernel(X_new[:, m], X[:, m], mean[m]) for m in bands.values()]
-    np.testing.assert_allclose(operator @ (Y - Y.mean(axis=0)), model.predict(np.stack(crosses)), atol=1e-6)
-
-
 # Which band carries what
 
 
@@ -181,14 +129,6 @@ def test_planted_bands_carry_their_latents_and_noise_carries_nothing(problem):
     assert len(set(choice.chosen.tolist())) == 2
     # The bands that matter are penalised least.
     assert choice.penalties.argmin(axis=1).tolist() == [0, 1]
-
-
-def test_single_precision_kernels_are_near(problem):
-    X, bands, targets = problem
-    kernels = band_kernels(X, bands)
-    single = {band: kernel.astype(np.float32) for band, kernel in kernels.items()}
-    exact, near = (choose_bands(k, training_targets(targets), ALPHAS, candidates=5) for k in (kernels, single))
-    np.testing.assert_allclose(near.r2, exact.r2, rtol=1e-4, atol=1e-4)
 
 
 @given(st.integers(1, 30), st.integers(1, 8), st.integers(0, 10**6))

@@ -5,7 +5,6 @@ import xml.etree.ElementTree as ElementTree
 import numpy as np
 import pytest
 from sklearn.linear_model import Ridge
-from sklearn.model_selection import GridSearchCV, PredefinedSplit
 from stored_targets import named
 
 from unibrain.errors import InputError
@@ -74,18 +73,6 @@ def test_curves_equal_refitting(problem, per, groups, scheme):
         np.testing.assert_array_equal(
             np.broadcast_to(choice.per_target, choice.targets), np.repeat(best, choice.targets // count)
         )
-
-
-def test_chooses_what_a_grid_search_chooses(problem):
-    X, ids, targets, factorisation = problem
-    fold = np.empty(60, dtype=int)
-    for number, rows in enumerate(split_images(ids, 5, 2)):
-        fold[rows] = number
-    for column in range(4):
-        y = targets["c_image"][:, 0, [column]]
-        search = GridSearchCV(Ridge(), {"alpha": ALPHAS}, scoring="neg_mean_squared_error", cv=PredefinedSplit(fold))
-        choice = choose_alphas(factorisation, training_targets(y, ids), ALPHAS, scheme=5, seed=2)["y"]
-        assert choice.best[0] == search.fit(X, y).best_params_["alpha"]
 
 
 @pytest.mark.parametrize("alphas", [(1.0, 0.0), (1.0, -3.0), (1.0, np.nan), (1.0, np.inf), (), (1e-14, 1.0)])
@@ -199,18 +186,6 @@ def test_constant_latent_has_zero_scores(problem, per):
     assert not found.r2.any()
     assert not found.correlation.any()
     assert not found.varies.any()
-
-
-def test_describes_what_was_looked_at():
-    few = choice(np.zeros((3, 3)), per="token", columns=2, seed=4, scheme="loo")
-    assert few.describe() == (
-        "One alpha per token, by leaving out one image at a time of 9 images; "
-        "2 of 4 dimensions, drawn by seed 4 of each token."
-    )
-    single = choice(np.zeros((12, 3)), per="target", columns=1, images=5)
-    assert single.describe() == (
-        "One alpha per target, by 5 folds of 9 images, scored on 5 of them drawn by seed 0; every dimension on its own."
-    )
 
 
 # The figure

@@ -59,15 +59,6 @@ def test_block_width_follows_memory_and_chunks(stored):
         block_width(targets, 10, 100)
 
 
-def test_little_memory_changes_nothing(data, stored):
-    X = data[0]
-    wide, narrow = (
-        BrainDecoder(alpha=20.0, memory=memory).fit(X[:N], stored.at(np.arange(N))).predict(X[N:])
-        for memory in (2.0, 3e-5)
-    )
-    same(narrow, wide)
-
-
 def test_predictions_stream_to_disk(tmp_path, data, monkeypatch):
     X, latents = data
     mine = Latents(latents.stimulus_ids, {"fifth": latents["c_text"], "z_text": latents["z_text"]}).rows(slice(0, N))

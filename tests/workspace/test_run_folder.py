@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from unibrain.errors import InputError
-from unibrain.workspace.run_folder import ARTEFACTS, RunFolder, folder_lock
+from unibrain.workspace.run_folder import RunFolder, folder_lock
 
 HOLD = """
 import sys
@@ -127,10 +127,3 @@ def test_a_file_is_no_run_folder(tmp_path: Path) -> None:
     (tmp_path / "run").write_text("")
     with pytest.raises(InputError, match="is a file"), RunFolder(tmp_path / "run").lock():
         pass
-
-
-def test_artefacts_lie_in_the_folder_each_with_its_own_name(tmp_path: Path) -> None:
-    run = RunFolder(tmp_path)
-    paths = [run.artefact(name) for name in ARTEFACTS]
-    assert len(set(paths)) == len(paths)
-    assert all(path.parent == tmp_path for path in paths)
