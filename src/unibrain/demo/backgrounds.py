@@ -2,6 +2,9 @@
 
 Every background is a smooth function of the picture coordinates (``x`` to the right and ``y`` down,
 both 0 to 1) and of a handful of random numbers, so that it looks the same at every size.
+
+Colours come first, and what depends on one coordinate alone is computed along it alone: ``x`` is a row and ``y`` a
+column, a colour is of shape (3, 1, 1), and a picture of (3, size, size), or 1 where it does not change.
 """
 
 from collections.abc import Callable
@@ -12,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
+_ZERO, _ONE = np.float32(0), np.float32(1)
 Painter = Callable[[Floats, Floats, np.random.Generator], Floats]
 
 
@@ -28,22 +32,29 @@ class Background:
 @lru_cache(maxsize=8)
 def _grid(size: int) -> tuple[Floats, Floats]:
     centres = ((np.arange(size) + 0.5) / size).astype(np.float32)
-    return np.broadcast_to(centres[None, :], (size, size)), np.broadcast_to(centres[:, None], (size, size))
+    return centres[None, :], centres[:, None]
 
 
+@lru_cache(maxsize=256)
 def _rgb(colour: int) -> Floats:
-    return np.array([colour >> 16 & 255, colour >> 8 & 255, colour & 255], dtype=np.float32) / np.float32(255)
+    channels = np.array([colour >> 16 & 255, colour >> 8 & 255, colour & 255], dtype=np.float32)
+    return channels[:, None, None] / np.float32(255)
 
 
 def _mix(first: Floats, second: Floats, share: Floats) -> Floats:
     """Go from ``first`` (share 0) to ``second`` (share 1); ``share`` has no colour axis."""
-    return first + (second - first) * share[..., None]
+    return first + (second - first) * share
+
+
+def _clipped(values: Floats) -> Floats:
+    """Values from 0 to 1, sooner than by `numpy.clip` where they are few."""
+    clipped: Floats = np.minimum(np.maximum(values, _ZERO), _ONE)
+    return clipped
 
 
 def _step(value: Floats, softness: float = 0.012) -> Floats:
     """0 where ``value`` is negative, 1 where it is positive, with a soft edge about one 64th wide."""
-    share: Floats = np.clip(value / np.float32(2 * softness) + np.float32(0.5), 0, 1)
-    return share
+    return _clipped(value / np.float32(2 * softness) + np.float32(0.5))
 
 
 def _between(rng: np.random.Generator, low: float, high: float) -> np.float32:
@@ -52,7 +63,7 @@ def _between(rng: np.random.Generator, low: float, high: float) -> np.float32:
 
 def _tint(rng: np.random.Generator, colour: int, amount: float = 0.035) -> Floats:
     """A colour of the palette, shifted a little."""
-    return np.clip(_rgb(colour) + rng.uniform(-amount, amount, 3).astype(np.float32), 0, 1)
+    return _clipped(_rgb(colour) + rng.uniform(-amount, amount, (3, 1, 1)).astype(np.float32))
 
 
 def _wave(t: Floats, rng: np.random.Generator, cycles: float) -> Floats:
@@ -66,7 +77,7 @@ def _wave(t: Floats, rng: np.random.Generator, cycles: float) -> Floats:
 
 
 def _sky(y: Floats, top: Floats, low: Floats, horizon: np.float32) -> Floats:
-    return _mix(top, low, np.clip(y / horizon, 0, 1))
+    return _mix(top, low, _clipped(y / horizon))
 
 
 def _beach(x: Floats, y: Floats, rng: np.random.Generator) -> Floats:
@@ -81,7 +92,7 @@ def _beach(x: Floats, y: Floats, rng: np.random.Generator) -> Floats:
 def _field(x: Floats, y: Floats, rng: np.random.Generator) -> Floats:
     hill = _between(rng, 0.26, 0.38) + np.float32(0.03) * _wave(x, rng, 0.8)
     picture = _sky(y, _tint(rng, 0x8FD0F5), _tint(rng, 0xE3F4FA), np.float32(0.4))
-    grass = _mix(_tint(rng, 0x8CCB4A), _tint(rng, 0x4B9A2C), np.clip((y - hill) / np.float32(0.65), 0, 1))
+    grass = _mix(_tint(rng, 0x8CCB4A), _tint(rng, 0x4B9A2C), _clipped((y - hill) / np.float32(0.65)))
     return _mix(picture, grass, _step(y - hill))
 
 
@@ -114,7 +125,7 @@ def _snow(x: Floats, y: Floats, rng: np.random.Generator) -> Floats:
     picture = _sky(y, _tint(rng, 0x9DB8D6), _tint(rng, 0xC9D9E8), np.float32(0.45))
     firs = np.abs(np.mod(x * np.float32(rng.uniform(4.5, 6)) + _between(rng, 0, 1), 1) - np.float32(0.5))
     picture = _mix(picture, _tint(rng, 0x55786F), _step(y - hill + np.float32(0.2) - np.float32(0.42) * firs, 0.03))
-    snow = _mix(_tint(rng, 0xFBFDFF, 0.01), _tint(rng, 0xDDE8F5, 0.02), np.clip((y - hill) / np.float32(0.6), 0, 1))
+    snow = _mix(_tint(rng, 0xFBFDFF, 0.01), _tint(rng, 0xDDE8F5, 0.02), _clipped((y - hill) / np.float32(0.6)))
     return _mix(picture, snow, _step(y - hill))
 
 
@@ -129,7 +140,7 @@ def _desert(x: Floats, y: Floats, rng: np.random.Generator) -> Floats:
 def _sea(x: Floats, y: Floats, rng: np.random.Generator) -> Floats:
     horizon = _between(rng, 0.2, 0.3)
     picture = _sky(y, _tint(rng, 0xA9D8F5), _tint(rng, 0xE6F5FB), horizon)
-    depth = np.clip((y - horizon) / (1 - horizon), 0, 1)
+    depth = _clipped((y - horizon) / (1 - horizon))
     water = _mix(_tint(rng, 0x2C86D1), _tint(rng, 0x0B3F92), depth)
     crest = np.sin(np.float32(2 * np.pi * 6.5) * depth ** np.float32(0.7) + np.float32(0.9) * _wave(x, rng, 1.6))
     water = _mix(water, _rgb(0x8CC8F2), np.float32(0.45) * _step(crest - np.float32(0.72), 0.15))
@@ -142,9 +153,9 @@ def _street(x: Floats, y: Floats, rng: np.random.Generator) -> Floats:
     lot = (x[0][:, None] > edges[None, :]).sum(axis=1)
     roofs = rng.uniform(0.06, 0.36, 8).astype(np.float32)[lot]
     shades = rng.choice(np.array([0x8A7F8C, 0x6F7688, 0xA28477, 0x7A8CA0]), 8)
-    walls = np.stack([_tint(rng, int(shade)) for shade in shades])[lot]
+    walls = np.concatenate([_tint(rng, int(shade)) for shade in shades], axis=2)[..., lot]
     windows = (np.sin(np.float32(2 * np.pi * 11) * x) > 0.1) & (np.sin(np.float32(2 * np.pi * 9) * y) > 0.1)
-    facade = _mix(np.broadcast_to(walls[None], picture.shape), _rgb(0xF4E3A1), np.float32(0.55) * windows)
+    facade = _mix(walls, _rgb(0xF4E3A1), np.float32(0.55) * windows)
     picture = _mix(picture, facade, _step(y - roofs[None, :]))
     kerb = _between(rng, 0.72, 0.78)
     picture = _mix(picture, _tint(rng, 0xC2BDB5, 0.02), _step(y - kerb))
@@ -186,8 +197,8 @@ def _road(x: Floats, y: Floats, rng: np.random.Generator) -> Floats:
 
 def _sunset(x: Floats, y: Floats, rng: np.random.Generator) -> Floats:
     horizon = _between(rng, 0.74, 0.82)
-    upper = _mix(_tint(rng, 0x5B2A86), _tint(rng, 0xE8486A), np.clip(y / np.float32(0.42), 0, 1))
-    picture = _mix(upper, _tint(rng, 0xFFB347), np.clip((y - np.float32(0.35)) / np.float32(0.42), 0, 1))
+    upper = _mix(_tint(rng, 0x5B2A86), _tint(rng, 0xE8486A), _clipped(y / np.float32(0.42)))
+    picture = _mix(upper, _tint(rng, 0xFFB347), _clipped((y - np.float32(0.35)) / np.float32(0.42)))
     sun = np.float32(0.17) - np.hypot(x - _between(rng, 0.25, 0.75), y - horizon)
     picture = _mix(picture, _rgb(0xFFEE9E), _step(sun, 0.02))
     hill = horizon + np.float32(0.02) * _wave(x, rng, 1.0)
@@ -233,7 +244,7 @@ def background(name: str) -> Background:
 
 
 def paint_background(name: str, variation: int, size: int) -> Floats:
-    """Paint a background as float32 of shape (size, size, 3), 0 to 1; `variation` seeds horizon, hues and waves."""
-    x, y = _grid(size)
-    painted = background(name).paint(x, y, np.random.default_rng([variation]))
-    return np.clip(painted, 0, 1).astype(np.float32, copy=False)
+    """Paint a background as float32 of shape (3, size, size), 0 to 1; `variation` seeds horizon, hues and waves."""
+    painted = background(name).paint(*_grid(size), np.random.default_rng([variation]))
+    picture = np.empty((3, size, size), dtype=np.float32)
+    return np.clip(painted, 0, 1, out=picture)

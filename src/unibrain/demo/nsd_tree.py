@@ -1,6 +1,7 @@
 """Writes a simulated subject with NSD's file names, types, axis orders and index bases."""
 
 import io
+import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -26,7 +27,7 @@ from unibrain.scans.nsd import NcsnrAccumulator
 from unibrain.scans.nsd_layout import BETA_SCALE, REPEATS, SIMULATED_MARKER, SUBJECTS, VOXEL_SIZE, NsdLayout
 from unibrain.scans.nsd_regions import ATLAS_LABELS, STANDARD_LABELS
 from unibrain.stimuli.nsd import caption_files
-from unibrain.workspace.files import atomic_folder, write_json
+from unibrain.workspace.files import atomic_folder, write_json, write_text
 from unibrain.workspace.progress import track
 
 # Streams of random numbers: changing how much one part draws leaves the others as they are.
@@ -132,10 +133,13 @@ def _write_sessions(
         trials = np.empty((len(images), len(visual)), dtype=np.float32)
         trials[:, visual] = responses[images] + noise.draw(len(images), rng)
         outside = rng.standard_normal((len(images), int((~visual).sum())), dtype=np.float32)
-        trials[:, ~visual] = np.float32(_OUTSIDE_NOISE) * outside
-        percent = gain * trials + offset
+        outside *= np.float32(_OUTSIDE_NOISE)
+        trials[:, ~visual] = outside
+        trials *= gain
+        trials += offset
+        trials *= np.float32(BETA_SCALE)
         # MATLAB's int16() rounds and saturates.
-        betas = np.clip(np.rint(percent * BETA_SCALE), -32768, 32767).astype(np.int16)
+        betas = np.clip(np.rint(trials, out=trials), -32768, 32767, out=trials).astype(np.int16)
         if session == _INVALID_SESSION:
             betas[:, invalid] = 0  # as if this voxel had been outside the scanned slab
         ceiling.add(betas, images)
@@ -189,14 +193,19 @@ def write_betas(
 
     NIfTI is X, Y, Z, trials; HDF5 is trials, Z, Y, X with one chunk per voxel.
     """
-    volume = np.zeros((*brain.shape, len(betas)), dtype=np.int16)
-    volume[brain] = betas.T
+    series = np.ascontiguousarray(betas.T)
     layout.betas_folder.mkdir(parents=True, exist_ok=True)
     if "nifti" in formats:
+        volume = np.zeros((*brain.shape, len(betas)), dtype=np.int16)
+        volume[brain] = series
         write_nifti(layout.betas(session, "nifti"), volume)
     if "hdf5" in formats:
+        shape = (len(betas), *brain.shape[::-1])
         with new_hdf5(layout.betas(session, "hdf5")) as file:
-            file.create_dataset("betas", data=np.ascontiguousarray(volume.T), chunks=(len(betas), 1, 1, 1))
+            whole = file.create_dataset("betas", shape, np.int16, chunks=(len(betas), 1, 1, 1))
+            # Whole chunks go straight to the file; those that are left out, outside the brain, read as 0.
+            for (x, y, z), voxel in zip(np.argwhere(brain).tolist(), series, strict=True):
+                whole.id.write_direct_chunk((0, z, y, x), voxel)
 
 
 class _PatientFile(io.FileIO):
@@ -251,7 +260,7 @@ def _write_pictures(path: Path, scenes: dict[int, Scene], settings: SimulationSe
         items = track(scenes.items(), "drawing pictures", total=len(scenes), unit="picture")
         for row, (stimulus_id, scene) in enumerate(items):
             pictures[row] = render(scene, size)
-            brick[stimulus_id] = pictures[row]
+            brick.id.write_direct_chunk((stimulus_id, 0, 0, 0), pictures[row])
     return pictures
 
 
@@ -268,7 +277,8 @@ def _write_captions(path: Path, shown: dict[int, tuple[int, Scene]], coco_ids: N
             {"image_id": coco_id, "id": 10 * coco_id + i, "caption": text} for i, text in enumerate(captions)
         ]
     info = {"description": "Simulated: captions of composed scenes in COCO's file format"}
-    write_json(path, {"info": info, "images": images, "annotations": annotations})
+    # In one line, as COCO's own: indented text is written by slower code.
+    write_text(path, json.dumps({"info": info, "images": images, "annotations": annotations}))
 
 
 def _one_more(captions: Iterable[str]) -> str:

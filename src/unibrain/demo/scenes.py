@@ -275,12 +275,15 @@ def _pair(rng: np.random.Generator, catalogue: tuple[SceneObject, ...], main: in
 @lru_cache(maxsize=256)
 def _sprite(sprite: str) -> Image.Image:
     with Image.open(io.BytesIO(read_sprite(sprite))) as picture:
-        return picture.convert("RGBA")
+        # Colours multiplied by opacity, which is what resizing needs.
+        return picture.convert("RGBA").convert("RGBa")
 
 
 @lru_cache(maxsize=8192)
 def _scaled(sprite: str, side: int) -> NDArray[np.uint8]:
-    return np.asarray(_sprite(sprite).resize((side, side), Image.Resampling.LANCZOS))
+    """An object at one size, uint8 of shape (4, side, side): red, green, blue, opacity."""
+    scaled = _sprite(sprite).resize((side, side), Image.Resampling.LANCZOS).convert("RGBA")
+    return np.ascontiguousarray(np.asarray(scaled).transpose(2, 0, 1))
 
 
 def render(scene: Scene, size: int = 64) -> NDArray[np.uint8]:
@@ -303,8 +306,8 @@ def render(scene: Scene, size: int = 64) -> NDArray[np.uint8]:
         left = min(max(round((placement.x - placement.size / 2) * size), 0), size - side)
         top = min(max(round((placement.y - placement.size / 2) * size), 0), size - side)
         sprite = _scaled(placement.object.sprite, side)
-        alpha = sprite[..., 3:].astype(np.float32) / np.float32(255)
-        under = canvas[top : top + side, left : left + side]
-        under += alpha * (sprite[..., :3] - under)
+        alpha = sprite[3].astype(np.float32) / np.float32(255)
+        under = canvas[:, top : top + side, left : left + side]
+        under += alpha * (sprite[:3] - under)
     picture: NDArray[np.uint8] = np.clip(np.rint(canvas), 0, 255).astype(np.uint8)
-    return picture
+    return np.ascontiguousarray(picture.transpose(1, 2, 0))

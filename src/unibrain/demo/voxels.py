@@ -225,8 +225,8 @@ def _gabor_filters(size: int) -> list[tuple[Floats, Floats, np.float32]]:
     """One-sided Gabor filters, the modulus of whose output is the quadrature energy, sampled at every second pixel.
 
     A Gaussian in frequency is a product of one along each axis, and so is the filter: a matrix (size, size) for what
-    comes down, and one for what comes across, each with its real and its imaginary part. What they make of the picture's
-    mean is the third value, to be taken away: no filter is to see that.
+    comes down, and one for what comes across, each with its real and its imaginary part. The third value is what they
+    make of a picture's mean. It is to be taken away: no filter is to see that.
     """
     padded = _padded(size)
     pad = (len(padded) - size) // 2
@@ -238,15 +238,14 @@ def _gabor_filters(size: int) -> list[tuple[Floats, Floats, np.float32]]:
         for orientation in range(ORIENTATIONS):
             angle = orientation * np.pi / ORIENTATIONS
             strength = cycles / CYCLES[0]  # undoes the 1/f fall of natural amplitudes
-            parts = []
+            constant, parts = strength, []
             for preferred in (cycles * np.sin(angle), cycles * np.cos(angle)):
                 pass_band = np.exp(-np.square((frequencies - preferred) / (_BANDWIDTH * cycles)) / 2)
                 one_axis = np.fft.ifft(pass_band[:, None] * spectrum, axis=0)[pad : pad + size : 2]
                 parts.append(np.concatenate([one_axis.real, one_axis.imag]))
-                strength *= pass_band[0]
-            first = np.float32(cycles / CYCLES[0])
-            down, across = first * parts[0].astype(np.float32), np.ascontiguousarray(parts[1].T, dtype=np.float32)
-            filters.append((down, across, np.float32(strength)))
+                constant *= pass_band[0]
+            down, across = (strength * parts[0]).astype(np.float32), np.ascontiguousarray(parts[1].T, dtype=np.float32)
+            filters.append((down, across, np.float32(constant)))
     return filters
 
 
@@ -399,7 +398,11 @@ class TrialNoise:
         """Draw noise of shape (trials, voxels), in units of the signal's deviation."""
         images, voxels = self._signal.shape
         # A random mixture of all images' signals has exactly the signal's covariance.
-        mixture = rng.standard_normal((trials, images), dtype=np.float32) / np.float32(np.sqrt(images))
-        noise = np.float32(self._scale) * (mixture @ self._signal)
-        noise += self.private * rng.standard_normal((trials, voxels), dtype=np.float32)
-        return np.asarray(noise, dtype=np.float32)
+        mixture = rng.standard_normal((trials, images), dtype=np.float32)
+        mixture /= np.float32(np.sqrt(images))
+        noise: Floats = mixture @ self._signal
+        noise *= np.float32(self._scale)
+        private = rng.standard_normal((trials, voxels), dtype=np.float32)
+        private *= self.private
+        noise += private
+        return noise

@@ -202,13 +202,13 @@ class NcsnrAccumulator:
         z = betas.astype(np.float32)
         z -= z.mean(axis=0, dtype=np.float64).astype(np.float32)
         constant = np.asarray((betas == betas[:1]).all(axis=0))
-        deviation = z.std(axis=0, ddof=1, dtype=np.float64)
+        deviation = np.sqrt(np.square(z).sum(axis=0, dtype=np.float64) / max(len(z) - 1, 1))
         deviation[constant] = np.nan
         z /= deviation.astype(np.float32)
         np.add.at(self._counts, images, 1)
-        for image, trial in zip(images, z, strict=True):
+        for image, trial, square in zip(images, z, np.square(z), strict=True):
             self._sums[image] += trial
-            self._squares[image] += np.square(trial)
+            self._squares[image] += square
 
     def ncsnr(self, images: NDArray[np.bool_] | None = None) -> NDArray[np.float32]:
         """The ratio from images with exactly three trials (all, or rows that are chosen): shape (voxels,), else NaN."""
