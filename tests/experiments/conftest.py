@@ -2,11 +2,14 @@
 
 import shutil
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 from runs import SETTINGS, toy
 
+from unibrain import evaluation
+from unibrain.evaluation import METRICS
 from unibrain.experiments import Bench, open_bench
 from unibrain.pipeline import PrepareSection, RunFolder, run_all
 
@@ -38,3 +41,10 @@ def run(finished: RunFolder, tmp_path: Path) -> RunFolder:
 def bench(run: RunFolder) -> Iterator[Bench]:
     with open_bench(run, 6, source=toy()) as opened:
         yield opened
+
+
+@pytest.fixture
+def few_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two metrics of pictures and two of captions, where which ones there are is not the point."""
+    few = {name: METRICS[name] for name in ("pixcorr", "ssim", "rouge1", "rougeL")}
+    monkeypatch.setattr(evaluation, "evaluate", partial(evaluation.evaluate, metrics=few))

@@ -13,6 +13,8 @@ from unibrain.latents import Latents, extract
 from unibrain.pipeline import RunFolder
 from unibrain.regression import BrainDecoder
 
+pytestmark = pytest.mark.usefixtures("few_metrics")
+
 
 def written(bench: Bench, folder: Path, ids: object = None) -> Path:
     """A file that says something of its own of every image."""
@@ -54,14 +56,19 @@ def test_sources_are_fitted_and_decoded_as_they_are_called(bench: Bench, tmp_pat
 
 
 def test_shuffled_captions_fall_to_the_control(bench: Bench) -> None:
+    # Voxels that hold the text latents: whatever is lost, shuffling has taken.
+    true = bench.stored.select(bench.subject.stimulus_ids).read()
+    texts = np.concatenate([true[name].reshape(true.n, -1) for name in ("z_text", "c_text")], axis=1)
+    voxels = np.random.default_rng(0).standard_normal((texts.shape[1], bench.subject.betas.shape[1]))
+    bench = replace(bench, subject=replace(bench.subject, betas=(texts @ voxels).astype(np.float32)))
     found = caption_sources(bench)
+    assert FROM_FILE not in found.settings
     control = found.cell(CONTROL, "rouge1").value
     assert control == pytest.approx(bench.score(bench.decoded())["rouge1"].control)
-    assert FROM_FILE not in found.settings
-    real, spoilt = (found.cell(f"{name}, text latents alone", "rouge1") for name in (AS_RUN, SHUFFLED))
-    assert abs(spoilt.value - control) < abs(real.value - control)
-    for latent in ("z_text", "c_text"):
-        assert found.cell(SHUFFLED, f"{latent}_r").value < 0.5 * found.cell(AS_RUN, f"{latent}_r").value
+    assert found.cell(f"{SHUFFLED}, text latents alone", "rouge1").value == pytest.approx(control, abs=0.1)
+    assert found.cell("one", "z_text_r").value > 0.5
+    assert abs(found.cell(SHUFFLED, "z_text_r").value) < 0.25
+    assert found.cell(SHUFFLED, "z_text_two_way").value < found.cell("one", "z_text_two_way").value
 
 
 def test_nothing_is_encoded_or_decoded_twice(run: RunFolder) -> None:

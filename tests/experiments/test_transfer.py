@@ -1,3 +1,4 @@
+import json
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -5,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from runs import SETTINGS, toy
+from runs import toy
 from scipy.spatial import procrustes as scipy_procrustes
 from sklearn.linear_model import Ridge
 
 from unibrain.errors import InputError
-from unibrain.experiments import Bench, open_bench, transfer
+from unibrain.experiments import Bench, transfer
 from unibrain.experiments.shared_images import shared_images
 from unibrain.experiments.transfer import (
     ANATOMICAL,
@@ -23,10 +24,12 @@ from unibrain.experiments.transfer import (
     _split_images,
     open_other,
 )
-from unibrain.pipeline import RunFolder, run_all
+from unibrain.pipeline import RunFolder
 from unibrain.regression import BrainDecoder
 
 LATENTS = ("z_image", "z_text", "c_image", "c_text")
+
+pytestmark = pytest.mark.usefixtures("few_metrics")
 
 
 @pytest.fixture
@@ -148,10 +151,12 @@ def test_refused_before_work(bench: Bench, second: RunFolder, spoil: str, named:
     assert [call for call in calls if call.startswith("sample")] == [c for c in before if c.startswith("sample")]
 
 
-def test_a_run_of_another_backbone_is_refused(bench: Bench, tmp_path: Path) -> None:
-    run = RunFolder(tmp_path / "other")
-    run_all(run, SETTINGS, toy("two"))
-    with pytest.raises(InputError, match="another backbone"), open_other(bench, run):
+def test_a_run_of_another_backbone_is_refused(bench: Bench, stranger: Bench, run: RunFolder) -> None:
+    path = RunFolder(shutil.copytree(run.root, run.root.with_name("other"))).record("extract")
+    record = json.loads(path.read_text())
+    record["facts"]["backbone"] = "0" * 64
+    path.write_text(json.dumps(record))
+    with pytest.raises(InputError, match="another backbone"), open_other(bench, RunFolder(path.parents[1])):
         pass
-    with open_bench(run, 6, source=toy("two")) as other, pytest.raises(InputError, match="another backbone"):
-        transfer(bench, other)
+    with pytest.raises(InputError, match="another backbone"):
+        transfer(bench, replace(stranger, network=toy("two").load("toy")))
