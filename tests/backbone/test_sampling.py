@@ -4,12 +4,20 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import DDIMScheduler
+from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
 from torch import Tensor
 
 from unibrain.backbone.config import FlowsConfig, SamplingSettings, ScheduleConfig
 from unibrain.backbone.flows import FourFlows
-from unibrain.backbone.sampling import ddim_steps, guided_model, sample_ddim, start_index
+from unibrain.backbone.sampling import (
+    alphas_cumprod,
+    ddim_steps,
+    even_steps,
+    guided_model,
+    sample_ddim,
+    sample_dpm,
+    start_index,
+)
 from unibrain.errors import InputError
 
 PREDICTIONS = ("epsilon", "v_prediction")
@@ -83,6 +91,49 @@ def test_trajectory_is_that_of_diffusers(prediction: str, steps: int, eta: float
         torch.testing.assert_close(x_found, x_expected, atol=2e-5, rtol=2e-5)
         torch.testing.assert_close(x0_found, x0_expected, atol=2e-5, rtol=2e-4)
     assert torch.equal(last, found[-1][1])
+
+
+@pytest.mark.parametrize("prediction", PREDICTIONS)
+@pytest.mark.parametrize("steps", [5, 20])
+def test_dpm_is_that_of_diffusers(prediction: str, steps: int) -> None:
+    reference, model = (
+        DPMSolverMultistepScheduler(
+            beta_start=0.00085,
+            beta_end=0.012,
+            beta_schedule="scaled_linear",
+            prediction_type=prediction,
+            euler_at_final=True,
+            final_sigmas_type="sigma_min",
+        ),
+        LinearModel(6),
+    )
+    config = ScheduleConfig(prediction=prediction)
+    own = even_steps(config, steps, 981)
+    assert len(own.timesteps) == steps
+    reference.set_timesteps(timesteps=own.timesteps.flip(0).tolist())
+    x = sample = torch.randn(3, 6, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    for timestep in reference.timesteps:
+        sample = reference.step(model(sample, torch.full((3,), int(timestep))), timestep, sample).prev_sample
+    ours = LinearModel(6)
+    found = sample_dpm(ours, x, own, steps, prediction)
+    assert ours.timesteps == model.timesteps
+    torch.testing.assert_close(found, sample, atol=1e-4, rtol=1e-4)
+
+
+def test_dpm_needs_fewer_steps_than_ddim() -> None:
+    """On normal data of deviation 0.5 the exact path is known: the state keeps its place between its quantiles."""
+    config, x = ScheduleConfig(), torch.linspace(-2, 2, 9, dtype=torch.float64)[:, None]
+
+    def noise(x: Tensor, timesteps: Tensor) -> Tensor:
+        alpha = alphas_cumprod(config)[int(timesteps[0])].double()
+        return (1 - alpha).sqrt() * x / (0.25 * alpha + 1 - alpha)
+
+    def error(sample: Any, steps: Any) -> float:
+        first, last = (0.25 * level + 1 - level for level in (steps.alphas[-1], steps.alphas_prev[0]))
+        return float((sample(noise, x, steps, len(steps.timesteps)) - x * (last / first).sqrt()).abs().max())
+
+    assert error(sample_dpm, even_steps(config, 10, 901)) < 0.25 * error(sample_ddim, ddim_steps(config, 10))
+    assert error(sample_dpm, even_steps(config, 10, 901)) < error(sample_ddim, ddim_steps(config, 50))
 
 
 def test_steps_on_the_schedule() -> None:

@@ -12,6 +12,8 @@ from typing import Any, Literal
 
 from unibrain.errors import InputError
 
+SAMPLERS = ("ddim", "dpm++")
+
 
 @dataclass(frozen=True)
 class SamplingSettings:
@@ -26,9 +28,11 @@ class SamplingSettings:
     strength : float
         Fraction of the steps that is taken when a latent is given, above 0 and below 1.
     steps : int
-        DDIM steps of a full run.
+        Steps of a full run.
     eta : float
-        0 for deterministic DDIM, 1 for ancestral noise.
+        Of DDIM: 0 for deterministic, 1 for ancestral noise.
+    sampler : {"ddim", "dpm++"}
+        DDIM, as in the paper, or DPM-Solver++ of second order, which needs fewer steps and adds no noise (eta is 0).
 
     Raises
     ------
@@ -41,9 +45,12 @@ class SamplingSettings:
     strength: float = 0.75
     steps: int = 50
     eta: float = 0.0
+    sampler: str = "ddim"
 
     def __post_init__(self) -> None:
         for name, fits, allowed in (
+            ("sampler", self.sampler in SAMPLERS, " or ".join(SAMPLERS)),
+            ("eta", self.eta == 0 or self.sampler == "ddim", f"0 for the sampler {self.sampler}"),
             ("image_weight", 0 <= self.image_weight <= 1, "0 (text context only) to 1 (image context only)"),
             ("strength", 0 < self.strength < 1, "above 0 and below 1 (to start from noise, leave the latent out)"),
             ("steps", 1 <= self.steps <= 999, "1 to 999"),

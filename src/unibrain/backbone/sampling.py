@@ -1,4 +1,4 @@
-"""Guided DDIM: the noise schedule, the steps on it, classifier-free guidance, and one flow over one batch of scans."""
+"""Guided DDIM and DPM-Solver++: the noise schedule and its steps, guidance, and one flow over one batch of scans."""
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
@@ -62,6 +62,15 @@ def ddim_steps(config: ScheduleConfig, steps: int, eta: float = 0.0) -> DDIMStep
     return DDIMSteps(timesteps, alphas, alphas_prev, sigmas)
 
 
+def even_steps(config: ScheduleConfig, count: int, first: int) -> DDIMSteps:
+    """At most `count` steps down from the timestep `first`, evenly spaced in the log of the signal-to-noise ratio."""
+    levels = alphas_cumprod(config).double()
+    ratio = torch.logit(levels)
+    wanted = torch.linspace(float(ratio[first]), float(ratio[0]), count + 1, dtype=torch.float64)
+    chosen = torch.unique((ratio[None] - wanted[:, None]).abs().argmin(dim=1))
+    return DDIMSteps(chosen[1:], levels[chosen[1:]], levels[chosen[:-1]], torch.zeros(len(chosen) - 1))
+
+
 def start_index(settings: SamplingSettings) -> int:
     """Steps that a run from a given latent takes, and the DDIM index whose noise level it starts from.
 
@@ -107,6 +116,38 @@ def sample_ddim(
         x = alpha_prev.sqrt() * x0 + (1 - alpha_prev - sigma**2).sqrt() * output
         if make_noise is not None and float(sigma) > 0:
             x = x + sigma * make_noise(index)
+        if callback is not None:
+            callback(index, x, x0)
+    return x
+
+
+def sample_dpm(
+    model: Callable[[Tensor, Tensor], Tensor],
+    x: Tensor,
+    steps: DDIMSteps,
+    first: int,
+    prediction: Literal["epsilon", "v_prediction"] = "epsilon",
+    callback: Callable[[int, Tensor, Tensor], None] | None = None,
+) -> Tensor:
+    """Denoise as `sample_ddim` does without noise, by DPM-Solver++ (2M; Lu et al. 2022, arXiv 2211.01095).
+
+    Each step extrapolates from the predicted x0 of the step before, over half the log of the signal-to-noise ratio; the
+    first step and the last are of first order, which is DDIM.
+    """
+    before: tuple[Tensor, Tensor] | None = None
+    for index in range(first - 1, -1, -1):
+        alpha, alpha_prev = (level[index].to(x.device, x.dtype) for level in (steps.alphas, steps.alphas_prev))
+        timesteps = torch.full((1,), int(steps.timesteps[index]), dtype=torch.int64, device=x.device).expand(len(x))
+        output = model(x, timesteps)
+        if prediction == "v_prediction":
+            output = alpha.sqrt() * output + (1 - alpha).sqrt() * x
+        x0 = (x - (1 - alpha).sqrt() * output) / alpha.sqrt()
+        size = 0.5 * (torch.logit(alpha_prev) - torch.logit(alpha))
+        ahead = x0
+        if before is not None and index > 0:
+            ahead = x0 + 0.5 * size / before[1] * (x0 - before[0])
+        x = ((1 - alpha_prev) / (1 - alpha)).sqrt() * x - alpha_prev.sqrt() * torch.expm1(-size) * ahead
+        before = x0, size
         if callback is not None:
             callback(index, x, x0)
     return x
@@ -187,6 +228,10 @@ def denoise(
     else:
         count = start_index(settings)
         x = add_noise(torch.from_numpy(np.array(start, dtype=np.float32)).to(device), draw(0), steps.alphas[count])
+    if settings.sampler == "dpm++":
+        first = steps.timesteps[min(count, len(steps.timesteps) - 1)]
+        steps = even_steps(schedule, count, int(first))
+        count = len(steps.timesteps)
 
     def watch(index: int, x: Tensor, x0: Tensor) -> None:
         # Written so that NaN fails as well.
@@ -196,4 +241,6 @@ def denoise(
         if callback is not None:
             callback(count - index, count, x0.float().cpu().numpy())
 
+    if settings.sampler == "dpm++":
+        return sample_dpm(model, x, steps, count, schedule.prediction, watch).float().cpu().numpy()
     return sample_ddim(model, x, steps, count, schedule.prediction, draw, watch).float().cpu().numpy()

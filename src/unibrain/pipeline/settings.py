@@ -383,6 +383,10 @@ class ReconstructSection(Section):
         description="Fresh noise in every step, from 0 (DDIM) to 1 (as much as in training); left out: the backbone's "
         "own.",
     )
+    sampler: Literal["ddim", "dpm++"] | None = Field(
+        default=None,
+        description="DDIM, or DPM-Solver++, which needs fewer steps and takes no eta; left out: the backbone's own.",
+    )
     seed: Seed = Field(default=0, description="Seed of the noise, one stream per scan.")
     batch_size: int | None = Field(
         default=None,

@@ -65,6 +65,7 @@ def reconstruct(
     strength: PerKind = None,
     steps: PerKind = None,
     eta: PerKind = None,
+    sampler: str | Mapping[str, str] | None = None,
     seed: int = 0,
     batch_size: int | None = None,
     cache: str | os.PathLike[str] | None = None,
@@ -89,6 +90,8 @@ def reconstruct(
         ``use={"c_image"}`` starts from noise and is guided by the image alone.
     image_weight, guidance_scale, strength, steps, eta : number or mapping of str to number, optional
         How to sample (see `SamplingSettings`), for all kinds or by kind; the backbone's own if left out.
+    sampler : {"ddim", "dpm++"} or mapping of str to these, optional
+        The same.
     seed : int
         Seed of the noise, at least 0. Every scan has its own stream, made of it and the image's id.
     batch_size : int, optional
@@ -143,6 +146,7 @@ def reconstruct(
         "strength": strength,
         "steps": steps,
         "eta": eta,
+        "sampler": sampler,
     }
     items: dict[str, list[Any]] = {}
     for kind in [kind for kind in backbone.kinds if kind in kinds]:
@@ -160,7 +164,7 @@ def reconstruct(
     )
 
 
-def _sampling(backbone: "Backbone", kind: str, chosen: Mapping[str, PerKind]) -> SamplingSettings:
+def _sampling(backbone: "Backbone", kind: str, chosen: Mapping[str, Any]) -> SamplingSettings:
     given: dict[str, Any] = {
         name: value.get(kind) if isinstance(value, Mapping) else value for name, value in chosen.items()
     }
