@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from runs import toy
+from runs import command, toy
 
 from unibrain.errors import InputError
 from unibrain.evaluation.statistics import paired_interval
@@ -25,7 +25,7 @@ def test_settings_are_those_of_the_paper() -> None:
 
 def test_settings_are_decoded_as_they_are_called(bench: Bench) -> None:
     strips = {strip.label: strip for strip in ablate(bench).strips}
-    predicted, network = bench.predicted, toy()
+    predicted, network = bench.predicted, toy().load("toy")
     only_z = [network.decode(kind, predicted[name]) for kind, name in (("picture", "z_image"), ("caption", "z_text"))]
     assert np.array_equal(strips["only Z"].pictures, only_z[0])
     assert list(strips["only Z"].captions) == list(only_z[1])
@@ -79,6 +79,19 @@ def test_files_hold_the_numbers(bench: Bench) -> None:
     assert "No human was scanned" in html
     assert "<script>" not in html
     assert "SIMULATED" in as_text(found)
+
+
+def test_report_links_what_was_done_on_this_very_run(run: RunFolder) -> None:
+    with open_bench(run, 6, source=toy()) as bench:
+        write_findings(run.experiments / "ablate", ablate(bench))
+    link = "experiments/ablate/index.html"
+    assert link not in run.artefact("report").read_text(encoding="utf-8")
+    command(run, "report")
+    assert link in run.artefact("report").read_text(encoding="utf-8")
+    command(run, "reconstruct", steps=4)  # what was found before is of another state
+    for name in ("controls", "evaluate", "report"):
+        command(run, name)
+    assert link not in run.artefact("report").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from unibrain.errors import InputError
 from unibrain.pipeline import BackboneSource, RunFolder, Settings, declare, kept_settings
-from unibrain.pipeline.stages import read_seen, sampling_options, training_view
+from unibrain.pipeline.stages import read_seen, run_fingerprint, sampling_options, training_view
 from unibrain.workspace.fingerprints import digest
 from unibrain.workspace.progress import say
 from unibrain.workspace.stages import Chain, read_record
@@ -109,8 +109,6 @@ class Bench:
 
     def about(self, **more: Any) -> dict[str, Any]:
         """What a page says of the run, with what else was chosen."""
-        records = [read_record(self.run, name) for name in ("prepare", "extract", "fit", "reconstruct")]
-        made = digest(*[[record.settings, record.facts, record.code] for record in records if record is not None])
         return {
             "run": str(self.run.root),
             "subject": self.subject.name + " (simulated)" * self.subject.simulated,
@@ -118,7 +116,7 @@ class Bench:
             "dialect of the scores": self.settings.evaluate.dialect,
             "backbone": f"{self.network.name} {self.network.fingerprint[:12]}",
             "seed": self.settings.reconstruct.seed,
-            "fingerprint of the run": made[:12],
+            "fingerprint of the run": run_fingerprint(self.run),
             **more,
         }
 

@@ -94,7 +94,7 @@ def interval_figure(findings: "Findings", reference: str | None = None, kind: st
 def curve_figure(
     findings: "Findings", x: Mapping[str, float], label: str, marked: Sequence[float] = (), log: bool = False
 ) -> bytes:
-    """One panel per metric: its value over a number that each setting has, with intervals; `marked` numbers stand out."""
+    """One panel per metric: its value over a number that each setting has, with intervals; `marked` ones stand out."""
     columns = [c for c in findings.columns if any(findings.cell(s, c.name) for s in x)]
     across = min(4, max(1, len(columns)))
     down = -(-len(columns) // across)

@@ -536,6 +536,7 @@ class _Declaration:
 
     def report(self, audited: bool) -> Stage:
         section, (inputs, outside) = self.settings.report, self.stimulus_files()
+        done = experiments_done(self.run)
 
         def work(_: Path) -> None:
             from unibrain.evaluation import load_scores
@@ -575,12 +576,13 @@ class _Declaration:
                 alpha_choices=alpha_choices,
                 bands=bands,
                 regions=regions_of(subject),
+                experiments=done,
                 **(self.audited(stimuli) if audited else {}),
             )
             write_report(content, self.path("report"))
 
         names = ("scores", "decoded", "decoder", "subject", *["audit"] * audited, *inputs)
-        chosen = section.plain() | self.caption_source()
+        chosen = section.plain() | self.caption_source() | ({"experiments": done} if done else {})
         return Stage("report", chosen, names, ("report",), work, ("report",), outside)
 
     def audited(self, stimuli: "Stimuli") -> dict[str, Any]:
@@ -604,8 +606,25 @@ def sampling_options(settings: Settings, captions: bool) -> dict[str, Any]:
             "import captions."
         )
     weights = {"picture": weight if captions else 1.0, "caption": section.image_weight_captions}
-    names = ("guidance_scale", "strength", "steps", "eta")
+    names = ("guidance_scale", "strength", "steps", "eta", "sampler")
     return {"image_weight": weights} | {name: getattr(section, name) for name in names}
+
+
+def run_fingerprint(run: RunFolder) -> str:
+    """Digest of everything that decided what a run decoded: experiments on it are of that, and no other, state."""
+    records = [read_record(run, name) for name in STAGES[: STAGES.index("reconstruct") + 1]]
+    return digest(*[[one.stage, one.settings, one.facts, one.call, one.code] for one in records if one is not None])[
+        :12
+    ]
+
+
+def experiments_done(run: RunFolder) -> dict[str, str]:
+    """Name and title of the experiments that were done on this state of the run."""
+    found = {path.parent.name: read_json(path) for path in sorted(run.experiments.glob("*/findings.json"))}
+    current = run_fingerprint(run)
+    return {
+        name: str(one["title"]) for name, one in found.items() if one["about"].get("fingerprint of the run") == current
+    }
 
 
 def training_view(subject: "Subject", settings: Settings) -> "Subject":

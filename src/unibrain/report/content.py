@@ -76,6 +76,8 @@ class ReportContent:
         What is known of these scans and images; None if nobody looked.
     audit_pictures : mapping of int to ndarray of shape (height, width, 3), uint8
         By stimulus id, the pictures of `unibrain.report.shown_pairs`.
+    experiments : mapping of str to str
+        Name and title of the experiments that were done on this run; their pages lie in ``experiments/`` beside it.
 
     Raises
     ------
@@ -100,6 +102,7 @@ class ReportContent:
     regions: Mapping[str, Region] = field(default_factory=dict)
     audit: "Audit | None" = None
     audit_pictures: Mapping[int, NDArray[np.uint8]] = field(default_factory=dict)
+    experiments: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         n = len(self.decoded.stimulus_ids)
