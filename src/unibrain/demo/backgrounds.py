@@ -10,6 +10,7 @@ column, a colour is of shape (3, 1, 1), and a picture of (3, size, size), or 1 w
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,7 +47,7 @@ def _mix(first: Floats, second: Floats, share: Floats) -> Floats:
     return first + (second - first) * share
 
 
-def _clipped(values: Floats) -> Floats:
+def _clipped(values: NDArray[Any]) -> Floats:
     """Values from 0 to 1, sooner than by `numpy.clip` where they are few."""
     clipped: Floats = np.minimum(np.maximum(values, _ZERO), _ONE)
     return clipped
