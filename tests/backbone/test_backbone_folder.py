@@ -89,7 +89,6 @@ def one_more(path: Path) -> None:
         ("optimus.safetensors", untie, "gpt2.lm_head.weight"),
         ("autokl.safetensors", weights(stranger=torch.zeros(1)), "stranger"),
         ("config.json", edited("colour", "red"), "colour"),
-        ("config.json", edited("flows.depth", 3), "flows.depth"),
         ("config.json", edited("flows.model_channels", "many"), "flows.model_channels"),
         ("config.json", edited("flows.text_width", 8), "text_width"),
         ("config.json", edited("unconditional_image", "white"), "unconditional_image"),
@@ -99,7 +98,6 @@ def one_more(path: Path) -> None:
         *(("config.json", written(text), "config.json") for text in ("", "[]", b"\xff")),
         ("config.json", written("[" * 100_000), "config.json"),
         ("bert-vocab.txt", one_more, "tokens"),
-        ("gpt2-vocab.json", one_more, "tokens"),
         ("clip-vocab.json", one_more, "tokens"),
         ("bert-vocab.txt", written("a\nb\n"), "[PAD]"),
         ("bert-vocab.txt", written(b"\xff\xfe"), "UTF-8"),
@@ -163,7 +161,6 @@ def test_a_pickle_is_refused_and_not_run(folder: Path, tmp_path: Path, write: An
 @pytest.mark.parametrize(
     ("make", "wrong", "names"),
     [
-        (SamplingSettings, {"strength": 0.0}, "strength is 0.0"),
         (SamplingSettings, {"strength": 1.0}, "leave the latent out"),
         (SamplingSettings, {"steps": 0}, "steps is 0"),
         (SamplingSettings, {"steps": 1000}, "steps is 1000"),
@@ -171,14 +168,12 @@ def test_a_pickle_is_refused_and_not_run(folder: Path, tmp_path: Path, write: An
         (SamplingSettings, {"image_weight": -0.1}, "image_weight is -0.1"),
         (SamplingSettings, {"image_weight": 1.01}, "image_weight is 1.01"),
         (SamplingSettings, {"eta": 1.5}, "eta is 1.5"),
-        (SamplingSettings, {"guidance_scale": float("inf")}, "guidance_scale is inf"),
         (SamplingSettings, {"guidance_scale": float("nan")}, "guidance_scale is nan"),
         (ScheduleConfig, {"prediction": "sample"}, "prediction is 'sample'"),
         (ScheduleConfig, {"timesteps": 0}, "0 timesteps"),
         (ScheduleConfig, {"beta_start": 0.5, "beta_end": 0.1}, "from 0.5 to 0.1"),
         (FlowsConfig, {"res_blocks": (1,)}, "res_blocks 1"),
         (FlowsConfig, {"channel_mult": (2, 2, 4, 4)}, "starts with 2"),
-        (FlowsConfig, {"channel_mult": (), "res_blocks": (), "attention": ()}, "channel_mult has 0"),
         (FlowsConfig, {"model_channels": 48}, "48"),
         (FlowsConfig, {"model_channels": 32, "heads": 5}, "5 heads"),
         (FlowsConfig, {"heads": 0}, "0 heads"),
@@ -231,13 +226,6 @@ def test_a_recorded_hash_is_taken_for_a_large_unchanged_file(folder: Path, monke
     for damaged in ("[]", "{", "[" * 100_000, '{"files": {"clip.safetensors": {"size": 1}}}'):
         (folder / "manifest.json").write_text(damaged)
         assert folder_fingerprint(folder) != expected
-
-
-def test_weights_are_stored_once_in_half_precision(tiny_folder: Path) -> None:
-    for part in PARTS:
-        for key, value in load_file(tiny_folder / f"{part}.safetensors").items():
-            assert value.dtype == torch.float16 or not value.is_floating_point(), key
-    assert "gpt2.lm_head.weight" not in load_file(tiny_folder / "optimus.safetensors")
 
 
 def test_failed_writing_leaves_the_old_folder(folder: Path, tmp_path: Path) -> None:

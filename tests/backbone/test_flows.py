@@ -2,7 +2,6 @@
 
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -10,7 +9,6 @@ from diffusers import UNet2DConditionModel
 from diffusers_names import diffusers_weights
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor
 
 from unibrain.backbone.config import BackboneConfig, FlowsConfig
 from unibrain.backbone.flows import FourFlows, make_plan
@@ -37,25 +35,6 @@ def random_flows(config: FlowsConfig) -> FourFlows:
     return flows
 
 
-def sizes(config: FlowsConfig) -> dict[str, object]:
-    return {
-        "block_out_channels": tuple(config.model_channels * multiple for multiple in config.channel_mult),
-        "layers_per_block": config.res_blocks,
-        "cross_attention_dim": config.context_width,
-        "attention_head_dim": config.heads,
-    }
-
-
-def close_to_diffusers(unet: Any, flows: FourFlows, kind: str, x: Tensor, pixels: Tensor) -> None:
-    unet.eval().load_state_dict(diffusers_weights(flows, kind, kind), strict=True)
-    context, timesteps = torch.randn(2, 5, flows.config.context_width), torch.tensor([1, 981])
-    with torch.no_grad():
-        expected = unet(pixels, timesteps, encoder_hidden_states=context).sample.reshape(x.shape)
-        found = flows(x, timesteps, [flows.prepare(f"c_{kind}", context)])
-    assert expected.std() > 0.05
-    torch.testing.assert_close(found, expected, atol=2e-5, rtol=0)
-
-
 @pytest.mark.parametrize("shape", SHAPES)
 def test_image_flow_is_that_of_diffusers(shape: str) -> None:
     config = SHAPES[shape]
@@ -64,37 +43,20 @@ def test_image_flow_is_that_of_diffusers(shape: str) -> None:
         out_channels=config.image_channels,
         down_block_types=tuple("CrossAttnDownBlock2D" if a else "DownBlock2D" for a in config.attention),
         up_block_types=tuple("CrossAttnUpBlock2D" if a else "UpBlock2D" for a in reversed(config.attention)),
-        **sizes(config),
+        block_out_channels=tuple(config.model_channels * multiple for multiple in config.channel_mult),
+        layers_per_block=config.res_blocks,
+        cross_attention_dim=config.context_width,
+        attention_head_dim=config.heads,
     )
     flows = random_flows(config)
-    x = torch.randn(2, config.image_channels, 8, 8)
-    close_to_diffusers(unet, flows, "image", x, x)
-
-
-@pytest.mark.parametrize("shape", [name for name, config in SHAPES.items() if not config.attention[-1]])
-def test_text_flow_is_that_of_diffusers(shape: str) -> None:
-    module = pytest.importorskip("diffusers.pipelines.deprecated.versatile_diffusion.modeling_text_unet")
-    config = SHAPES[shape]
-    unet = module.UNetFlatConditionModel(
-        in_channels=(config.text_width, 1, 1),
-        out_channels=(config.text_width, 1, 1),
-        down_block_types=tuple("CrossAttnDownBlockFlat" if a else "DownBlockFlat" for a in config.attention),
-        up_block_types=tuple("CrossAttnUpBlockFlat" if a else "UpBlockFlat" for a in reversed(config.attention)),
-        **sizes(config),
-    )
-    flows = random_flows(config)
-    x = torch.randn(2, config.text_width)
-    close_to_diffusers(unet, flows, "text", x, x[:, :, None, None])
-
-
-def test_a_shared_context_is_read_by_the_whole_batch() -> None:
-    config = SHAPES["one level"]
-    flows = random_flows(config)
-    x, context, timesteps = torch.randn(3, 4, 8, 8), torch.randn(1, 5, 12), torch.tensor([5, 50, 500])
+    unet.eval().load_state_dict(diffusers_weights(flows, "image", "image"), strict=True)
+    x, context = torch.randn(2, config.image_channels, 8, 8), torch.randn(2, 5, config.context_width)
+    timesteps = torch.tensor([1, 981])
     with torch.no_grad():
-        shared = flows(x, timesteps, [flows.prepare("c_text", context)])
-        repeated = flows(x, timesteps, [flows.prepare("c_text", context.repeat(3, 1, 1))])
-    torch.testing.assert_close(shared, repeated, atol=1e-6, rtol=0)
+        expected = unet(x, timesteps, encoder_hidden_states=context).sample
+        found = flows(x, timesteps, [flows.prepare("c_image", context)])
+    assert expected.std() > 0.05
+    torch.testing.assert_close(found, expected, atol=2e-5, rtol=0)
 
 
 @st.composite
@@ -141,14 +103,6 @@ def test_what_is_saved_is_joined_and_channels_fit(config: FlowsConfig) -> None:
     assert (len(plan.data), len(plan.context_channels)) == (data, contexts)
     for action, count in (("data", data), ("context", contexts)):
         assert [step.index for step in plan.steps if step.action == action] == list(range(count))
-
-
-def test_unusual_sizes_keep_the_shape_of_their_input() -> None:
-    config = FlowsConfig(5, 7, 32, (1, 3, 1), (1, 2, 1), (False, True, False), heads=2, context_width=3, second_dim=3)
-    flows = FourFlows(config).requires_grad_(False)
-    contexts = [flows.prepare(name, torch.randn(2, 4, 3), 0.5) for name in ("c_image", "c_text")]
-    for x in (torch.randn(2, 5, 4, 8), torch.randn(2, 7)):
-        assert flows(x, torch.tensor([1, 999]), contexts).shape == x.shape
 
 
 @pytest.fixture

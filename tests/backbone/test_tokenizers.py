@@ -3,7 +3,6 @@
 import json
 import re
 from collections import Counter
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -52,15 +51,6 @@ def theirs(vocabulary_folder: Path) -> dict[str, Any]:
     }
 
 
-@pytest.fixture(scope="module")
-def plain_bert(vocabulary_folder: Path) -> Any:
-    """The older one, in Python only: it shares no code with ours."""
-    legacy = pytest.importorskip("transformers.models.bert.tokenization_bert_legacy")
-    return legacy.BertTokenizerLegacy(
-        str(vocabulary_folder / "bert-vocab.txt"), do_lower_case=False, strip_accents=False
-    )
-
-
 @quick
 @given(texts)
 @example("a café naïve")
@@ -76,14 +66,6 @@ def test_tokens_are_those_of_transformers(
     assert gpt2.ids(text) == [gpt2.bos, *theirs["gpt2"](" " + text.strip())["input_ids"], gpt2.eos]
     tokens = theirs["clip"](text, padding="max_length", truncation=True, max_length=clip.length)["input_ids"]
     assert clip([text]).tolist() == [tokens]
-
-
-@quick
-@given(texts)
-@example("a café naïve")
-def test_bert_pieces_are_those_of_the_python_tokenizer(bert: BertPieces, plain_bert: Any, text: str) -> None:
-    pieces = plain_bert.convert_tokens_to_ids(plain_bert.tokenize(text.lower()))
-    assert bert.ids(text) == [bert.cls, *pieces[: bert.max_pieces], bert.sep]
 
 
 @given(st.lists(st.sampled_from(WORDS), min_size=1, max_size=12))
@@ -137,34 +119,6 @@ def test_the_published_contractions(text: str, expected: str) -> None:
 MARKED = [*WORDS, "dog,", "(a", "dog)", "street.", ".", ",", "'", "dog's", "[", "))"]
 marked = st.lists(st.sampled_from(MARKED), max_size=10).map(" ".join)
 anything = st.one_of(marked, st.text("ab .,()", max_size=14), st.text(max_size=20))
-
-
-def by_the_published_loop(caption: str) -> str:
-    """The same, written as the published code goes: over lists of phrases that grow word by word."""
-    tokens: list[str] = []
-    for word in caption.split():
-        head = re.match(r"[(\[{]*", word)[0]
-        tail = re.search(r"[?!.,:;}\])]*$", word[len(head) :])[0]
-        core = word[len(head) : len(word) - len(tail)]
-        tokens += [part for mark in head for part in (mark, "+")] + [core] * bool(core)
-        tokens += [part for mark in tail for part in ("+", mark)]
-    phrases, length = [(token,) for token in tokens], 1
-    while len(phrases) > 1:
-        place = next((i for i in range(len(phrases) - length) if phrases[i] == phrases[i + length]), None)
-        if place is not None:
-            del phrases[place + 1 : place + length + 1]
-            continue
-        phrases = [(*phrase, following[-1]) for phrase, following in pairwise(phrases)]
-        length += 1
-    text = " ".join(phrases[0]) if phrases else ""
-    return re.sub(r"(^| )\+( |$)", "", re.sub(r" \+(?= |$)|^\+(?= )", "", re.sub(r" \+ ", "", text))).strip()
-
-
-@given(marked)
-@example("a plate of food , food , food .")
-@settings(max_examples=300, deadline=None)
-def test_repeats_go_as_in_the_published_loop(caption: str) -> None:
-    assert remove_repeated_phrases(caption) == by_the_published_loop(caption)
 
 
 @given(anything)

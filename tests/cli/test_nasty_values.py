@@ -37,7 +37,7 @@ NASTY = [
     "/dev/null",
     "/proc/self/mem",
 ]
-EACH = 12
+EACH = 6
 STOPPED = "this is as far as a test goes"
 WORK = [
     "unibrain.pipeline.run_one",

@@ -1,7 +1,6 @@
 """The written tree has NSD's names, types, axis orders, index bases and quirks."""
 
 import ast
-import errno
 import json
 import subprocess
 import sys
@@ -15,7 +14,7 @@ import pandas
 import pytest
 from scipy.io import loadmat
 
-from unibrain.demo import SimulationSettings, describe, nsd_tree, simulate_nsd
+from unibrain.demo import SimulationSettings, describe, simulate_nsd
 from unibrain.demo.experiment import draw_experiment, draw_scenes
 from unibrain.errors import InputError
 from unibrain.scans import read_nsd
@@ -224,7 +223,7 @@ def test_the_marker_holds_the_settings(tree: NsdLayout) -> None:
 
 def test_same_settings_same_bytes_and_another_seed_other_data(tree: NsdLayout, tmp_path: Path) -> None:
     simulate_nsd(tmp_path / "again", SETTINGS)
-    simulate_nsd(tmp_path / "other", replace(SETTINGS, seed=12))
+    simulate_nsd(tmp_path / "other", replace(SETTINGS, seed=12, subjects=(1,), beta_formats=("hdf5",)))
     files = {path.relative_to(tree.root): path.read_bytes() for path in tree.root.rglob("*") if path.is_file()}
     assert len(files) > 60
     for path, content in files.items():
@@ -243,18 +242,20 @@ def test_nsds_picture_size(tmp_path: Path) -> None:
 
 
 def test_every_image_three_times(tmp_path: Path) -> None:
-    whole = replace(SETTINGS, subjects=(1,), beta_formats=("hdf5",), all_repeats=True)
+    whole = replace(
+        SETTINGS, training_images=12, test_images=4, subjects=(1,), beta_formats=("hdf5",), all_repeats=True
+    )
     simulate_nsd(tmp_path / "tree", whole)
     assert (read_nsd(tmp_path / "tree").repeats == 3).all()
-    with pytest.raises(InputError, match=r"sessions = 5 .* divisor of 3 x 48"):
+    with pytest.raises(InputError, match=r"sessions = 5 .* divisor of 3 x 16"):
         replace(whole, sessions=5)
 
 
 def test_a_simulated_tree_is_replaced_as_a_whole(tmp_path: Path) -> None:
-    root = tmp_path / "tree"
-    simulate_nsd(root, replace(SETTINGS, sessions=3))
-    simulate_nsd(root, SETTINGS)
-    assert len(list(root.rglob("betas_session*.hdf5"))) == 4
+    root, small = tmp_path / "tree", replace(SETTINGS, subjects=(1,), beta_formats=("hdf5",))
+    simulate_nsd(root, replace(small, sessions=3))
+    simulate_nsd(root, small)
+    assert len(list(root.rglob("betas_session*.hdf5"))) == 2
     assert [path.name for path in tmp_path.iterdir()] == ["tree"]
 
 
@@ -286,16 +287,6 @@ def test_files_that_cannot_be_written_are_an_error_and_no_crash(tmp_path: Path) 
     command = [sys.executable, "-c", WRITE_LITTLE, str(tmp_path / "tree")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout.split("\n")) == (0, ["File too large"] * 4 + [""]), done.stderr
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_full_disk_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(nsd_tree, "write_betas", full)
-    with pytest.raises(InputError, match="no space left"):
-        simulate_nsd(tmp_path / "tree", SETTINGS)
     assert list(tmp_path.iterdir()) == []
 
 
