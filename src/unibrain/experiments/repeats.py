@@ -167,11 +167,11 @@ def best_of(samples: Sequence[Decoded], agreed: Sequence[Mapping[str, NDArray[np
     pictures = None
     if samples[0].pictures is not None:
         chosen = rows.get("picture", first)
-        pictures = np.stack([samples[one].pictures[row] for row, one in enumerate(chosen)])  # type: ignore[index]
+        pictures = np.stack([samples[one].pictures[row] for row, one in enumerate(chosen)])
     captions = None
     if samples[0].captions is not None:
         chosen = rows.get("caption", first)
-        captions = tuple(samples[one].captions[row] for row, one in enumerate(chosen))  # type: ignore[index]
+        captions = tuple(samples[one].captions[row] for row, one in enumerate(chosen))
     return Decoded(ids, pictures, captions)
 
 
@@ -203,7 +203,7 @@ def together(found: Sequence[Scores], take: Callable[[NDArray[np.float64], bool]
 def _table(score: Score, found: Sequence[Scores]) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
     """Which images a metric is about, and its values for them, shape (images, scores)."""
     table = np.array([one[score.name].per_image for one in found], dtype=np.float64).T
-    known = ~np.isnan(table).any(axis=1)
+    known = np.asarray(np.isfinite(table).all(axis=1))
     return known, table[known]
 
 

@@ -48,7 +48,7 @@ def sweep_settings(options: Mapping[str, Sequence[float]], grid: bool = False) -
     InputError
         If there are more than a thousand.
     """
-    options = {name: tuple(dict.fromkeys(values)) for name, values in options.items() if values}
+    options = {name: tuple(dict.fromkeys(values)) for name, values in options.items() if len(values)}
     many = prod(map(len, options.values())) if grid else sum(map(len, options.values()))
     if many > _MOST:
         raise InputError(f"These options make {many} settings. Choose at most {_MOST}.")
@@ -107,7 +107,8 @@ def sweep(
         looks[name] = bench.decode(predicted, **_sampled(values))
         scores[name] = bench.score(looks[name])
     seen = looks[AS_RUN].stimulus_ids[:_SHOWN]
-    columns, cells, told, best = list(columns_of(scores[AS_RUN])), [], [], [AS_RUN]
+    columns, told, best = list(columns_of(scores[AS_RUN])), [], [AS_RUN]
+    cells: list[Cell] = []
     for name, found in scores.items():
         cells += cells_of(name, found, None if name == AS_RUN else (AS_RUN, scores[AS_RUN]))
     for kind in bench.kinds:
@@ -116,9 +117,9 @@ def sweep(
             continue
         title = "Gain over the run's own setting: standard deviations over images, mean over the metrics"
         columns.append(Column(f"gain_{kind}", title, "Gain", kind))
-        for name, values in gained.items():
-            interval = bootstrap_interval(values)
-            cells.append(Cell(name, f"gain_{kind}", float(values.mean()), interval.low, interval.high, len(values)))
+        for name, each in gained.items():
+            interval = bootstrap_interval(each)
+            cells.append(Cell(name, f"gain_{kind}", float(each.mean()), interval.low, interval.high, len(each)))
         chosen, largest, certain = recommend(gained)
         best.append(chosen)
         told.append(_recommendation(bench, kind, settings, chosen, largest, gained, certain, own[kind], varied))
