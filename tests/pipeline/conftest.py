@@ -1,22 +1,30 @@
 import csv
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
-from runs import SETTINGS, custom_settings, toy
+from runs import SETTINGS, cheaply, custom_settings, toy
 
 from unibrain.pipeline import RunFolder, run_all
 
 PICTURES = 30
 
 
+@pytest.fixture(autouse=True)
+def _cheap() -> Iterator[None]:
+    with cheaply():
+        yield
+
+
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     """A finished run on a tiny simulated subject; not to be changed."""
     run = RunFolder(tmp_path_factory.mktemp("runs") / "finished")
-    assert not any(result.skipped for result in run_all(run, SETTINGS, toy()))
+    with cheaply():
+        assert not any(result.skipped for result in run_all(run, SETTINGS, toy()))
     return run
 
 
@@ -52,17 +60,6 @@ def export(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def spoken(export: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     """A finished run on custom data with captions; not to be changed."""
     run = RunFolder(tmp_path_factory.mktemp("runs") / "spoken")
-    run_all(run, custom_settings(export), toy())
+    with cheaply():
+        run_all(run, custom_settings(export), toy())
     return run
-
-
-@pytest.fixture
-def lab(export: Path, spoken: RunFolder, tmp_path: Path) -> tuple[RunFolder, Path]:
-    """Copies to spoil of a run on custom data, and of the data."""
-    shutil.copytree(export, tmp_path / "lab")
-    shutil.copytree(spoken.root, tmp_path / "run")
-    run = RunFolder(tmp_path / "run")
-    text = run.settings.read_text(encoding="utf-8").replace(str(export), str(tmp_path / "lab"))
-    run.settings.write_text(text, encoding="utf-8")
-    run_all(run, custom_settings(tmp_path / "lab"), toy())
-    return run, tmp_path / "lab"

@@ -1,6 +1,12 @@
 """What the tests of runs share: tiny settings, and a stage as a command runs it."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
+
+import numpy as np
+import pytest
 
 from toy_backbone import ToyBackbone
 from unibrain.pipeline import (
@@ -17,6 +23,17 @@ from unibrain.workspace.stages import StageResult
 
 FEW_CONTROLS = ControlsSection(controls="random,oracle", images=2)
 SETTINGS = Settings(simulate=SimulateSection(training_images=30, test_images=6, sessions=2), controls=FEW_CONTROLS)
+
+
+@contextmanager
+def cheaply() -> Iterator[None]:
+    """Without what costs seconds in every run and has its own tests: a network, many permutations, a plot."""
+    with pytest.MonkeyPatch.context() as patch:
+        looked_at = "unibrain.evaluation.metrics.picture_features"
+        patch.setattr(looked_at, lambda some: np.stack([np.resize(p[::8, ::8], 1280) for p in some]).astype("float32"))
+        patch.setattr(import_module("unibrain.evaluation.evaluate"), "_PERMUTATIONS", 19)
+        patch.setattr("unibrain.regression.alpha_figure", lambda choices: b"<svg xmlns='http://www.w3.org/2000/svg'/>")
+        yield
 
 
 def toy(weights: str = "one", **options: object) -> BackboneSource:

@@ -13,8 +13,6 @@ def test_all_stages_share_one_backbone_whose_networks_wait_until_they_are_used()
     backbone = source.load("small")
     assert source.load("small") is backbone
     assert backbone.parts.loaded == ()
-    assert backbone.embed("caption", ["a dog"]).shape[0] == 1
-    assert backbone.parts.loaded == ("clip",)
 
 
 @pytest.mark.parametrize(("dtype", "precision"), [("auto", "fp32"), ("fp32", "fp32"), ("bf16", "bf16")])

@@ -1,7 +1,6 @@
 """Protocols through the whole pipeline, on a tiny simulated tree."""
 
 import json
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +8,6 @@ import pytest
 from runs import toy
 
 from unibrain.demo import SimulationSettings, simulate_nsd
-from unibrain.errors import InputError
 from unibrain.latents import load_latents
 from unibrain.pipeline import PrepareSection, RunFolder, Settings, SimulateSection, run_all, run_one
 from unibrain.reconstruction import load_decoded
@@ -95,18 +93,3 @@ def test_a_killed_preparation_continues_at_the_session(
     other = RunFolder(tmp_path / "other")
     run_one("prepare", other, settings)
     assert other.artefact("subject").read_bytes() == run.artefact("subject").read_bytes()
-
-
-def test_a_protocol_needs_its_sessions(archive: Path, tmp_path: Path) -> None:
-    settings = Settings(prepare=PrepareSection(root=str(archive), protocol="nsd-40"))
-    with pytest.raises(InputError, match="session 4-40"):
-        run_one("prepare", RunFolder(tmp_path / "run"), settings)
-
-
-def test_present_sessions(archive: Path, tmp_path: Path) -> None:
-    root = tmp_path / "some"
-    shutil.copytree(archive, root)
-    NsdLayout(root).betas(2, "hdf5").unlink()
-    run = RunFolder(tmp_path / "run")
-    run_one("prepare", run, Settings(prepare=PrepareSection(root=str(root), sessions="present")))
-    assert load_subject(run.artefact("subject")).preparation["sessions"] == [1, 3]

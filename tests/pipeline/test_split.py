@@ -68,15 +68,15 @@ def test_what_is_not_up_to_date_is_refused(run: RunFolder) -> None:
     ],
 )
 def test_a_mistake_is_one_sentence(
-    run: RunFolder,
+    finished: RunFolder,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     arguments: list[str],
     named: list[str],
 ) -> None:
     monkeypatch.setattr("unibrain.pipeline.BackboneSource", lambda *_, **__: toy())
-    before = sorted(run.root.iterdir())
-    assert main([str(run.root) if word == "RUN" else word for word in arguments]) == 2
+    before = sorted(finished.root.iterdir())
+    assert main([str(finished.root) if word == "RUN" else word for word in arguments]) == 2
     sentence = capsys.readouterr().err.splitlines()[-1]
     assert [word for word in named if word not in sentence] == []
-    assert sorted(run.root.iterdir()) == before
+    assert sorted(finished.root.iterdir()) == before
