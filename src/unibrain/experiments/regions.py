@@ -15,6 +15,8 @@ from unibrain.experiments.findings import Cell, Column, Findings, Strip
 from unibrain.experiments.region_decoding import decode_regions, fits_needed
 from unibrain.latents import LATENTS
 from unibrain.workspace.fingerprints import digest
+from unibrain.workspace.progress import say
+from unibrain.workspace.stages import read_record
 
 if TYPE_CHECKING:
     from unibrain.latents import Latents
@@ -83,8 +85,11 @@ def regions(
         if whole:
             raise InputError(f"{whole[0]} has all voxels of this run: nothing is left to decode without it.")
     fits = fits_needed(bench, chosen) if decode else 0
-    decoded = seeds * (len(chosen) + 1) + fits * len(bench.ids)
-    bench.announce(decoded, "regions" if not fits else f"regions fits {fits} decoders, and")
+    bench.announce(seeds * (len(chosen) + 1) + fits * len(bench.ids), "regions")
+    fitted = read_record(bench.run, "fit")
+    if fits and fitted is not None:
+        minutes = fits * fitted.provenance.seconds / 60
+        say(f"regions: fits {fits} decoders, about {minutes:.1f} min at the speed of this run, less what is kept")
     latents = activate(bench, chosen, value)
     cells, strips = list(_moved(bench, latents)), list(_strips(bench, latents, seeds))
     columns = [Column(f"{n}_moved", f"{_title(n)}: size of the shift", f"{n} moved", _MOVED) for n in bench.predicted]
