@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from unibrain.evaluation.captions import DEBIAN_FOLDER, full_wordnet, synonym_names, words_of
+from unibrain.evaluation.wordnet import DEBIAN_FOLDER, full_wordnet, synonym_names, words_of
 from unibrain.workspace.files import write_text
 
 DATA = Path(__file__).resolve().parents[1] / "src" / "unibrain" / "evaluation" / "data"

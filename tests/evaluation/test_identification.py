@@ -11,7 +11,6 @@ from unibrain.errors import InputError
 from unibrain.evaluation.identification import (
     centroids,
     cluster_identification,
-    correlation_distance,
     correlations,
     count_ties,
     count_wins,
@@ -139,12 +138,13 @@ def test_top_k_in_a_pool_that_is_larger_than_the_items():
     assert retrieve(np.ones((4, 4)), 3).tolist() == [False] * 4  # all equal: all others count as closer
 
 
-def test_correlation_distance_is_scipys():
+def test_correlations_are_one_less_scipys_distance_and_rows_may_lie_anywhere():
     true, decoded = pair(6)
     expected = [correlation(a, b) for a, b in zip(true.astype(float), decoded.astype(float), strict=True)]
-    np.testing.assert_allclose(correlation_distance(true, decoded), expected, atol=1e-12)
+    np.testing.assert_allclose(1 - correlations(true, decoded).diagonal(), expected, atol=1e-12)
+    np.testing.assert_array_equal(correlations(list(true), list(decoded)), correlations(true, decoded))
     decoded[1] = 3
-    assert np.isnan(correlation_distance(true, decoded)).tolist() == [False, True, *[False] * 4]
+    assert np.isnan(correlations(true, decoded).diagonal()).tolist() == [False, True, *[False] * 4]
 
 
 def test_clusters_and_their_centres():
@@ -211,7 +211,6 @@ def test_the_same_latent_in_training_is_a_tie():
     ("call", "named"),
     [
         (lambda: correlations(np.ones((2, 3)), np.ones((2, 4))), "4"),
-        (lambda: correlation_distance(np.ones((2, 3)), np.ones((3, 3))), "(3, 3)"),
         (lambda: identify(np.ones((1, 1))), "has 1"),
         (lambda: identify(np.ones((3, 3)), way=4), "4-way"),
         (lambda: identify(np.ones((3, 3)), way=1), "1-way"),

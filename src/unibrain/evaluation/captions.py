@@ -6,13 +6,14 @@ METEOR and ROUGE take captions; BLEU, CIDEr-D and COCO's ROUGE-L take tokens, as
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, lru_cache
+from types import SimpleNamespace
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from unibrain.evaluation.wordnet import WordNet, words_of
+from unibrain.evaluation.wordnet import SynonymTable, WordNet, synonym_names, words_of
 from unibrain.evaluation.wordnet import choose_synonyms as choose_synonyms
 
 References = Sequence[Sequence[str]]
@@ -24,27 +25,27 @@ _ROUGE_BETA = 1.2
 _CLIP_SCALE = 2.5
 
 
-class _CachedStemmer:
-    """Porter's stemmer with a memory: captions share most of their words."""
-
-    def __init__(self) -> None:
-        from nltk.stem.porter import PorterStemmer
-
-        self.stem = cache(PorterStemmer().stem)
-
-
-class _CachedWordNet:
-    """WordNet with a memory."""
+class _Remembered:
+    """A stemmer and a WordNet as METEOR asks them, with a memory: captions share most of their words."""
 
     def __init__(self, wordnet: WordNet) -> None:
-        self.synsets = cache(wordnet.synsets)
+        from nltk.stem.porter import PorterStemmer
+
+        self.stem = lru_cache(2**16)(PorterStemmer().stem)
+        # All meanings of a word at once, each synonym once.
+        self.synsets = lru_cache(2**16)(
+            lambda word: SynonymTable({word.lower(): synonym_names(wordnet, word)}).synsets(word)
+        )
+
+
+_remembered = lru_cache(4)(_Remembered)
 
 
 def meteor(
     decoded: Sequence[str],
     references: References,
     wordnet: WordNet,
-    words: Callable[[str], list[str]] = words_of,
+    words: Callable[[str], Sequence[str]] = words_of,
 ) -> NDArray[np.float64]:
     """METEOR (Lavie and Agarwal 2007) as nltk computes it, against the best reference: shape (n,), 0 to 1.
 
@@ -53,10 +54,9 @@ def meteor(
     """
     from nltk.translate.meteor_score import meteor_score
 
-    stemmer, synonyms = _CachedStemmer(), _CachedWordNet(wordnet)
-    tokens = cache(words)
+    known, tokens = _remembered(wordnet), cache(words)
     values = [
-        meteor_score([tokens(reference) for reference in true], tokens(caption), stemmer=stemmer, wordnet=synonyms)
+        meteor_score([tokens(reference) for reference in true], tokens(caption), stemmer=known, wordnet=known)
         for caption, true in zip(decoded, references, strict=True)
     ]
     return np.array(values, dtype=np.float64)
@@ -68,14 +68,21 @@ def rouge(decoded: Sequence[str], references: References, kind: Literal["rouge1"
     The F measure, without stemming, against the best reference; one value per sentence, to be averaged (no bootstrap,
     so the result is the same every time). An empty caption scores 0.
     """
-    from rouge_score.rouge_scorer import RougeScorer
-
-    scorer = RougeScorer([kind], use_stemmer=False)
+    scorer = _rouge_scorer(kind)
     values = [
         scorer.score_multi(list(true), caption)[kind].fmeasure
         for caption, true in zip(decoded, references, strict=True)
     ]
     return np.array(values, dtype=np.float64)
+
+
+@cache
+def _rouge_scorer(kind: str) -> Any:
+    from rouge_score.rouge_scorer import RougeScorer
+    from rouge_score.tokenizers import DefaultTokenizer
+
+    tokenizer = DefaultTokenizer(use_stemmer=False)
+    return RougeScorer([kind], tokenizer=SimpleNamespace(tokenize=lru_cache(2**16)(tokenizer.tokenize)))
 
 
 def rouge_l_coco(decoded: Sequence[Tokens], references: Sequence[Sequence[Tokens]]) -> NDArray[np.float64]:

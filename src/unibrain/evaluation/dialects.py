@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unibrain.errors import InputError, UnavailableError
-from unibrain.evaluation.features import FeatureCache
-from unibrain.evaluation.identification import Direction, correlation_distance, correlations, count_ties, identify
-from unibrain.evaluation.metrics import METRICS, Comparison, Measure, Metric
-from unibrain.evaluation.pictures import at_size, pixel_correlation, structural_similarity
+from unibrain.evaluation.features import FeatureCache, Rows
+from unibrain.evaluation.identification import Direction, correlations
+from unibrain.evaluation.metrics import METRICS, Comparison, Measure, Metric, looked_up, on_pictures, two_way
+from unibrain.evaluation.pictures import SeenPictures, at_size, pixel_correlation, structural_similarity
 
 if TYPE_CHECKING:
     import torch
@@ -213,7 +213,7 @@ def in_all_dialects(decoded: "Decoded", stimuli: "Stimuli") -> str:
     """A table of the scores of pictures in every dialect, on the same pictures; what is not installed is a dash."""
     if decoded.pictures is None:
         raise InputError("dialects are about pictures, and none were decoded. Reconstruct pictures first.")
-    seen = stimuli.pictures(decoded.stimulus_ids)
+    seen = SeenPictures(stimuli, decoded.stimulus_ids)
     items = Comparison(seen, decoded.pictures, [()] * len(seen), None, None, FeatureCache())
     found: dict[str, dict[str, str]] = {}
     missing: list[str] = []
@@ -247,22 +247,9 @@ def _pixel_rows(dialect: Dialect) -> Iterator[Metric]:
         "ssim": partial(structural_similarity, columns=dialect.ssim == "columns"),
     }
     for name, function in compare.items():
-        yield replace(METRICS[name], function=_on_pairs(prepare, function), image_path=dialect.path(dialect.pixel_side))
-
-
-def _on_pairs(prepare: Callable[..., Any], compare: Callable[..., NDArray[np.float64]]) -> Callable[..., Measure]:
-    def measure(items: Comparison) -> Measure:
-        assert items.pictures is not None
-        seen, decoded = items.seen, items.pictures
-
-        def values(order: NDArray[np.int64]) -> NDArray[np.float64]:
-            # Pair by pair: in floating point, a thousand pictures would not fit into memory.
-            pairs = ((prepare(seen[i : i + 1]), prepare(decoded[j : j + 1])) for i, j in enumerate(order))
-            return np.array([compare(a, b)[0] for a, b in pairs])
-
-        return Measure(values)
-
-    return measure
+        yield replace(
+            METRICS[name], function=on_pictures(function, prepare), image_path=dialect.path(dialect.pixel_side)
+        )
 
 
 def pixel_pictures(dialect: Dialect, pictures: NDArray[np.uint8]) -> NDArray[Any]:
@@ -352,25 +339,16 @@ def _network_measure(dialect: Dialect, name: str, items: Comparison) -> Measure:
 
     network, layer = dialect.layers[name]
     loaded = networks.load_network(network)  # says what is missing, before anything is computed
-    way = f"{network} {loaded.sha256} {layer} {dialect.path(dialect.sides[network])}"
+    layers = [its for of, its in dialect.layers.values() if of == network]
+    way = f"{network} {loaded.sha256} {' '.join(layers)} {dialect.path(dialect.sides[network])}"
 
-    def compute(pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
-        found: NDArray[np.float32] = networks.extract(loaded, network_inputs(dialect, network, pictures), [layer])[
-            layer
-        ]
-        return found
+    def compute(pictures: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
+        return list(networks.extract(loaded, network_inputs(dialect, network, pictures), layers).values())
 
-    assert items.pictures is not None
-    seen, decoded = items.features.get(way, items.seen, compute), items.features.get(way, items.pictures, compute)
+    def features(items: Comparison) -> tuple[Rows, Rows]:
+        seen, decoded = (items.features.get(way, pictures, compute) for pictures in (items.seen, items.pictures))
+        return seen[layers.index(layer)], decoded[layers.index(layer)]
+
     if name in _DISTANCES:
-        return Measure(lambda order: correlation_distance(seen, decoded[order]), cheap=False)
-    if len(seen) < 2:
-        raise UnavailableError("two-way identification needs at least two images: decode more")
-    similarity = correlations(seen, decoded)
-    ties = count_ties(similarity)
-    note = f"{ties:,} comparisons are ties, which count as losses" if ties else ""
-
-    def values(order: NDArray[np.int64]) -> NDArray[np.float64]:
-        return identify(similarity[:, order], dialect.direction, minus_one=dialect.minus_one)
-
-    return Measure(values, note, cheap=True)
+        return looked_up(1 - correlations(*features(items)))
+    return two_way(features, dialect.direction, dialect.minus_one)(items)

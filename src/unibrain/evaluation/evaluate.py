@@ -15,6 +15,7 @@ from unibrain.evaluation.dialects import check_images, dialect_metrics
 from unibrain.evaluation.features import FeatureCache
 from unibrain.evaluation.identification import latent_identification
 from unibrain.evaluation.metrics import Comparison, Measure, Metric
+from unibrain.evaluation.pictures import SeenPictures
 from unibrain.evaluation.scores import TOP, Beside, LatentIdentification, Score, Scores
 from unibrain.evaluation.statistics import bootstrap_interval, holm, permutation_p, share_interval
 from unibrain.reconstruction import Decoded
@@ -154,7 +155,12 @@ class _Compared:
         ids = decoded.stimulus_ids
         references = [tuple(filter(None, true)) for true in self.stimuli.captions(ids)]
         return Comparison(
-            self.stimuli.pictures(ids), decoded.pictures, references, decoded.captions, self.backbone, self.features
+            SeenPictures(self.stimuli, ids),
+            decoded.pictures,
+            references,
+            decoded.captions,
+            self.backbone,
+            self.features,
         )
 
 

@@ -4,7 +4,7 @@ Everything follows from one matrix of similarities, ``[i, j]`` of true image i a
 how many other images an item's own image beats. A tie is no win, and neither is a comparison with NaN.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import comb
 from typing import Any, Literal
@@ -25,22 +25,30 @@ _BLOCK_BYTES = 2**26
 _MEMORY = 1e9  # bytes for blocks of latents that are read
 
 
-def correlations(true_features: NDArray[np.floating], decoded_features: NDArray[np.floating]) -> NDArray[np.float64]:
+def correlations(
+    true_features: Sequence[NDArray[Any]] | NDArray[Any], decoded_features: Sequence[NDArray[Any]] | NDArray[Any]
+) -> NDArray[np.float64]:
     """Pearson correlation of every true image's features with every decoded item's features.
 
-    Features have shape (n, ...) and (m, ...), and any float type; the result (n, m): ``[i, j]`` belongs to true image i
-    and decoded item j, NaN where one of the two is constant. Double precision throughout, so that equal features tie.
+    Features have shape (n, ...) and (m, ...), and any float type, or are lists of such rows, which may lie on disk:
+    they are read in blocks. The result (n, m): ``[i, j]`` belongs to true image i and decoded item j, NaN where one of
+    the two is constant. Double precision throughout, so that equal features tie.
     """
-    true, decoded = (rows.reshape(len(rows), -1) for rows in (true_features, decoded_features))
-    if true.shape[1] != decoded.shape[1]:
+    true, decoded = ([np.asarray(row).reshape(-1) for row in rows] for rows in (true_features, decoded_features))
+    widths = sorted({len(row) for row in (*true, *decoded)})
+    if len(widths) > 1:
         raise InputError(
-            f"Features of true images have {true.shape[1]} dimensions and those of decoded items {decoded.shape[1]}. "
-            "Use the same network for both."
+            f"Features have {' and '.join(map(str, widths))} dimensions. Use the same network for true images and for "
+            "decoded items."
         )
-    return _correlate([(true, decoded)], len(true), len(decoded))
+    width = widths[0] if widths else 0
+    step = max(64, _BLOCK_BYTES // (8 * max(1, len(true) + len(decoded))))
+    starts = range(0, width if true and decoded else 0, step)
+    blocks = (tuple(np.stack([row[at : at + step] for row in side]) for side in (true, decoded)) for at in starts)
+    return _correlate(blocks, len(true), len(decoded))
 
 
-def _correlate(blocks: Iterable[tuple[NDArray[Any], NDArray[Any]]], rows: int, columns: int) -> NDArray[np.float64]:
+def _correlate(blocks: Iterable[tuple[NDArray[Any], ...]], rows: int, columns: int) -> NDArray[np.float64]:
     """Correlation of two matrices' rows from blocks of their columns, each of which is looked at once."""
     product, count = np.zeros((rows, columns)), 0
     sums: list[NDArray[np.float64]] = [np.zeros(rows), np.zeros(columns)]
@@ -68,19 +76,6 @@ def _correlate(blocks: Iterable[tuple[NDArray[Any], NDArray[Any]]], rows: int, c
         length[length**2 <= 1e-15 * squares[side]] = np.nan
     found: NDArray[np.float64] = product / lengths[0][:, None] / lengths[1]
     return found
-
-
-def correlation_distance(true_features: NDArray[Any], decoded_features: NDArray[Any]) -> NDArray[np.float64]:
-    """``1 - r`` of each image's features with those of what was decoded for it, shape (n,): 0 is best, 1 is unrelated.
-
-    As `scipy.spatial.distance.correlation` (Brain-Diffuser, MindEye); NaN where one of the two is constant.
-    """
-    if true_features.shape != decoded_features.shape:
-        raise InputError(
-            f"Features have shapes {true_features.shape} and {decoded_features.shape}. Give one decoded item per image."
-        )
-    pairs = zip(true_features, decoded_features, strict=True)
-    return np.array([1 - correlations(true[None], decoded[None])[0, 0] for true, decoded in pairs])
 
 
 def count_wins(
@@ -181,11 +176,14 @@ def count_ties(
     return int(same.sum() - _own_similarity(same, own).sum())
 
 
-def win_table(similarity: NDArray[np.float64]) -> NDArray[np.int64]:
-    """``[i, j]``: how many images item j would beat if image i were its own, for a square matrix of similarities.
+def win_table(similarity: NDArray[np.float64], direction: Direction = "recon->images") -> NDArray[np.int64]:
+    """``[i, j]``: how many others would be beaten if item j were decoded from image i.
 
-    The diagonal is `count_wins`; any relabelling of the items is a look-up.
+    From recon to images, item j then beats other images; from image to recons, image i beats other items. The diagonal
+    is `count_wins`; any relabelling of the items is a look-up.
     """
+    if direction == "image->recons":
+        return win_table(similarity.T).T
     table = np.empty(similarity.shape, np.int64)
     for item, column in enumerate(similarity.T):
         # NaNs are sorted to the end: nothing finite beats them.

@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from unibrain.errors import UnavailableError
 from unibrain.evaluation.captions import References, choose_synonyms, meteor, rouge
 from unibrain.evaluation.features import FeatureCache
-from unibrain.evaluation.identification import SAME, correlations, count_ties, identify
+from unibrain.evaluation.identification import Direction, correlations, count_ties, win_table
 from unibrain.evaluation.pictures import (
     INSTALL_HINT,
+    Pictures,
     at_size,
     network_is_installed,
     picture_features,
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
 
 Kind = Literal["picture", "caption", "latent"]
 
+_AT_ONCE = 32
+"""Pictures that are compared at once."""
+
 
 @dataclass(frozen=True, repr=False)
 class Comparison:
@@ -35,7 +39,8 @@ class Comparison:
 
     Attributes
     ----------
-    seen : ndarray of shape (n, height, width, 3), uint8
+    seen : Pictures
+        Of shape (n, height, width, 3), uint8, read when they are asked for.
     pictures : ndarray of shape (n, h, w, 3), uint8, or None
         Decoded pictures; None if none were decoded.
     references : sequence of n sequences of str
@@ -45,10 +50,10 @@ class Comparison:
     backbone : Backbone or None
         None: what needs its CLIP is not available.
     features : FeatureCache
-        Features of pictures, kept by their content.
+        Features of pictures and captions, kept by their content.
     """
 
-    seen: NDArray[np.uint8]
+    seen: Pictures
     pictures: NDArray[np.uint8] | None
     references: References
     captions: Sequence[str] | None
@@ -66,14 +71,8 @@ class Comparison:
         if not network_is_installed():
             raise UnavailableError(INSTALL_HINT)
         assert self.pictures is not None
-        get = partial(self.features.get, "efficientnet-lite0", compute=picture_features)
-        return get(self.seen), get(self.pictures)
-
-    @cached_property
-    def resized(self) -> NDArray[np.uint8]:
-        """Decoded pictures at the size of those that were seen."""
-        assert self.pictures is not None
-        return at_size(self.pictures, *self.seen.shape[1:3])
+        get = partial(self.features.get, "efficientnet-lite0", compute=lambda some: [picture_features(some)])
+        return np.stack(get(self.seen)[0]), np.stack(get(self.pictures)[0])
 
 
 @dataclass(frozen=True)
@@ -157,9 +156,39 @@ class Metric:
         return f"Metric({self.name} of a {self.kind}, {self.bounds[0]:g} to {self.bounds[1]:g}, {better} is better)"
 
 
-def on_pictures(compare: Callable[[Any, Any], NDArray[np.float64]]) -> Callable[[Comparison], Measure]:
-    """Make a metric of a function that takes n seen and n decoded pictures of one size and returns n values."""
-    return lambda items: Measure(lambda order: compare(items.seen, items.resized[order]))
+def looked_up(table: NDArray[Any], note: str = "", where: NDArray[np.bool_] | None = None) -> Measure:
+    """Make a measure of a table (n, n): the value of image i with decoded item j."""
+    rows = np.arange(len(table))
+    return Measure(lambda order: table[rows, order].astype(np.float64), note, cheap=True, where=where)
+
+
+def on_pictures(
+    compare: Callable[[Any, Any], NDArray[np.float64]], prepare: Callable[..., Any] | None = None
+) -> Callable[[Comparison], Measure]:
+    """Make a metric of a function that takes n seen and n decoded pictures of one size and returns n values.
+
+    `prepare` brings pictures to that size; without it, decoded pictures are brought to the size of the seen ones.
+    """
+
+    def measure(items: Comparison) -> Measure:
+        assert items.pictures is not None
+        pictures = items.pictures
+
+        def values(order: NDArray[np.int64]) -> NDArray[np.float64]:
+            found = []
+            # A few at a time: in floating point, a thousand pictures would not fit into memory.
+            for start in range(0, len(order), _AT_ONCE):
+                rows = slice(start, start + _AT_ONCE)
+                seen, decoded = items.seen[rows], pictures[order[rows]]
+                if prepare is None:
+                    found.append(compare(seen, at_size(decoded, *seen.shape[1:3])))
+                else:
+                    found.append(compare(prepare(seen), prepare(decoded)))
+            return np.concatenate(found)
+
+        return Measure(values)
+
+    return measure
 
 
 def on_captions(compare: Callable[[Any, Any], NDArray[np.float64]]) -> Callable[[Comparison], Measure]:
@@ -168,45 +197,35 @@ def on_captions(compare: Callable[[Any, Any], NDArray[np.float64]]) -> Callable[
 
 
 def two_way(
-    features: Callable[[Comparison], tuple[NDArray[np.float32], NDArray[np.float32]]],
-    same_background: bool = False,
+    features: Callable[[Comparison], tuple[Any, Any]], direction: Direction = "recon->images", minus_one: bool = False
 ) -> Callable[[Comparison], Measure]:
-    """Make two-way identification of a function that returns features of what was seen and of what was decoded.
-
-    With `same_background`, only against other images with the same background.
-    """
+    """Make two-way identification of a function that returns features of what was seen and of what was decoded."""
 
     def measure(items: Comparison) -> Measure:
         n = len(items.seen)
         if n < 2:
             raise UnavailableError("two-way identification needs at least two images: decode more")
         similarity = correlations(*features(items))
-        if same_background:
-            behind = items.content[1]
-            rivals = np.array([[a is not None and a == b for b in behind] for a in behind])
-            return _among(similarity, rivals)
-        ties, pairs = count_ties(similarity), n * (n - 1)
+        ties, pairs = count_ties(similarity, direction), n * (n - 1)
         chance = f"{0.5 * (1 - ties / pairs):.3f}, not 0.5"
         note = f"{ties:,} of {pairs:,} comparisons are ties, which count as losses: chance is {chance}"
-        return Measure(lambda order: identify(similarity[:, order]), note if ties else "", cheap=True)
+        return looked_up((win_table(similarity, direction) - minus_one) / (n - 1), note if ties else "")
 
     return measure
 
 
-def _among(similarity: NDArray[np.float64], rivals: NDArray[np.bool_]) -> Measure:
-    """Two-way identification against some of the other images, symmetric `rivals` (n, n), where there are any."""
-    rivals = rivals & ~np.eye(len(rivals), dtype=bool)
-    counts = rivals.sum(axis=0)
-
-    def values(order: NDArray[np.int64]) -> NDArray[np.float64]:
-        shown = similarity[:, order]
-        wins = (shown < shown.diagonal() - SAME) & rivals
-        share: NDArray[np.float64] = wins.sum(axis=0) / np.maximum(counts, 1)
-        return share
-
-    if not counts.any():
+def _two_way_same_background(items: Comparison) -> Measure:
+    """Two-way identification of captions against other images with the same background, where there are any."""
+    behind = np.array([name or "" for name in items.content[1]])
+    rivals = np.array([((behind == name) & (behind != "")).sum() - 1 for name in behind])
+    if not (rivals > 0).any():
         raise UnavailableError("no two images have the same background")
-    return Measure(values, cheap=True, where=counts > 0)
+    similarity = correlations(*_caption_embeddings(items))
+    table = np.zeros(similarity.shape)
+    for name in np.unique(behind[rivals > 0]):
+        group = behind == name
+        table[group] = win_table(similarity[group]) / (group.sum() - 1)
+    return looked_up(table, where=rivals > 0)
 
 
 def _judged(look: Callable[[Comparison, Judge], NDArray[np.bool_]], single: bool = False) -> Callable[..., Measure]:
@@ -220,8 +239,7 @@ def _judged(look: Callable[[Comparison, Judge], NDArray[np.bool_]], single: bool
         where = np.array([len(objects) == 1 for objects in items.content[0]]) if single else None
         if where is not None and not where.any():
             raise UnavailableError("no image has a single object")
-        rows = np.arange(len(table))
-        return Measure(lambda order: table[rows, order].astype(float), cheap=True, where=where)
+        return looked_up(table, where=where)
 
     return measure
 
@@ -242,27 +260,28 @@ def _read(agree: Callable[[set[str], set[str]], bool]) -> Callable[[Comparison],
     def measure(items: Comparison) -> Measure:
         named = [objects_in(caption) for caption in items.captions or ()]
         table = np.array([[agree(said, there) for said in named] for there in items.content[0]])
-        rows = np.arange(len(table))
-        return Measure(lambda order: table[rows, order].astype(float), cheap=True)
+        return looked_up(table)
 
     return measure
 
 
 def _background_read(items: Comparison) -> Measure:
-    named, behind = np.array([background_in(caption) or "" for caption in items.captions or ()]), items.content[1]
-    there = np.array([name or "none" for name in behind])
-    return Measure(lambda order: (named[order] == there).astype(float), cheap=True)
+    named = np.array([background_in(caption) or "" for caption in items.captions or ()])
+    return looked_up(named == np.array([name or "none" for name in items.content[1]])[:, None])
 
 
 def _caption_embeddings(items: Comparison) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """CLIP embeddings: the mean over all true captions of an image, and those of the decoded captions."""
     if items.backbone is None:
         raise UnavailableError("no backbone was named whose CLIP could compare captions: add --backbone official")
-    counts = [len(true) for true in items.references]
-    each = items.backbone.embed("caption", [caption for true in items.references for caption in true])
+    backbone, counts = items.backbone, [len(true) for true in items.references]
+    texts = [*(caption for true in items.references for caption in true), *(items.captions or ())]
+    way = f"captions {backbone.name} {backbone.fingerprint}"
+    found = np.stack(items.features.get(way, texts, lambda some: [backbone.embed("caption", some)])[0])
+    each, decoded = found[: sum(counts)], found[sum(counts) :]
     starts = np.concatenate([[0], np.cumsum(counts)[:-1]]).astype(np.int64)
     means = np.add.reduceat(each, starts, axis=0) / np.array(counts, np.float32)[:, None]
-    return means.astype(np.float32), items.backbone.embed("caption", list(items.captions or ()))
+    return means.astype(np.float32), decoded
 
 
 def _meteor(items: Comparison) -> Measure:
@@ -393,7 +412,7 @@ _ROWS = (
         "Does it tell apart what is shown before the same background?",
         "As above, but each caption is compared only with the captions of images that have the same background: naming "
         "the background does not help.",
-        two_way(_caption_embeddings, same_background=True),
+        _two_way_same_background,
         scenes_only=True,
         direction="recon->images",
     ),

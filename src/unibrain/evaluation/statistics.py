@@ -146,7 +146,7 @@ def identification_p(
         raise InputError(f"Similarities of shape {similarity.shape} have no labels to permute. Give a square matrix.")
     if direction not in DIRECTIONS:
         raise InputError(f"direction is {direction!r}. Choose one of {', '.join(DIRECTIONS)}.")
-    table = win_table(similarity if direction == "recon->images" else similarity.T)
+    table = win_table(similarity, direction)
     rows = np.arange(len(table))
     return permutation_p(lambda order: table[rows, order], len(table), draws=draws, seed=seed)
 

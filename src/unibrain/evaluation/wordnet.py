@@ -5,7 +5,7 @@ import json
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Protocol
@@ -52,19 +52,19 @@ class WordNet(Protocol):
         ...
 
 
-def words_of(caption: str) -> list[str]:
+@lru_cache(2**16)
+def words_of(caption: str) -> tuple[str, ...]:
     """The lower-case tokens of a caption as METEOR sees them (nltk's word tokeniser; a caption is one sentence).
 
     Examples
     --------
     >>> words_of("A red car, next to a dog.")
-    ['a', 'red', 'car', ',', 'next', 'to', 'a', 'dog', '.']
+    ('a', 'red', 'car', ',', 'next', 'to', 'a', 'dog', '.')
     """
     from nltk.tokenize import word_tokenize
 
     # A whole line needs no sentence splitter, whose model is a download.
-    tokens: list[str] = word_tokenize(caption.lower(), preserve_line=True)
-    return tokens
+    return tuple(word_tokenize(caption.lower(), preserve_line=True))
 
 
 @dataclass(frozen=True)
@@ -77,13 +77,13 @@ class _Lemma:
 
 @dataclass(frozen=True)
 class _Synset:
-    words: tuple[str, ...]
+    known: tuple[_Lemma, ...]
 
     def lemmas(self) -> tuple[_Lemma, ...]:
-        return tuple(map(_Lemma, self.words))
+        return self.known
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SynonymTable:
     """A table of synonyms that METEOR can use in the place of WordNet.
 
@@ -109,7 +109,7 @@ class SynonymTable:
     def synsets(self, word: str) -> list[_Synset]:
         """One synset with all synonyms of `word`; none if there are none, or the word is not in the table."""
         names = self.synonyms.get(word.lower(), ())
-        return [_Synset(names)] if names else []
+        return [_Synset(tuple(map(_Lemma, names)))] if names else []
 
 
 def synonym_names(wordnet: WordNet, word: str) -> tuple[str, ...]:
