@@ -250,8 +250,11 @@ def _p_values(name: str, scores: "Scores", first: "Scores") -> dict[tuple[str, s
 
 
 def _differences(score: "Score", other: "Score | None") -> NDArray[np.float64]:
-    values = () if other is None else zip(score.per_image, other.per_image, strict=True)
-    return np.array([a - b for a, b in values if a is not None and b is not None])
+    # A metric that could not be computed for one of the runs has no values there.
+    if other is None or len(score.per_image) != len(other.per_image):
+        return np.empty(0)
+    pairs = zip(score.per_image, other.per_image, strict=True)
+    return np.array([a - b for a, b in pairs if a is not None and b is not None])
 
 
 def sign_flip_p(differences: NDArray[np.float64], draws: int = _DRAWS, seed: int = 0) -> float:
