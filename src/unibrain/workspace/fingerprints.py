@@ -138,7 +138,7 @@ def _code_of(place: Path) -> str:
     parts = []
     for name, file in _files(place):
         if file.suffix == ".py":
-            parts.append((name, digest(list(_syntax(ast.parse(file.read_bytes()))))))
+            parts.append((name, digest(_syntax(ast.parse(file.read_bytes()), []))))
         elif "__pycache__" not in name and file.stat().st_size < 2**20:
             parts.append((name, sha256_of(file)))
     if not parts:
@@ -146,18 +146,20 @@ def _code_of(place: Path) -> str:
     return digest(parts)
 
 
-def _syntax(node: Any) -> Iterator[str]:
+def _syntax(node: Any, found: list[str]) -> list[str]:
     """Flatten a syntax tree. Fields that are empty are left out: they come and go with Python's versions."""
     if isinstance(node, list):
         for entry in node:
-            yield from _syntax(entry)
+            _syntax(entry, found)
     elif not isinstance(node, ast.AST):
-        yield repr(node)
+        found.append(repr(node))
     elif not (
         isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
     ):
-        yield type(node).__name__
-        for field, value in ast.iter_fields(node):
+        found.append(type(node).__name__)
+        for field in node._fields:
+            value = getattr(node, field, None)
             if value is not None and value != [] and field != "kind":
-                yield field
-                yield from _syntax(value)
+                found.append(field)
+                _syntax(value, found)
+    return found
