@@ -29,7 +29,7 @@ def latent_values(predicted: Mapping[str, Any], true: Mapping[str, Any]) -> dict
     from unibrain.evaluation.identification import latent_identification
 
     correlation = correlations_of(predicted, true)
-    found = {}
+    found: dict[str, NDArray[np.float64]] = {}
     for one in latent_identification(predicted, true):
         found |= {f"{one.latent}_r": correlation[one.latent].values, f"{one.latent}_two_way": one.two_way}
     return found
