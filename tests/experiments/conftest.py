@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from runs import SETTINGS, toy
+from runs import SETTINGS, cheaply, toy
 
 from unibrain import evaluation
 from unibrain.evaluation import METRICS
@@ -18,7 +18,8 @@ from unibrain.pipeline import PrepareSection, RunFolder, run_all
 def finished(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     """Not to be changed."""
     run = RunFolder(tmp_path_factory.mktemp("experiments") / "finished")
-    run_all(run, SETTINGS, toy())
+    with cheaply():
+        run_all(run, SETTINGS, toy())
     return run
 
 
@@ -26,7 +27,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
 def second(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     """Another subject who saw the same test images; not to be changed but for what a bench keeps."""
     run = RunFolder(tmp_path_factory.mktemp("experiments") / "second")
-    run_all(run, SETTINGS.model_copy(update={"prepare": PrepareSection(subject=2)}), toy())
+    with cheaply():
+        run_all(run, SETTINGS.model_copy(update={"prepare": PrepareSection(subject=2)}), toy())
     return run
 
 

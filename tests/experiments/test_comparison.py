@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from runs import SETTINGS, command, toy
+from runs import SETTINGS, cheaply, command, toy
 from scipy import stats
 
 from unibrain.cli.experiments import check_out
@@ -29,7 +29,8 @@ def changed(finished: RunFolder, tmp_path_factory: pytest.TempPathFactory) -> Ru
     shutil.copytree(finished.root, root)
     run = RunFolder(root)
     settings = SETTINGS.changed("fit", {"alpha": 1e6}, where="--")
-    run_one("evaluate", run, settings, toy(), with_earlier=True)
+    with cheaply():
+        run_one("evaluate", run, settings, toy(), with_earlier=True)
     return run
 
 
@@ -118,7 +119,8 @@ def test_a_group_has_a_mean_over_subjects(finished: RunFolder, second: RunFolder
 )
 def test_refused(finished: RunFolder, run: RunFolder, tmp_path: Path, spoil: str, named: str) -> None:
     if spoil == "dialect":
-        command(run, "evaluate", dialect="mindeye")
+        with cheaply():
+            command(run, "evaluate", dialect="mindeye")
     if spoil == "stale":
         run.artefact("scores").unlink()
     runs = {"alone": [finished], "twice": [finished, finished], "no-run": [finished, RunFolder(tmp_path / "none")]}
