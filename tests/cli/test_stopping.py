@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from unibrain.cli.main import Stopped, main, stoppable
+from unibrain.cli.main import Stopped, stoppable
 
 COMMAND = [sys.executable, "-m", "unibrain", "simulate", "run", "--training-images", "30", "--test-images", "2"]
 COMMAND += ["--sessions", "12", "--verbose"]
@@ -33,30 +33,19 @@ def started(folder: Path) -> subprocess.Popen[str]:
     return process
 
 
-def test_a_stopped_stage_leaves_nothing_half_written_and_continues(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.mark.parametrize("signals", [[signal.SIGTERM], [signal.SIGINT] * 4], ids=["kill", "Ctrl-C again and again"])
+def test_a_stopped_stage_leaves_nothing_half_written_and_no_traceback(tmp_path: Path, signals: list[int]) -> None:
     process = started(tmp_path)
-    process.send_signal(signal.SIGTERM)
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert said.endswith("stopped; run the same command to continue\n")
-    assert "Traceback" not in said
-    assert not list((tmp_path / "run").glob("*nsd*"))
-    monkeypatch.chdir(tmp_path)
-    assert main(COMMAND[3:]) == 0
-    assert capsys.readouterr().out.splitlines() == ["run/nsd", "Next: unibrain prepare run"]
-
-
-def test_ctrl_c_again_and_again_prints_no_traceback(tmp_path: Path) -> None:
-    process = started(tmp_path)
-    for pause in (0.0, 0.02, 0.02, 0.1):
-        process.send_signal(signal.SIGINT)
-        time.sleep(pause)
+    for number in signals:
+        process.send_signal(number)
+        time.sleep(0.02)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "Traceback" not in said
     assert "Exception ignored" not in said
+    if len(signals) == 1:
+        assert said.endswith("stopped; run the same command to continue\n")
+        assert not list((tmp_path / "run").glob("*nsd*"))
 
 
 def test_a_second_ctrl_c_ends_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
