@@ -108,6 +108,19 @@ def test_half_of_it(folders, texts, given, named):
         read_results(**{name: sides[name][place] for name, place in given.items()})
 
 
+def test_captions_alone_have_no_pictures_and_may_have_those_that_were_seen(folders, texts):
+    decoded, stimuli, _ = read_results(None, None, *texts)
+    assert decoded.pictures is None
+    with pytest.raises(InputError, match="--seen"):
+        stimuli.pictures([0])
+    decoded, stimuli, _ = read_results(folders[0], None, *texts)
+    assert decoded.pictures is None
+    assert stimuli.pictures([0, 2]).shape == (2, 32, 32, 3)
+    (folders[0] / "b.png").unlink()
+    with pytest.raises(InputError, match=r"seen.* b "):
+        read_results(folders[0], None, *texts)
+
+
 def test_a_caption_that_is_missing(folders, texts):
     texts[1].write_text(json.dumps({"a": "a dog", "b": "a car"}))
     with pytest.raises(InputError, match=r"said\.json.* c "):

@@ -7,11 +7,13 @@ from scipy import stats
 from unibrain.errors import InputError
 from unibrain.evaluation.identification import correlations, identify
 from unibrain.evaluation.statistics import (
+    PairedDifference,
     bootstrap_interval,
     holm,
     identification_p,
     over_samples,
     over_subjects,
+    paired_difference,
     paired_interval,
     permutation_p,
     share_interval,
@@ -153,3 +155,32 @@ def test_share_interval_is_the_textbooks(hits: int, images: int, low: float, hig
     assert found is not None
     assert (found.low, found.high) == (pytest.approx(low, abs=1e-4), pytest.approx(high, abs=1e-4))
     assert share_interval([0.0, 0.5, 1.0]) is None
+
+
+def test_paired_differences_against_all_signs_and_scipy():
+    from scipy.stats import permutation_test
+
+    random = np.random.default_rng(3)
+    first = random.normal(0.4, 1, 11)
+    second = random.normal(0, 1, 11)
+    expected = permutation_test((first, second), lambda a, b: np.mean(a - b), permutation_type="samples")
+    found = paired_difference([*first, None, 0.5], [*second, 0.5, float("nan")], draws=20_000)
+    assert found.difference == pytest.approx(np.mean(first - second))
+    assert (found.images, found.left_out) == (11, 2)
+    assert found.p == pytest.approx(expected.pvalue, abs=0.01)
+    interval = paired_interval(first, second, draws=20_000)
+    assert (found.low, found.high) == (interval.low, interval.high)
+
+
+def test_equal_runs_do_not_differ():
+    values = np.linspace(0, 1, 7)
+    assert paired_difference(values, values) == PairedDifference(0.0, 0.0, 0.0, 1.0, 7, 0)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "named"),
+    [([1.0, 2.0], [1.0], r"\(1,\)"), ([1.0, None], [1.0, 2.0], r"\(1,\)"), ([None, None], [1.0, 2.0], r"\(0,\)")],
+)
+def test_what_cannot_be_paired(first, second, named):
+    with pytest.raises(InputError, match=named):
+        paired_difference(first, second)

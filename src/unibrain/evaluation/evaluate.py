@@ -56,7 +56,8 @@ def evaluate(
     stimuli : Stimuli
         The pictures that were seen and their captions; all ids of `decoded` must be in it.
     backbone : Backbone or None
-        It embeds captions for their two-way identification; no other member is used. None: without that score.
+        It embeds captions for their two-way identification; of the rest, only its name and fingerprint are used. None:
+        without that score.
     simulated : bool
         Whether the scans were simulated, and the images are composed scenes; carried along to wherever the numbers are
         shown.

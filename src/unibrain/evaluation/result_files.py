@@ -4,12 +4,13 @@ import csv
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from unibrain.errors import InputError
+from unibrain.errors import InputError, UnavailableError
 from unibrain.evaluation.caption_files import read_captions
 from unibrain.evaluation.scores import Scores
 from unibrain.reconstruction import Decoded
@@ -30,7 +31,7 @@ def read_results(
     ----------
     seen, decoded : pathlib.Path, optional
         Folders of pictures; a decoded picture has the name of the one that was seen, whatever its ending. All pictures
-        of a folder have one size.
+        of a folder have one size. `seen` without `decoded` is for scores of captions that look at the pictures.
     references, captions : pathlib.Path, optional
         Files of true and of decoded captions, as `unibrain.evaluation.caption_files.read_captions` takes them, with
         the pictures' names as keys where there are pictures.
@@ -47,20 +48,25 @@ def read_results(
     InputError
         If one side is missing, or names, numbers or sizes do not fit together.
     """
-    sides = (("--seen", seen, "--decoded", decoded), ("--references", references, "--captions", captions))
-    for true_option, true, option, items in sides:
-        if (true is None) != (items is None):
-            missing = true_option if true is None else option
-            raise InputError(f"{missing} is missing: what was decoded is compared with what was seen. Give both.")
+    lacking = {
+        "--seen": decoded is not None and seen is None,
+        "--decoded": seen is not None and decoded is None and captions is None,
+        "--references": captions is not None and references is None,
+        "--captions": references is not None and captions is None,
+    }
+    for option, lacks in lacking.items():
+        if lacks:
+            raise InputError(f"{option} is missing: what was decoded is compared with what was seen. Give both.")
     if decoded is None and captions is None:
         raise InputError("there is nothing to score. Give --seen and --decoded, or --references and --captions.")
     names: list[str] = []
     pictures: NDArray[np.uint8] | None = None
     truth: NDArray[np.uint8] | None = None
+    there = {} if seen is None else _named_pictures(seen)
     if seen is not None and decoded is not None:
-        there, here = _named_pictures(seen), _named_pictures(decoded)
+        here = _named_pictures(decoded)
         names = _same_names(there, here, seen, decoded)
-        truth, pictures = _read_all(there, names), _read_all(here, names)
+        pictures = _read_all(here, names)
     said: tuple[str, ...] | None = None
     true_captions: dict[int, tuple[str, ...]] = {}
     if references is not None and captions is not None:
@@ -75,16 +81,21 @@ def read_results(
             raise InputError(f"{captions}: {several[0]} has several decoded captions. Give one for each image.")
         said = tuple(texts[_key(texts, name)][0] for name in names)
         true_captions = {row: tuple(true_texts[_key(true_texts, name)]) for row, name in enumerate(names)}
+    if seen is not None:
+        absent = [name for name in names if name not in there]
+        if absent:
+            raise InputError(f"{seen}: there is no picture of {absent[0]} ({len(absent)} are missing). Add it.")
+        truth = _read_all(there, names)
     if len(names) < 2:
         raise InputError(f"{decoded or captions}: there is {len(names)} item. Scores compare at least two.")
+
+    def read(asked: NDArray[np.int64]) -> NDArray[np.uint8]:
+        if truth is None:
+            raise UnavailableError("the pictures that were seen were not given: add their folder (--seen)")
+        return truth[asked]
+
     ids = np.arange(len(names))
-    stimuli = Stimuli(
-        ids,
-        true_captions,
-        lambda asked: truth[asked] if truth is not None else np.zeros((len(asked), 16, 16, 3), np.uint8),
-        str(seen or references),
-        has_captions=bool(true_captions),
-    )
+    stimuli = Stimuli(ids, true_captions, read, str(seen or references), has_captions=bool(true_captions))
     return Decoded(ids, pictures, said), stimuli, tuple(names)
 
 
@@ -131,7 +142,9 @@ def _read_all(files: Mapping[str, Path], names: Sequence[str]) -> NDArray[np.uin
         except (UnidentifiedImageError, OSError, ValueError) as error:
             raise InputError(f"{files[name]}: it cannot be read as a picture ({error}). Save it again.") from error
         if found is None:
-            found = np.empty((len(names), *picture.shape), np.uint8)
+            # A file without a name: a thousand large pictures need not be in memory.
+            with TemporaryFile() as file:
+                found = np.memmap(file, np.uint8, "w+", shape=(len(names), *picture.shape))
         if picture.shape != found.shape[1:]:
             raise InputError(
                 f"{files[name]}: it is {picture.shape[1]} x {picture.shape[0]} pixels, and {files[names[0]].name} is "

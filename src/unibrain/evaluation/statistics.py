@@ -94,6 +94,51 @@ def paired_interval(
     return bootstrap_interval(a - b, level=level, draws=draws, seed=seed)
 
 
+@dataclass(frozen=True)
+class PairedDifference:
+    """How two runs differ on the same images.
+
+    `difference` is the mean of the first less that of the second, from `low` to `high`; `p` is two-sided. `images` were
+    compared, and `left_out` is how many were not, because one of the two has no value there.
+    """
+
+    difference: float
+    low: float
+    high: float
+    p: float
+    images: int
+    left_out: int
+
+
+def paired_difference(
+    first: Sequence[float | None] | NDArray[np.floating],
+    second: Sequence[float | None] | NDArray[np.floating],
+    draws: int = DRAWS,
+    seed: int = 0,
+) -> PairedDifference:
+    """Compare two runs by their values of the same images in the same order, shape (n,); NaN and None are left out.
+
+    The interval is that of `paired_interval`. The p is from random signs of the differences: if the runs do not differ,
+    each image could as well have been scored the other way round. ``(1 + number of random means at least as far from 0)
+    / (1 + draws)``; see `holm` for several metrics.
+    """
+    a, b = (np.asarray(values, dtype=np.float64) for values in (first, second))
+    if a.shape != b.shape or a.ndim != 1:
+        raise InputError(
+            f"One run has values of shape {a.shape} and the other {b.shape}. Compare the same images in the same order."
+        )
+    there = ~(np.isnan(a) | np.isnan(b))
+    interval = paired_interval(a[there], b[there], draws=draws, seed=seed)
+    differences, rng = (a - b)[there], np.random.default_rng([seed, 1])
+    limit, n = abs(differences.mean()) - _ROUNDING * np.abs(differences).max(initial=1.0), len(differences)
+    hits, step = 0, max(1, _AT_ONCE // n)
+    for start in range(0, draws, step):
+        signs = 2.0 * rng.integers(2, size=(min(step, draws - start), n)) - 1
+        hits += int((np.abs(signs @ differences) / n >= limit).sum())
+    p = (1 + hits) / (1 + draws)
+    return PairedDifference(float(differences.mean()), interval.low, interval.high, p, n, int((~there).sum()))
+
+
 def _table(values: ArrayLike, rank: int) -> NDArray[np.float64]:
     table = np.asarray(values, dtype=np.float64)
     if table.ndim != rank or len(table) < 2:
