@@ -120,13 +120,13 @@ def test_every_layout_gives_the_same_bytes(
     assert manifest.files == reference[1].files
 
 
-@pytest.mark.parametrize("dtype", ["as-stored", "bf16", "fp16"])
+@pytest.mark.parametrize("dtype", ["as-stored", "fp32", "bf16", "fp16"])
 def test_precisions(dtype: Any, model: Tiny, tmp_path: Path) -> None:
     """From flows in half precision; the library's reader finds what PyTorch rounds."""
     halves = {key: value.half() for key, value in model.current().items()}
     files = model.write(tmp_path / "published", halves)
     manifest = convert(files, tmp_path / "backbone", dtype=dtype, config=model.config)
-    kinds = {"bf16": torch.bfloat16, "fp16": torch.float16}
+    kinds = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
     for part in PARTS:
         kind = kinds.get(dtype, torch.float16 if part == "flows" else torch.float32)
         stored = {key: value.half() if part == "flows" else value for key, value in model.weights(part).items()}
