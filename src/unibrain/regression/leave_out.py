@@ -152,7 +152,7 @@ def _own_blocks(
 
 def solve_own(own: NDArray[np.float64], right: NDArray[Any], alpha: float) -> NDArray[Any]:
     """Solve the positive definite systems of the groups that are left out, in the dtype of `right`."""
-    from scipy.linalg import cho_solve
+    from scipy.linalg.lapack import dpotri
 
     try:
         factors = np.sqrt(own) if own.shape[1] == 1 and own.min() > 0 else np.linalg.cholesky(own)
@@ -168,9 +168,11 @@ def solve_own(own: NDArray[np.float64], right: NDArray[Any], alpha: float) -> ND
     if own.shape[1] == 1:
         solution = right / own
     elif len(own) == 1:
-        # The factor is exact to double precision; with single-precision targets, the solution need not be.
-        factor = factors[0].astype(right.dtype, copy=False)
-        solution = cho_solve((factor, True), right[0], check_finite=False)[None]
+        # The inverse is exact to double precision; with single-precision targets, the solution need not be. A fold is
+        # small beside the columns that are solved for, and a product does that twice as fast as two substitutions.
+        lower = np.tril(dpotri(factors[0], lower=1)[0])
+        inverse = (lower + np.tril(lower, -1).T).astype(right.dtype, copy=False)
+        solution = (inverse @ right[0])[None]
     else:
         solution = np.linalg.solve(own, right)
     return solution.astype(right.dtype, copy=False)
