@@ -11,13 +11,25 @@ from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
 from toy_backbone import ToyBackbone
 from unibrain.errors import InputError, UnavailableError
-from unibrain.evaluation import caption_embeddings, caption_protocols
+from unibrain.evaluation import caption_embeddings, caption_protocols, evaluate, format_table
 from unibrain.evaluation.caption_embeddings import BackboneEmbedder, sentence_embeddings
 from unibrain.evaluation.caption_files import pair_captions, read_captions
 from unibrain.evaluation.caption_protocols import CAPTION_PROTOCOLS, score_captions
-from unibrain.evaluation.captions import best_cosine, clip_score, cosine, meteor, reference_clip_score, rouge
+from unibrain.evaluation.captions import (
+    best_cosine,
+    bleu,
+    cider_d,
+    clip_score,
+    cosine,
+    meteor,
+    reference_clip_score,
+    rouge,
+)
 from unibrain.evaluation.networks import ClipEmbedder
+from unibrain.evaluation.scores import to_table
 from unibrain.evaluation.wordnet import bundled_synonyms
+from unibrain.reconstruction import Decoded
+from unibrain.stimuli import Stimuli
 
 BRAINHUB = Path(__file__).with_name("brainhub")
 DECODED = ["a red car on a beach", "a dog on the grass", "a cat in a house"]
@@ -69,18 +81,18 @@ def test_standard_scores_all_references_and_needs_no_java(monkeypatch):
     assert found["bleu1"].per_image == ()
     assert found["bleu4"].tokenizer == "ptb-like"
     assert "these 3 images" in found["cider"].note
-    assert found["two_way_caption"].direction == "recon->images"
-    assert "network: letters" in found["two_way_caption"].note
+    assert found["two_way_caption_l14"].direction == "recon->images"
+    assert "network: letters" in found["two_way_caption_l14"].note
     for score in found.values():
-        assert (score.references, score.pool, score.protocol) == ("2 per image", 3, "standard")
+        assert (score.references, score.images, score.dialect) == ("2 per image", 3, "standard")
         assert "unibrain" in score.versions
         assert score.value is not None
 
 
 def test_a_backbone_is_a_network():
     found = by_name(score_captions(DECODED, REFERENCES, networks=lambda name: BackboneEmbedder(ToyBackbone())))
-    assert found["two_way_caption"].value == 1
-    assert "network: toy" in found["two_way_caption"].note
+    assert found["two_way_caption_l14"].value == 1
+    assert "network: toy" in found["two_way_caption_l14"].note
     embedder = BackboneEmbedder(ToyBackbone())
     assert len(embedder.embed_images(np.zeros((2, 64, 64, 3), np.uint8))) == 2
 
@@ -94,13 +106,13 @@ def test_mindeye2_takes_the_first_reference_only():
     assert found["bleu1"].tokenizer == "13a"
     expected = cosine(network.embed_text(DECODED), network.embed_text([true[0] for true in REFERENCES]))
     assert found["clip_text_b32"].per_image == pytest.approx(expected)
-    assert found["clip_text_l14"].printed == f"{expected.mean():.4f}"
+    assert found["clip_text_l14"].value == pytest.approx(expected.mean())
     changed = [[true[0], "something else"] for true in REFERENCES]
     again = by_name(score_captions(DECODED, changed, "mindeye2", networks=lambda name: network))
     assert again["rouge1"].value == found["rouge1"].value
 
 
-def test_brainhub_prompts_clip_and_prints_hundredths(monkeypatch):
+def test_brainhub_prompts_clip_and_its_meteor_is_of_the_corpus(monkeypatch):
     monkeypatch.setattr(caption_protocols, "meteor_java", lambda *tokens: (0.25, np.array([0.1, 0.2, 0.3])))
     network, pictures = Network(), np.array([[[[1, 2, 3]]], [[[3, 1, 1]]], [[[0, 5, 1]]]], np.uint8)
     found = by_name(score_captions(DECODED, REFERENCES, "brainhub", pictures=pictures, networks=lambda name: network))
@@ -109,7 +121,7 @@ def test_brainhub_prompts_clip_and_prints_hundredths(monkeypatch):
     prompted = ["A photo depicts " + caption for caption in DECODED]
     assert found["clip_s"].per_image == pytest.approx(clip_score(pictures[:, 0, 0], network.embed_text(prompted)))
     # The corpus has a value of its own, which is not the mean.
-    assert (found["meteor"].value, found["meteor"].printed) == (0.25, "25.00")
+    assert (found["meteor"].value, found["meteor"].interval, found["meteor"].control) == (0.25, None, None)
     assert found["meteor"].per_image == (0.1, 0.2, 0.3)
     assert found["ref_clip_s"].value is not None
 
@@ -122,7 +134,9 @@ def test_brainhubs_json_in_its_protocol_without_java(monkeypatch):
     assert ids[:3] == (0, 1, 2)
     found = by_name(score_captions(decoded, references, "brainhub"))
     # pycocoevalcap 1.2 with CoreNLP's tokens gives these digits for the same 21 images.
-    printed = {name: found[name].printed for name in ("bleu1", "bleu2", "bleu3", "bleu4", "rougeL", "cider")}
+    printed = {
+        name: f"{100 * found[name].value:.2f}" for name in ("bleu1", "bleu2", "bleu3", "bleu4", "rougeL", "cider")
+    }
     assert printed == {
         "bleu1": "67.51",
         "bleu2": "50.34",
@@ -138,17 +152,17 @@ def test_brainhubs_json_in_its_protocol_without_java(monkeypatch):
         ("clip_s", "pictures that were seen were not given"),
         ("sentence", "hf download sentence-transformers/all-MiniLM-L6-v2"),
     ):
-        assert (found[name].value, found[name].per_image, found[name].printed) == (None, (), "-")
+        assert (found[name].value, found[name].per_image) == (None, ())
         assert command in found[name].note
 
 
 def test_what_is_missing_is_named_and_the_rest_is_scored(tmp_path):
     found = by_name(score_captions(DECODED[:1], REFERENCES[:1]))
     assert "at least two" in found["cider"].note
-    assert "at least two" in found["two_way_caption"].note
+    assert "at least two" in found["two_way_caption_l14"].note
     assert found["bleu1"].value == pytest.approx(1)
     nothing = partial(ClipEmbedder, folder=tmp_path)
-    for protocol, name in (("standard", "two_way_caption"), ("mindeye2", "clip_text_b32")):
+    for protocol, name in (("standard", "two_way_caption_l14"), ("mindeye2", "clip_text_b32")):
         score = by_name(score_captions(DECODED, REFERENCES, protocol, networks=nothing))[name]
         assert score.value is None
         assert "unibrain weights fetch metrics" in score.note
@@ -191,6 +205,31 @@ def test_an_empty_decoded_caption_is_counted():
 def test_wrong_captions_are_refused(decoded, references, protocol, pictures, said):
     with pytest.raises(InputError, match=said):
         score_captions(decoded, references, protocol, pictures=pictures)
+
+
+def test_rows_of_a_protocol_stand_among_all_others(monkeypatch):
+    monkeypatch.setenv("PATH", "/nowhere")
+    ids = np.arange(3)
+    stimuli = Stimuli(
+        ids, dict(enumerate(map(tuple, REFERENCES))), lambda ids: np.zeros((len(ids), 16, 16, 3), np.uint8), ""
+    )
+    decoded = Decoded(ids, None, tuple(DECODED))
+    other = Decoded(ids, None, ("the sea", "a dog", "the moon"))
+    found = evaluate(decoded, stimuli, None, simulated=False, protocol="brainhub", controls={"random": other})
+    assert found["rouge1"].dialect == "standard"
+    for name in ("bleu1", "bleu4", "rougeL", "cider"):
+        score = found[name]
+        assert (score.dialect, score.images, score.tokenizer) == ("brainhub", 3, "ptb-like")
+        assert score.control < score.value
+        assert score.beside["random"].value < score.value == score.beside["random"].score
+    tokens = [caption.split() for caption in DECODED], [[text.split() for text in true] for true in REFERENCES]
+    assert found["bleu4"].value == bleu(*tokens)[3]
+    assert found["cider"].per_image == tuple(cider_d(*tokens))
+    assert "BLEU-4, brainhub" in format_table(found)
+    assert "| brainhub |" in to_table(found, "markdown")
+    assert found.to_frame().loc["bleu4", "references"] == "2 per image"
+    with pytest.raises(InputError, match="'coco'"):
+        evaluate(decoded, stimuli, None, simulated=False, protocol="coco")
 
 
 def test_protocols_can_be_printed():

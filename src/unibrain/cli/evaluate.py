@@ -26,7 +26,6 @@ _LAYOUTS = ("text", "markdown", "latex", "csv", "json")
 @click.option("--decoded", type=PATH, help="Without RUN: folder of decoded pictures, of the same names.")
 @click.option("--references", type=PATH, help="Without RUN: file of true captions (json, csv, tsv, txt).")
 @click.option("--captions", type=PATH, help="Without RUN: file of decoded captions.")
-@click.option("--protocol", help="Captions as papers score them: brainhub, mindeye2 or standard.")
 @click.option("--like", metavar="TABLE", help="Set published rows beside the scores; `--like list` names the tables.")
 @click.option("--all-dialects", is_flag=True, help="Scores of pictures in every dialect, on the same pictures.")
 @click.option("--backbone", help="Without RUN: backbone whose CLIP compares captions.")
@@ -41,7 +40,6 @@ def evaluate(
     decoded: Path | None,
     references: Path | None,
     captions: Path | None,
-    protocol: str | None,
     like: str | None,
     all_dialects: bool,
     backbone: str | None,
@@ -75,17 +73,14 @@ def evaluate(
         found, items, names = _from_files(seen, decoded, references, captions, dialect, backbone, source, chosen)
         subject = "not a run"
     else:
-        found, items = _from_run(run, chosen, with_earlier, source, layout, bool(all_dialects or protocol))
+        found, items = _from_run(run, chosen, with_earlier, source, layout, all_dialects)
         names, subject, dialect = None, str(run), found.scores[0].dialect if found.scores else dialect
-    if found.simulated and (all_dialects or protocol or like):
+    if found.simulated and (all_dialects or like):
         click.echo("SIMULATED SCANS: no human was scanned; no published number can be compared with these.\n")
     if all_dialects:
         from unibrain.evaluation.dialects import in_all_dialects
 
         click.echo(in_all_dialects(*items))
-        return
-    if protocol is not None:
-        _captions_by(protocol, items[0], items[1], with_pictures=run is not None or seen is not None)
         return
     if like is not None:
         _beside_published(found, like, dialect, subject, layout)
@@ -135,32 +130,27 @@ def _from_files(
     kinds = {"picture"} if captions is None else {"caption"} if decoded is None else {"picture", "caption"}
     metrics = {name: row for name, row in dialect_metrics(dialect).items() if row.kind in kinds}
     network = None if backbone is None else source.load(backbone)
+    section = settings.evaluate
     found = score(
-        items, stimuli, network, simulated=False, seed=settings.evaluate.seed, metrics=metrics, dialect=dialect
+        items,
+        stimuli,
+        network,
+        simulated=False,
+        seed=section.seed,
+        metrics=metrics,
+        dialect=dialect,
+        protocol="none" if captions is None else section.protocol,
     )
     return found, (items, stimuli), names
 
 
-def _captions_by(protocol: str, items: Any, stimuli: Any, with_pictures: bool) -> None:
-    from unibrain.evaluation.caption_protocols import CAPTION_PROTOCOLS, score_captions
-
-    if protocol not in CAPTION_PROTOCOLS:
-        raise InputError(f"--protocol {protocol}: choose one of {', '.join(CAPTION_PROTOCOLS)}.")
-    if items.captions is None:
-        raise InputError("--protocol scores captions, and none were decoded.")
-    pictures = stimuli.pictures(items.stimulus_ids) if with_pictures else None
-    references = [tuple(filter(None, row)) for row in stimuli.captions(items.stimulus_ids)]
-    rows = score_captions(items.captions, references, protocol, pictures=pictures)
-    click.echo(f"Protocol {protocol}, from {CAPTION_PROTOCOLS[protocol].source}\n")
-    for row in rows:
-        value = "-" if row.value is None else f"{row.value:.4f}"
-        click.echo(f"  {row.title:<44}{value:>9}  {row.note}".rstrip())
-
-
 def _beside_published(found: "Scores", table: str, dialect: str, subject: str, layout: str) -> None:
-    from unibrain.evaluation.published import beside, to_latex, to_markdown
+    from unibrain.evaluation.published import beside, published_rows, to_latex, to_markdown
 
     values = {score.name: score.value for score in found.scores if score.value is not None}
+    # A published table is about pictures or about captions, and each has a dialect of its own.
+    dialects = {score.name: score.dialect for score in found.scores}
+    dialect = next((dialects[name] for name in published_rows(table)[0].values if name in dialects), dialect)
     rows = beside(values, dialect, table, images=len(found.stimulus_ids), subject=subject)
     click.echo(to_latex(rows) if layout == "latex" else to_markdown(rows))
 

@@ -1,10 +1,9 @@
-"""`CAPTION_PROTOCOLS`: how captions are scored by name, one record each, and `score_captions`."""
+"""`CAPTION_PROTOCOLS`: how captions are scored by name, one record each, and the metrics that they are made of."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property, partial
-from importlib.metadata import version
+from dataclasses import dataclass, field, replace
+from functools import cache, partial
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -26,109 +25,70 @@ from unibrain.evaluation.captions import (
     rouge,
     rouge_l_coco,
 )
+from unibrain.evaluation.features import FeatureCache
 from unibrain.evaluation.identification import correlations, count_ties, identify
+from unibrain.evaluation.metrics import Comparison, Measure, Metric
+from unibrain.evaluation.pictures import Pictures
+from unibrain.evaluation.scores import Score
 from unibrain.evaluation.wordnet import choose_synonyms, words_of
+from unibrain.reconstruction import Decoded
+from unibrain.stimuli import Stimuli
 
 Networks = Callable[[str], CaptionEmbedder]
 
 _PROMPT = "A photo depicts "
 _BASE, _LARGE = "clip-vit-b-32", "clip-vit-l-14"
 _OWN, _NLTK, _ROUGE = "the protocol's", "nltk word_tokenize", "rouge_score, no stemming"
-_PACKAGES = {
-    "ptb": ("pycocoevalcap",),
-    "ptb-like": ("nltk",),
-    _NLTK: ("nltk",),
-    _ROUGE: ("rouge-score",),
-    "": ("torch", "transformers"),
-}
 
 
 @dataclass(frozen=True)
-class CaptionScore:
-    """One score of decoded captions.
-
-    Attributes
-    ----------
-    name, title : str
-        Equal names in two protocols are what two groups print under one name, not equal definitions.
-    value : float or None
-        Of the whole corpus, in the metric's own unit; None if it cannot be computed here, and `note` says what to do.
-    per_image : tuple of float
-        One value per image, or empty if the metric has a value for a corpus only. Their mean is `value`, except for the
-        Java program's METEOR.
-    protocol : str
-        Name in `CAPTION_PROTOCOLS`.
-    tokenizer : str
-        What made tokens or words; empty for embeddings.
-    references : str
-        Which references were used, and how many.
-    pool : int
-        Number of images: CIDEr and identification depend on it.
-    versions : mapping of str to str
-        Of the libraries that computed it.
-    note : str
-        What to know of the value; may be empty.
-    direction : str
-        Of an identification.
-    """
-
-    name: str
-    title: str
-    value: float | None
-    per_image: tuple[float, ...]
-    protocol: str
-    tokenizer: str
-    references: str
-    pool: int
-    versions: Mapping[str, str]
-    note: str = ""
-    direction: str = ""
-
-    @property
-    def printed(self) -> str:
-        """The value as tables of this protocol print it; a dash if there is none."""
-        record = CAPTION_PROTOCOLS[self.protocol]
-        return "-" if self.value is None else f"{self.value * record.scale:.{record.digits}f}"
-
-
-@dataclass
 class _Items:
-    """Captions to score, and what several metrics need of them."""
+    """Captions to score in some order, and what several metrics need of them."""
 
     decoded: Sequence[str]
     references: References
-    tokenizer: str
-    pictures: NDArray[np.uint8] | None
+    tokenize: Callable[[Sequence[str]], list[list[str]]]
+    pictures: Pictures
     networks: Networks
-    _texts: dict[tuple[str, str], tuple[Any, Any]] = field(default_factory=dict)
+    features: FeatureCache
+    order: NDArray[np.int64]
 
-    @cached_property
+    @property
+    def captions(self) -> list[str]:
+        return [self.decoded[row] for row in self.order]
+
+    @property
     def counts(self) -> list[int]:
         return list(map(len, self.references))
 
-    @cached_property
+    @property
     def flat(self) -> list[str]:
         return [caption for true in self.references for caption in true]
 
-    @cached_property
+    @property
     def tokens(self) -> tuple[list[list[str]], list[list[list[str]]]]:
-        tokens = TOKENIZERS[self.tokenizer]([*self.decoded, *self.flat])
+        # The same texts in every order: those that were seen before are known.
+        tokens = self.tokenize([*self.decoded, *self.flat])
         ends = len(self.decoded) + np.cumsum([0, *self.counts])
-        return tokens[: len(self.decoded)], [tokens[start:end] for start, end in pairwise(ends)]
+        return [tokens[row] for row in self.order], [tokens[start:end] for start, end in pairwise(ends)]
 
-    @cached_property
+    @property
     def clip_s(self) -> NDArray[np.float64]:
-        if self.pictures is None:
-            raise UnavailableError("the pictures that were seen were not given: CLIP-S compares captions with them")
-        return clip_score(self.networks(_BASE).embed_images(self.pictures), self.texts(_BASE, _PROMPT)[0])
+        network = self.networks(_BASE)
+        (seen,) = self.features.get(
+            f"pictures {network.name}", self.pictures, lambda some: [network.embed_images(some)]
+        )
+        return clip_score(np.stack(seen), self.texts(_BASE, _PROMPT)[0])
 
     def texts(self, network: str, prompt: str = "") -> tuple[NDArray[Any], NDArray[Any]]:
         """Embeddings of the decoded captions, and of all references."""
-        if (network, prompt) not in self._texts:
-            embed = sentence_embeddings if network == SENTENCE_MODEL else self.networks(network).embed_text
-            found = embed([prompt + caption for caption in (*self.decoded, *self.flat)])
-            self._texts[network, prompt] = found[: len(self.decoded)], found[len(self.decoded) :]
-        return self._texts[network, prompt]
+        if network == SENTENCE_MODEL:
+            name, embed = network, sentence_embeddings
+        else:
+            name, embed = self.networks(network).name, self.networks(network).embed_text
+        texts = [prompt + caption for caption in (*self.decoded, *self.flat)]
+        found = np.stack(self.features.get(f"captions {name}", texts, lambda some: [embed(some)])[0])
+        return found[self.order], found[len(self.decoded) :]
 
 
 @dataclass(frozen=True)
@@ -150,11 +110,11 @@ def published_clip(name: str) -> CaptionEmbedder:
 
 
 def _meteor(items: _Items, *, sentences: bool = False) -> _Found:
-    wordnet, note = choose_synonyms(items.decoded, items.references)
+    wordnet, note = choose_synonyms(items.captions, items.references)
     if wordnet is None:
         raise UnavailableError(note)
     words = words_of
-    if sentences and any(re.search(r"[.!?]\s+\S", caption) for caption in (*items.decoded, *items.flat)):
+    if sentences and any(re.search(r"[.!?]\s+\S", caption) for caption in (*items.captions, *items.flat)):
         from nltk.tokenize import word_tokenize
 
         # Hugging Face's METEOR splits a caption into sentences first: a full stop inside becomes a token.
@@ -165,11 +125,11 @@ def _meteor(items: _Items, *, sentences: bool = False) -> _Found:
             note = "; ".join(filter(None, (note, hint)))
         else:
             words = word_tokenize
-    return _each(meteor(items.decoded, items.references, wordnet, words), note)
+    return _each(meteor(items.captions, items.references, wordnet, words), note)
 
 
 def _rouge(items: _Items, *, kind: Literal["rouge1", "rougeL"]) -> _Found:
-    return _each(rouge(items.decoded, items.references, kind))
+    return _each(rouge(items.captions, items.references, kind))
 
 
 def _bleu(items: _Items, *, order: int, kind: Literal["coco", "hf"]) -> _Found:
@@ -177,9 +137,9 @@ def _bleu(items: _Items, *, order: int, kind: Literal["coco", "hf"]) -> _Found:
 
 
 def _cider(items: _Items) -> _Found:
-    if len(items.decoded) < 2:
+    if len(items.captions) < 2:
         raise UnavailableError("CIDEr weighs n-grams by the images they occur in, and needs at least two: decode more")
-    return _each(cider_d(*items.tokens), f"idf from the references of these {len(items.decoded)} images")
+    return _each(cider_d(*items.tokens), f"idf from the references of these {len(items.captions)} images")
 
 
 def _text_cosine(items: _Items, *, network: str) -> _Found:
@@ -187,7 +147,7 @@ def _text_cosine(items: _Items, *, network: str) -> _Found:
 
 
 def _two_way(items: _Items, *, network: str) -> _Found:
-    n = len(items.decoded)
+    n = len(items.captions)
     if n < 2:
         raise UnavailableError("two-way identification needs at least two images: decode more")
     decoded, references = items.texts(network)
@@ -205,13 +165,20 @@ def _ref_clip_s(items: _Items) -> _Found:
 
 @dataclass(frozen=True)
 class CaptionMetric:
-    """A metric in a protocol: what it is called, how it is computed, and what splits captions for it."""
+    """A metric in a protocol: what it is called, how it is computed, and what splits captions for it.
+
+    `corpus`: its value is of all captions together, and not the mean over images. `costly`: each value takes half a
+    minute, so there are no controls.
+    """
 
     name: str
     title: str
     compute: Callable[[_Items], _Found] = field(repr=False)
     tokenizer: str = ""
     direction: str = ""
+    most: float = 1.0
+    corpus: bool = False
+    costly: bool = False
 
 
 @dataclass(frozen=True)
@@ -227,8 +194,6 @@ class CaptionProtocol:
         Of BLEU, CIDEr, COCO's ROUGE-L and the Java program's METEOR. ``"ptb"`` needs Java; without it ``"ptb-like"``
         takes its place, and the scores say so.
     metrics : tuple of CaptionMetric
-    scale, digits : float, int
-        Tables of the protocol print ``value * scale`` with so many decimals.
     source : str
         Where it was read.
     """
@@ -237,14 +202,13 @@ class CaptionProtocol:
     references: Literal["all", "first"]
     tokenizer: str
     metrics: tuple[CaptionMetric, ...]
-    scale: float
-    digits: int
     source: str
 
 
 def _bleus(orders: Sequence[int], kind: Literal["coco", "hf"]) -> tuple[CaptionMetric, ...]:
     return tuple(
-        CaptionMetric(f"bleu{order}", f"BLEU-{order}", partial(_bleu, order=order, kind=kind), _OWN) for order in orders
+        CaptionMetric(f"bleu{order}", f"BLEU-{order}", partial(_bleu, order=order, kind=kind), _OWN, corpus=True)
+        for order in orders
     )
 
 
@@ -252,7 +216,7 @@ _ROUGES = (
     CaptionMetric("rouge1", "ROUGE-1", partial(_rouge, kind="rouge1"), _ROUGE),
     CaptionMetric("rougeL", "ROUGE-L", partial(_rouge, kind="rougeL"), _ROUGE),
 )
-_CIDER = CaptionMetric("cider", "CIDEr-D", _cider, _OWN)
+_CIDER = CaptionMetric("cider", "CIDEr-D", _cider, _OWN, most=10.0)
 _SENTENCE = CaptionMetric(
     "sentence", "Sentence cosine (all-MiniLM-L6-v2)", partial(_text_cosine, network=SENTENCE_MODEL)
 )
@@ -270,14 +234,12 @@ CAPTION_PROTOCOLS: Mapping[str, CaptionProtocol] = {
                 *_bleus((1, 2, 3, 4), "coco"),
                 _CIDER,
                 CaptionMetric(
-                    "two_way_caption",
-                    "Two-way identification (CLIP text)",
+                    "two_way_caption_l14",
+                    "Two-way identification (CLIP ViT-L/14 text)",
                     partial(_two_way, network=_LARGE),
                     direction="recon->images",
                 ),
             ),
-            1.0,
-            3,
             "ours",
         ),
         CaptionProtocol(
@@ -286,15 +248,20 @@ CAPTION_PROTOCOLS: Mapping[str, CaptionProtocol] = {
             "ptb",
             (
                 *_bleus((1, 2, 3, 4), "coco"),
-                CaptionMetric("meteor", "METEOR 1.5 (Java)", lambda items: _Found(*meteor_java(*items.tokens)), _OWN),
+                CaptionMetric(
+                    "meteor",
+                    "METEOR 1.5 (Java)",
+                    lambda items: _Found(*meteor_java(*items.tokens)),
+                    _OWN,
+                    corpus=True,
+                    costly=True,
+                ),
                 CaptionMetric("rougeL", "ROUGE-L (beta 1.2)", lambda items: _each(rouge_l_coco(*items.tokens)), _OWN),
                 _CIDER,
-                CaptionMetric("clip_s", "CLIP-S", lambda items: _each(items.clip_s)),
+                CaptionMetric("clip_s", "CLIP-S", lambda items: _each(items.clip_s), most=2.5),
                 CaptionMetric("ref_clip_s", "RefCLIP-S", _ref_clip_s),
                 _SENTENCE,
             ),
-            100.0,
-            2,
             "weihaox/BrainHub, commit 4838666",
         ),
         CaptionProtocol(
@@ -309,13 +276,81 @@ CAPTION_PROTOCOLS: Mapping[str, CaptionProtocol] = {
                 CaptionMetric("clip_text_b32", "CLIP text cosine (ViT-B/32)", partial(_text_cosine, network=_BASE)),
                 CaptionMetric("clip_text_l14", "CLIP text cosine (ViT-L/14)", partial(_text_cosine, network=_LARGE)),
             ),
-            1.0,
-            4,
             "MedARC-AI/MindEyeV2, commit c184718; BLEU as in enomodnara/BrainCaptioning, commit e5c8c37",
         ),
     )
 }
 """Protocols by name."""
+
+
+def protocol_metrics(name: str, networks: Networks = published_clip) -> dict[str, Metric]:
+    """The metrics of a protocol by name.
+
+    `networks` takes ``"clip-vit-b-32"`` or ``"clip-vit-l-14"``, and returns the `CaptionEmbedder` to use for it. What
+    cannot be computed here raises `UnavailableError` when it is asked for, and names the command that gets it.
+
+    Raises
+    ------
+    InputError
+        If there is no such protocol.
+    """
+    if name not in CAPTION_PROTOCOLS:
+        raise InputError(f"There is no caption protocol {name!r}. Choose one of {', '.join(CAPTION_PROTOCOLS)}.")
+    protocol = CAPTION_PROTOCOLS[name]
+    lacks_java = protocol.tokenizer == "ptb" and not java_is_there()
+    tokenizer = "ptb-like" if lacks_java else protocol.tokenizer
+    known: dict[str, list[str]] = {}
+
+    def tokenize(texts: Sequence[str]) -> list[list[str]]:
+        new = [text for text in dict.fromkeys(texts) if text not in known]
+        if new:
+            known.update(zip(new, TOKENIZERS[tokenizer](new), strict=True))
+        return [known[text] for text in texts]
+
+    def measure(metric: CaptionMetric, items: Comparison) -> Measure:
+        references, decoded = items.references, items.captions or ()
+        counts = sorted(map(len, references))
+        used = f"{counts[0]} to {counts[-1]} per image" if counts[0] < counts[-1] else f"{counts[0]} per image"
+        if protocol.references == "first":
+            references, used = [true[:1] for true in references], f"the first of {used}"
+        here = _Items(decoded, references, tokenize, items.seen, networks, items.features, np.arange(len(decoded)))
+
+        @cache
+        def found(order: bytes) -> _Found:
+            return metric.compute(replace(here, order=np.frombuffer(order, np.int64)))
+
+        first = found(here.order.tobytes())
+        empty = sum(not caption.strip() for caption in decoded)
+        notes = [f"empty decoded captions: {empty}" if empty else "", first.note]
+        if metric.tokenizer == _OWN and lacks_java:
+            notes.append(
+                "tokenized by ptb-like for want of Java, so the digits are not the protocol's: run apt-get install "
+                'default-jre-headless, and pip install "unibrain[captions]"'
+            )
+        return Measure(
+            lambda order: found(order.tobytes()).per_image,
+            "; ".join(filter(None, notes)),
+            corpus=(lambda order: found(order.tobytes()).value) if metric.corpus else None,
+            tokenizer=tokenizer if metric.tokenizer == _OWN else metric.tokenizer,
+            references=used,
+        )
+
+    return {
+        metric.name: Metric(
+            metric.name,
+            f"{metric.title}, {name}",
+            metric.title,
+            "caption",
+            "How alike are the captions?",
+            f"As the protocol {name} computes it, see docs/metrics-captions.md.",
+            partial(measure, metric),
+            bounds=(0.0, metric.most),
+            direction=metric.direction,
+            protocol=name,
+            costly=metric.costly,
+        )
+        for metric in protocol.metrics
+    }
 
 
 def score_captions(
@@ -325,7 +360,7 @@ def score_captions(
     *,
     pictures: NDArray[np.uint8] | None = None,
     networks: Networks = published_clip,
-) -> tuple[CaptionScore, ...]:
+) -> tuple[Score, ...]:
     """Score decoded captions as a named protocol does.
 
     Parameters
@@ -343,7 +378,7 @@ def score_captions(
 
     Returns
     -------
-    tuple of CaptionScore
+    tuple of Score
         One per metric of the protocol, in its order. What cannot be computed here has no value, and a note says which
         command gets what is missing.
 
@@ -353,52 +388,19 @@ def score_captions(
         If there is no such protocol, there are no captions, or their numbers differ, or an image has no reference or an
         empty one.
     """
-    if protocol not in CAPTION_PROTOCOLS:
-        raise InputError(f"There is no caption protocol {protocol!r}. Choose one of {', '.join(CAPTION_PROTOCOLS)}.")
-    record = CAPTION_PROTOCOLS[protocol]
+    from unibrain.evaluation.evaluate import evaluate
+
+    metrics = protocol_metrics(protocol, networks)
     _check(decoded, references, pictures)
-    counts = sorted(map(len, references))
-    used = f"{counts[0]} to {counts[-1]} per image" if counts[0] < counts[-1] else f"{counts[0]} per image"
-    if record.references == "first":
-        references, used = [true[:1] for true in references], f"the first of {used}"
-    lacks_java = record.tokenizer == "ptb" and not java_is_there()
-    tokenizer = "ptb-like" if lacks_java else record.tokenizer
-    items = _Items(decoded, references, tokenizer, pictures, networks)
-    empty = sum(not caption.strip() for caption in decoded)
-    remark = f"empty decoded captions: {empty}" if empty else ""
-    rows = []
-    for metric in record.metrics:
-        splits, notes = tokenizer if metric.tokenizer == _OWN else metric.tokenizer, [remark]
-        value: float | None = None
-        per_image: tuple[float, ...] = ()
-        if metric.tokenizer == _OWN and lacks_java:
-            notes.append(
-                "tokenized by ptb-like for want of Java, so the digits are not the protocol's: run apt-get install "
-                'default-jre-headless, and pip install "unibrain[captions]"'
-            )
-        try:
-            found = metric.compute(items)
-        except UnavailableError as missing:
-            notes = [str(missing)]
-        else:
-            value, per_image = found.value, tuple(map(float, found.per_image))
-            notes.append(found.note)
-        rows.append(
-            CaptionScore(
-                metric.name,
-                metric.title,
-                value,
-                per_image,
-                protocol,
-                splits,
-                used,
-                len(decoded),
-                {package: version(package) for package in ("unibrain", *_PACKAGES.get(splits, ()))},
-                "; ".join(filter(None, notes)),
-                metric.direction,
-            )
-        )
-    return tuple(rows)
+
+    def read(ids: NDArray[np.int64]) -> NDArray[np.uint8]:
+        if pictures is None:
+            raise UnavailableError("the pictures that were seen were not given: CLIP-S compares captions with them")
+        return pictures[ids]
+
+    ids = np.arange(len(decoded))
+    stimuli = Stimuli(ids, dict(enumerate(map(tuple, references))), read, "the references")
+    return evaluate(Decoded(ids, None, tuple(decoded)), stimuli, None, simulated=False, metrics=metrics).scores
 
 
 def _check(decoded: Sequence[str], references: References, pictures: NDArray[np.uint8] | None) -> None:

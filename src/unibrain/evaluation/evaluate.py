@@ -45,6 +45,7 @@ def evaluate(
     metrics: Mapping[str, Metric] | None = None,
     controls: Mapping[str, Decoded] | None = None,
     dialect: str = "standard",
+    protocol: str = "none",
     features: Path | None = None,
 ) -> Scores:
     """Score what was decoded against what was seen.
@@ -77,6 +78,9 @@ def evaluate(
         as from `unibrain.evaluation.controls.decode_controls`.
     dialect : str
         Whose definitions of the metrics of pictures: a name in `unibrain.evaluation.dialects.DIALECTS`.
+    protocol : str
+        Scores of captions as a group computes them, in the place of those of the same name: a name in
+        `unibrain.evaluation.caption_protocols.CAPTION_PROTOCOLS`, or ``"none"``.
     features : pathlib.Path, optional
         A folder that keeps features of pictures for the next time.
 
@@ -99,6 +103,10 @@ def evaluate(
         raise InputError("there are no decoded images to score. Reconstruct the test images first.")
     if metrics is None:
         metrics = dialect_metrics(dialect)
+    if protocol != "none":
+        from unibrain.evaluation.caption_protocols import protocol_metrics
+
+        metrics = dict(metrics) | protocol_metrics(protocol)
     cache, versions = FeatureCache(features), library_versions()
     compared = _Compared(stimuli, backbone, cache)
     items = compared.with_images(decoded)
@@ -109,11 +117,11 @@ def evaluate(
     rows = [metric for metric in metrics.values() if metric.kind != "latent" and (simulated or not metric.scenes_only)]
     scores = []
     for metric in track(rows, "scores", unit="metric"):
-        score = replace(_score(metric, items, seed), dialect=dialect, versions=versions)
+        score = replace(_score(metric, items, seed), dialect=metric.protocol or dialect, versions=versions)
         if score.value is None and metric.optional:
             continue
-        beside, own = {}, {key: _value(metric, some) for key, some in same.items()}
-        for name in (name for name in CONTROLS if name in others):
+        beside, own = {}, {key: None if metric.costly else _value(metric, some) for key, some in same.items()}
+        for name in (name for name in CONTROLS if name in others and not metric.costly):
             value = _value(metric, others[name])
             if value is not None:
                 beside[name] = Beside(value, own[which[name]], len(others[name].references))
@@ -194,43 +202,46 @@ def _score(metric: Metric, items: Comparison, seed: int) -> Score:
         measure = _measure(metric, items)
     except UnavailableError as missing:
         return replace(empty, note=str(missing))
-    raw, note = measure.values(np.arange(n)), measure.note
+    straight, note = np.arange(n), measure.note
+    raw = measure.values(straight)
     # A picture of one colour correlates with nothing: it counts as unrelated rather than being left out of the mean.
     undefined = int(np.isnan(raw).sum())
     if undefined:
         note = f"{note}; " * bool(note) + f"pictures of one colour, counted as {metric.unrelated:g}: {undefined}"
-
-    def defined(order: NDArray[np.int64]) -> NDArray[np.float64]:
-        return np.nan_to_num(measure.values(order), nan=metric.unrelated)
-
-    where = np.ones(n, dtype=bool) if measure.where is None else measure.where
+    where = np.ones(len(raw), dtype=bool) if measure.where is None else measure.where
     raw = np.nan_to_num(raw, nan=metric.unrelated)
     values = raw[where]
-    orders = derangements(n, min(_SHUFFLES, max(1, _SHUFFLED_PAIRS // n)), seed) if n > 1 else np.empty((0, n), int)
-    shuffled = [defined(order)[where].mean() for order in orders]
-    interval = None if len(values) < 2 else share_interval(values) or bootstrap_interval(values, seed=seed)
+    shuffles = 0 if metric.costly or n < 2 else min(_SHUFFLES, max(1, _SHUFFLED_PAIRS // n))
+    shuffled = [measure.score(order, metric.unrelated) for order in derangements(n, shuffles, seed)]
+    whole = measure.corpus is not None  # an interval over images is not that of such a value
+    interval = None if whole or len(values) < 2 else share_interval(values) or bootstrap_interval(values, seed=seed)
     better, p = metric.higher_is_better, None
     if measure.cheap and n > 1:
-        p = permutation_p(lambda order: defined(order)[where], n, higher_is_better=better, seed=seed)
+        p = permutation_p(
+            lambda order: np.nan_to_num(measure.values(order), nan=metric.unrelated)[where],
+            n,
+            higher_is_better=better,
+            seed=seed,
+        )
     return replace(
         empty,
-        value=float(values.mean()),
+        value=measure.score(straight, metric.unrelated),
         control=float(np.mean(shuffled)) if shuffled else None,
-        images=len(values),
+        images=n if whole else len(values),
         per_image=tuple(float(value) if there else None for value, there in zip(raw, where, strict=True)),
         note=note,
         interval=None if interval is None else (interval.low, interval.high),
         p=p,
+        tokenizer=measure.tokenizer,
+        references=measure.references,
     )
 
 
 def _value(metric: Metric, items: Comparison) -> float | None:
     try:
-        measure = _measure(metric, items)
+        return _measure(metric, items).score(np.arange(len(items.seen)), metric.unrelated)
     except UnavailableError:
         return None
-    values = np.nan_to_num(measure.values(np.arange(len(items.seen))), nan=metric.unrelated)
-    return float((values if measure.where is None else values[measure.where]).mean())
 
 
 def _measure(metric: Metric, items: Comparison) -> Measure:
@@ -249,7 +260,8 @@ def library_versions() -> dict[str, str]:
     from importlib.metadata import PackageNotFoundError, version
 
     found = {}
-    for name in ("numpy", "scikit-image", "pillow", "torch", "nltk", "rouge-score"):
+    names = ("unibrain", "numpy", "scipy", "pillow", "torch", "transformers", "nltk", "rouge-score", "pycocoevalcap")
+    for name in names:
         with suppress(PackageNotFoundError):
             found[name] = version(name)
     return found

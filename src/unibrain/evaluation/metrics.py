@@ -90,12 +90,27 @@ class Measure:
         Whether a thousand orders can be asked for within seconds.
     where : ndarray of shape (n,), bool, or None
         Images that the metric is about; None: all.
+    corpus : callable or None
+        Of a metric whose value is not the mean over images (BLEU): takes an order, returns the value. `values` then
+        may return nothing.
+    tokenizer, references : str
+        Of captions: what splits them, and which true captions were used.
     """
 
     values: Callable[[NDArray[np.int64]], NDArray[np.float64]]
     note: str = ""
     cheap: bool = False
     where: NDArray[np.bool_] | None = None
+    corpus: Callable[[NDArray[np.int64]], float] | None = None
+    tokenizer: str = ""
+    references: str = ""
+
+    def score(self, order: NDArray[np.int64], unrelated: float) -> float:
+        """The value of an order; an undefined image counts as `unrelated`."""
+        if self.corpus is not None:
+            return self.corpus(order)
+        values = np.nan_to_num(self.values(order), nan=unrelated)
+        return float((values if self.where is None else values[self.where]).mean())
 
 
 @dataclass(frozen=True, repr=False)
@@ -130,6 +145,10 @@ class Metric:
         How pictures get to the metric; empty for captions.
     optional : bool
         Whether it is left out, rather than shown without a value, where its weights are not installed.
+    protocol : str
+        Of captions: the protocol whose definition this is, see `unibrain.evaluation.caption_protocols`.
+    costly : bool
+        Whether a value takes so long that there are no controls beside it.
     """
 
     name: str
@@ -145,6 +164,8 @@ class Metric:
     direction: str = ""
     image_path: str = ""
     optional: bool = False
+    protocol: str = ""
+    costly: bool = False
 
     @property
     def unrelated(self) -> float:

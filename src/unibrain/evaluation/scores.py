@@ -27,6 +27,8 @@ _COLUMNS = (
     "p",
     "dialect",
     "direction",
+    "tokenizer",
+    "references",
     "note",
 )
 _HEADINGS = {"picture": "Pictures", "caption": "Captions"}
@@ -82,11 +84,15 @@ class Score:
     beside : mapping of str to Beside
         Controls and ceilings, by their names in `unibrain.evaluation.controls.CONTROLS`.
     dialect : str
-        Whose definition of the metric, see `unibrain.evaluation.dialects`.
+        Whose definition of the metric, see `unibrain.evaluation.dialects`; of captions it may be a protocol, see
+        `unibrain.evaluation.caption_protocols`.
     direction : str
         Of an identification: who is compared with all others; else empty.
     image_path : str
         How pictures got to the metric; empty for captions.
+    tokenizer, references : str
+        Of captions in a protocol: what split them, and which true captions of an image were used. The pool of CIDEr's
+        weights and of identification is `images`.
     versions : mapping of str to str
         Libraries and weights that the value depends on.
     """
@@ -106,6 +112,8 @@ class Score:
     dialect: str = "standard"
     direction: str = ""
     image_path: str = ""
+    tokenizer: str = ""
+    references: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
 
     @property

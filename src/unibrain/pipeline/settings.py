@@ -425,6 +425,9 @@ class EvaluateSection(Section):
     dialect: Literal["standard", "brain-diffuser", "mindeye", "mindeye-aa", "nsd-imagery", "takagi"] = Field(
         default="standard", description="Whose definitions of the scores of pictures."
     )
+    protocol: Literal["none", "standard", "brainhub", "mindeye2"] = Field(
+        default="none", description="Captions as papers score them: BLEU, METEOR, ROUGE-L, CIDEr, CLIP-S and others."
+    )
 
 
 class ReportSection(Section):

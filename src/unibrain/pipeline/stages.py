@@ -450,6 +450,7 @@ class _Declaration:
                     if (self.path("controls") / name).is_dir()
                 },
                 dialect=section.dialect,
+                protocol=section.protocol,
                 features=cache / "features",
                 training=open_latents(self.path("latents")).select(
                     np.unique(training_view(subject, self.settings).train.stimulus_ids)
