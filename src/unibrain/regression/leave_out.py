@@ -169,7 +169,7 @@ def solve_own(own: NDArray[np.float64], right: NDArray[Any], alpha: float) -> ND
         solution = right / own
     elif len(own) == 1:
         # The inverse is exact to double precision; with single-precision targets, the solution need not be. A fold is
-        # small beside the columns that are solved for, and a product does that twice as fast as two substitutions.
+        # small beside the columns that are solved for, and one product is quicker than two substitutions.
         lower = np.tril(dpotri(factors[0], lower=1)[0])
         inverse = (lower + np.tril(lower, -1).T).astype(right.dtype, copy=False)
         solution = (inverse @ right[0])[None]
