@@ -180,18 +180,18 @@ def together(found: Sequence[Scores], take: Callable[[NDArray[np.float64], bool]
     merged = []
     for score in found[0].scores:
         known, table = _table(score, found)
-        if len(table) < 2:
+        if not len(table):
             merged.append(replace(score, value=None, interval=None, per_image=(), p=None, control=None))
             continue
         values = take(table, score.higher_is_better)
         each = np.full(len(known), np.nan)
         each[known] = values
-        interval = bootstrap_interval(values)
+        interval = bootstrap_interval(values) if len(values) > 1 else None
         merged.append(
             replace(
                 score,
                 value=float(values.mean()),
-                interval=(interval.low, interval.high),
+                interval=None if interval is None else (interval.low, interval.high),
                 per_image=tuple(None if np.isnan(value) else float(value) for value in each),
                 p=None,
                 control=None,
