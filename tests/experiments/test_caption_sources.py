@@ -67,7 +67,7 @@ def test_shuffled_captions_fall_to_the_control(bench: Bench) -> None:
     assert control == pytest.approx(bench.score(bench.decoded())["rouge1"].control)
     assert found.cell(f"{SHUFFLED}, text latents alone", "rouge1").value == pytest.approx(control, abs=0.1)
     assert found.cell("one", "z_text_r").value > 0.5
-    assert abs(found.cell(SHUFFLED, "z_text_r").value) < 0.25
+    assert found.cell(SHUFFLED, "z_text_r").value < 0.25
     assert found.cell(SHUFFLED, "z_text_two_way").value < found.cell("one", "z_text_two_way").value
 
 

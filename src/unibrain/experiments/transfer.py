@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -257,11 +258,11 @@ def _predict(bench: Bench, moved: Mapping[str, NDArray[np.float32]], ids: NDArra
     """Predictions of this subject's decoder; those of all settings in one reading of its targets."""
     if bench.decoder.rescale == "test":  # each depends on the scans that it is predicted with
         return {
-            name: bench.remember(lambda scans=scans: bench.decoder.predict(scans, ids), "transfer", scans, ids)
+            name: bench.remember(partial(bench.decoder.predict, scans, ids), "transfer", scans, ids)
             for name, scans in moved.items()
         }
     scans, rows = np.concatenate(list(moved.values())), np.tile(ids, len(moved))
-    found = bench.remember(lambda: bench.decoder.predict(scans, rows), "transfer", scans, rows)
+    found = bench.remember(partial(bench.decoder.predict, scans, rows), "transfer", scans, rows)
     n = len(ids)
     return {name: found.rows(slice(place * n, (place + 1) * n)) for place, name in enumerate(moved)}
 
