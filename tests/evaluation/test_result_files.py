@@ -8,7 +8,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from unibrain.cli.evaluate import evaluate as command
-from unibrain.errors import InputError
+from unibrain.errors import InputError, UnavailableError
 from unibrain.evaluation.result_files import read_results
 
 
@@ -111,7 +111,7 @@ def test_half_of_it(folders, texts, given, named):
 def test_captions_alone_have_no_pictures_and_may_have_those_that_were_seen(folders, texts):
     decoded, stimuli, _ = read_results(None, None, *texts)
     assert decoded.pictures is None
-    with pytest.raises(InputError, match="--seen"):
+    with pytest.raises(UnavailableError, match="--seen"):
         stimuli.pictures([0])
     decoded, stimuli, _ = read_results(folders[0], None, *texts)
     assert decoded.pictures is None

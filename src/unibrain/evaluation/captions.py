@@ -25,20 +25,15 @@ _ROUGE_BETA = 1.2
 _CLIP_SCALE = 2.5
 
 
-class _Remembered:
-    """A stemmer and a WordNet as METEOR asks them, with a memory: captions share most of their words."""
+@cache
+def _stemmer() -> Any:
+    """Porter's stemmer with a memory: captions share most of their words."""
+    from nltk.stem.porter import PorterStemmer
 
-    def __init__(self, wordnet: WordNet) -> None:
-        from nltk.stem.porter import PorterStemmer
-
-        self.stem = lru_cache(2**16)(PorterStemmer().stem)
-        # All meanings of a word at once, each synonym once.
-        self.synsets = lru_cache(2**16)(
-            lambda word: SynonymTable({word.lower(): synonym_names(wordnet, word)}).synsets(word)
-        )
+    return SimpleNamespace(stem=lru_cache(2**16)(PorterStemmer().stem))
 
 
-_remembered = lru_cache(4)(_Remembered)
+_synonyms = lru_cache(2**16)(synonym_names)
 
 
 def meteor(
@@ -54,9 +49,17 @@ def meteor(
     """
     from nltk.translate.meteor_score import meteor_score
 
-    known, tokens = _remembered(wordnet), cache(words)
+    tokens = cache(words)
+    # Synonyms that no reference has can match nothing, and most are such.
+    vocabulary = {word for true in references for reference in true for word in tokens(reference)}
+    table = SynonymTable(
+        {
+            word: tuple(name for name in _synonyms(wordnet, word) if name in vocabulary)
+            for word in {word for caption in decoded for word in tokens(caption)}
+        }
+    )
     values = [
-        meteor_score([tokens(reference) for reference in true], tokens(caption), stemmer=known, wordnet=known)
+        meteor_score([tokens(reference) for reference in true], tokens(caption), stemmer=_stemmer(), wordnet=table)
         for caption, true in zip(decoded, references, strict=True)
     ]
     return np.array(values, dtype=np.float64)

@@ -150,6 +150,9 @@ def _fold(network: Any) -> Any:
     import torch
     from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+    for part in network.modules():
+        if isinstance(part, torch.nn.ReLU6):
+            part.inplace = True
     names = (("_conv_stem", "_bn0"), ("_conv_head", "_bn1"))
     names_in_block = (("_expand_conv", "_bn0"), ("_depthwise_conv", "_bn1"), ("_project_conv", "_bn2"))
     for part in (network, *network._blocks):
