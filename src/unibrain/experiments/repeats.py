@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from unibrain.errors import InputError
 from unibrain.evaluation import Score, Scores
-from unibrain.evaluation.statistics import bootstrap_interval, over_samples
+from unibrain.evaluation.statistics import bootstrap_interval, over_samples, share_interval
 from unibrain.experiments.bench import Bench, spread
 from unibrain.experiments.findings import Cell, Findings, Strip, cells_of, columns_of
 from unibrain.experiments.page import svg_figure
@@ -108,7 +108,7 @@ def repeats(bench: Bench, samples: int = 4) -> Findings:
         bench.subject.simulated,
         bench.about(**{"repeats of an image": "not read" if lacking else most, "samples of a scan": samples}),
         strips=_strips(bench, looks, samples),
-        notes=_notes(lacking, most, samples),
+        notes=_notes(lacking, most, samples, bench.subject.simulated),
     )
     figures = {}
     if most > 1:
@@ -186,7 +186,7 @@ def together(found: Sequence[Scores], take: Callable[[NDArray[np.float64], bool]
         values = take(table, score.higher_is_better)
         each = np.full(len(known), np.nan)
         each[known] = values
-        interval = bootstrap_interval(values) if len(values) > 1 else None
+        interval = (share_interval(values) or bootstrap_interval(values)) if len(values) > 1 else None
         merged.append(
             replace(
                 score,
@@ -232,22 +232,23 @@ def _strips(bench: Bench, looks: Mapping[str, Decoded], samples: int) -> tuple[S
     return tuple(strips)
 
 
-def _notes(lacking: str, most: int, samples: int) -> tuple[str, ...]:
+def _notes(lacking: str, most: int, samples: int, simulated: bool) -> tuple[str, ...]:
     notes = []
     if lacking:
         notes.append(f"Repeats were left out: {lacking}")
     else:
         notes.append(
             f"Images of {most} repeats take part. Scores of fewer repeats are means over choices of repeats in which "
-            "each takes part equally often. The first repeat was seen fresh and later ones were not: a single repeat "
-            "differs from another in more than its noise."
+            "each takes part equally often."
+            + " The first repeat was seen fresh and later ones were not, so repeats differ in more than noise."
+            * (not simulated)
         )
     if samples > 1:
         notes += [
             "The sample that agrees best is that whose CLIP-Image tokens (of captions: CLIP-Text tokens), encoded from "
             "what was decoded, correlate best with those that were predicted from the scan. The truth takes no part.",
             "Best by the truth takes the best sample of each image, for each metric by itself. It is no result but a "
-            "ceiling: no way to choose among these samples scores better.",
+            "ceiling: no choice among these samples scores better by a metric that looks at one item at a time.",
             "The deviation between scans is that of their mean score, less what few samples add to it.",
         ]
     return tuple(notes)

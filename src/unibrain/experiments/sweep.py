@@ -277,12 +277,13 @@ def _figures(
     figures = {}
     varied = list(dict.fromkeys(name for values in settings.values() for name in values))
     for option in varied if not grid or len(varied) == 1 else ():
-        x = {name: values[option] for name, values in settings.items() if option in values}
         for kind in own:
             columns = tuple(column for column in findings.columns if column.kind == kind)
-            paper, usual = PAPER.get(kind), 1.0 if option == "alpha" else getattr(own[kind], option)
-            marked = (usual,) if option != "image_weight" or paper is None else (paper,)
-            what = f"the paper's {paper}" if option == "image_weight" else f"the run's {usual:g}"
+            usual = 1.0 if option == "alpha" else getattr(own[kind], option)
+            x = {AS_RUN: usual} | {name: values[option] for name, values in settings.items() if option in values}
+            paper = PAPER.get(kind) if option == "image_weight" else None
+            what = f"the run's {usual:g}" if paper is None else f"the paper's {paper}"
+            marked = (usual if paper is None else paper,)
             drawn = curve_figure(replace(findings, columns=columns), x, option, marked, log=option == "alpha")
             figures[f"{_HEADINGS[kind]} by {option}; the dashed line is {what}"] = drawn
     traded = trade_figure(findings, settings, scores)
