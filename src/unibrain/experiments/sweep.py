@@ -288,7 +288,7 @@ def _figures(
             figures[f"{_HEADINGS[kind]} by {option}; the dashed line is {what}"] = drawn
     traded = trade_figure(findings, settings, scores)
     if traded:
-        figures["Pixels against meaning: each point is a setting, the blue one as the run has it"] = traded
+        figures["Pixels against meaning: blue as the run has it, orange with the paper's image weight"] = traded
     return figures
 
 
@@ -315,6 +315,7 @@ def trade_figure(findings: Findings, settings: Mapping[str, Values], scores: "Ma
                 label = f"{next(iter(values.values())):g}" if one and values else name
                 label += " (paper)" * (paper and one)
                 panel.annotate(label, (across.value, up.value), (4, 3), textcoords="offset points", fontsize=7)
+            panel.margins(x=0.2)  # for the labels
             panel.set_xlabel(f"{column.short} (higher is better)")
         panels[0].set_ylabel(f"{meaning.short} (higher is better)")
     return made[0]
