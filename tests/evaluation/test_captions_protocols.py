@@ -9,10 +9,9 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
-from toy_backbone import ToyBackbone
 from unibrain.errors import InputError, UnavailableError
 from unibrain.evaluation import caption_embeddings, caption_protocols, evaluate, format_table
-from unibrain.evaluation.caption_embeddings import BackboneEmbedder, sentence_embeddings
+from unibrain.evaluation.caption_embeddings import sentence_embeddings
 from unibrain.evaluation.caption_files import pair_captions, read_captions
 from unibrain.evaluation.caption_protocols import CAPTION_PROTOCOLS, score_captions
 from unibrain.evaluation.captions import (
@@ -87,14 +86,6 @@ def test_standard_scores_all_references_and_needs_no_java(monkeypatch):
         assert (score.references, score.images, score.dialect) == ("2 per image", 3, "standard")
         assert "unibrain" in score.versions
         assert score.value is not None
-
-
-def test_a_backbone_is_a_network():
-    found = by_name(score_captions(DECODED, REFERENCES, networks=lambda name: BackboneEmbedder(ToyBackbone())))
-    assert found["two_way_caption_l14"].value == 1
-    assert "network: toy" in found["two_way_caption_l14"].note
-    embedder = BackboneEmbedder(ToyBackbone())
-    assert len(embedder.embed_images(np.zeros((2, 64, 64, 3), np.uint8))) == 2
 
 
 def test_mindeye2_takes_the_first_reference_only():

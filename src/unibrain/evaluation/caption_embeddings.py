@@ -1,16 +1,12 @@
-"""Embeddings of captions: what a network has to offer, a backbone as such a network, and a sentence encoder."""
+"""Embeddings of captions: what a network has to offer, and a sentence encoder."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from unibrain.errors import UnavailableError
-
-if TYPE_CHECKING:
-    from unibrain.backbone import Backbone
 
 SENTENCE_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 _SENTENCE_TOKENS = 256
@@ -32,26 +28,6 @@ class CaptionEmbedder(Protocol):
     def embed_images(self, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Embed pictures of shape (n, height, width, 3): shape (n, width)."""
         ...
-
-
-@dataclass(frozen=True)
-class BackboneEmbedder:
-    """The embeddings of a `Backbone`, for where no published CLIP is wanted."""
-
-    backbone: "Backbone"
-
-    @property
-    def name(self) -> str:
-        """Name of the backbone."""
-        return self.backbone.name
-
-    def embed_text(self, captions: Sequence[str]) -> NDArray[np.float32]:
-        """Embed n captions: shape (n, width)."""
-        return self.backbone.embed("caption", list(captions))
-
-    def embed_images(self, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Embed pictures of shape (n, height, width, 3): shape (n, width)."""
-        return self.backbone.embed("picture", pictures)
 
 
 def sentence_embeddings(captions: Sequence[str], model: str = SENTENCE_MODEL) -> NDArray[np.float32]:

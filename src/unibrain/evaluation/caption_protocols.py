@@ -82,10 +82,11 @@ class _Items:
 
     def texts(self, network: str, prompt: str = "") -> tuple[NDArray[Any], NDArray[Any]]:
         """Embeddings of the decoded captions, and of all references."""
-        if network == SENTENCE_MODEL:
-            name, embed = network, sentence_embeddings
-        else:
-            name, embed = self.networks(network).name, self.networks(network).embed_text
+        name = network
+        embed: Callable[[Sequence[str]], NDArray[np.float32]] = partial(sentence_embeddings, model=network)
+        if network != SENTENCE_MODEL:
+            embedder = self.networks(network)
+            name, embed = embedder.name, embedder.embed_text
         texts = [prompt + caption for caption in (*self.decoded, *self.flat)]
         found = np.stack(self.features.get(f"captions {name}", texts, lambda some: [embed(some)])[0])
         return found[self.order], found[len(self.decoded) :]

@@ -33,7 +33,9 @@ def _stemmer() -> Any:
     return SimpleNamespace(stem=lru_cache(2**16)(PorterStemmer().stem))
 
 
-_synonyms = lru_cache(2**16)(synonym_names)
+@lru_cache(2**16)
+def _synonyms(wordnet: Any, word: str) -> tuple[str, ...]:
+    return synonym_names(wordnet, word)
 
 
 def meteor(

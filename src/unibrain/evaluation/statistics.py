@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from unibrain.errors import InputError
-from unibrain.evaluation.identification import DIRECTIONS, Direction, win_table
 
 LEVEL = 0.95
 DRAWS = 10_000
@@ -177,23 +176,6 @@ def permutation_p(
     limit = observed - _ROUNDING * max(1.0, abs(observed))
     hits = sum(score(rng.permutation(images)) >= limit for _ in range(draws))
     return (1 + hits) / (1 + draws)
-
-
-def identification_p(
-    similarity: NDArray[np.float64], direction: Direction = "recon->images", *, draws: int = DRAWS, seed: int = 0
-) -> float:
-    """The p of two-way identification from a square matrix of similarities; see `permutation_p`.
-
-    The n (n - 1) comparisons share their images, so they are no independent trials: a binomial p over them would be far
-    too small. What any labels would win is counted once, so thousands of relabellings cost a second.
-    """
-    if similarity.ndim != 2 or len(set(similarity.shape)) != 1:
-        raise InputError(f"Similarities of shape {similarity.shape} have no labels to permute. Give a square matrix.")
-    if direction not in DIRECTIONS:
-        raise InputError(f"direction is {direction!r}. Choose one of {', '.join(DIRECTIONS)}.")
-    table = win_table(similarity, direction)
-    rows = np.arange(len(table))
-    return permutation_p(lambda order: table[rows, order], len(table), draws=draws, seed=seed)
 
 
 def holm(p_values: Mapping[str, float]) -> dict[str, float]:

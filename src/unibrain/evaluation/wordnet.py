@@ -47,6 +47,8 @@ _LEXNAMES = (
 class WordNet(Protocol):
     """The part of nltk's WordNet reader that METEOR uses."""
 
+    def __hash__(self) -> int: ...
+
     def synsets(self, word: str) -> Sequence[Any]:
         """All meanings of a word; each has ``lemmas()``, and each of those ``name()``."""
         ...
