@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from unibrain.experiments.findings import Column, Findings
 
 _BLUE, _ORANGE, _GREY = "#3a4fc4", "#d0622b", "#5d626d"
-_STYLE = {"font.size": 8, "axes.spines.top": False, "axes.spines.right": False, "svg.hashsalt": "unibrain"}
+_STYLE: Any = {"font.size": 8, "axes.spines.top": False, "axes.spines.right": False, "svg.hashsalt": "unibrain"}
 
 
 def render(findings: "Findings") -> str:
