@@ -75,7 +75,7 @@ def test_provenance_is_that_of_the_stages_and_not_of_the_settings_file(run: RunF
         assert record is not None
         assert about["settings"][name] == record.settings
         assert about["stages"][name] == record.provenance.as_dict()
-    assert about["settings"]["evaluate"] == {"seed": 5, "dialect": "standard"}
+    assert about["settings"]["evaluate"] == {"seed": 5, "dialect": "standard", "protocol": "none"}
     assert "memory" not in about["settings"]["fit"]
 
 

@@ -260,8 +260,8 @@ def library_versions() -> dict[str, str]:
     from importlib.metadata import PackageNotFoundError, version
 
     found = {}
-    names = ("unibrain", "numpy", "scipy", "pillow", "torch", "transformers", "nltk", "rouge-score", "pycocoevalcap")
-    for name in names:
+    names = ("unibrain", "numpy", "scipy", "scikit-image", "pillow", "torch", "transformers", "nltk", "rouge-score")
+    for name in (*names, "pycocoevalcap"):
         with suppress(PackageNotFoundError):
             found[name] = version(name)
     return found
