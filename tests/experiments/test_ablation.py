@@ -13,6 +13,8 @@ from unibrain.experiments.ablation import ablation_settings
 from unibrain.pipeline import RunFolder
 from unibrain.reconstruction import reconstruct
 
+pytestmark = pytest.mark.usefixtures("few_metrics")
+
 
 def test_settings_are_those_of_the_paper() -> None:
     settings = ablation_settings(captions=True)
