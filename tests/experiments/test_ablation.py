@@ -38,6 +38,21 @@ def test_settings_are_decoded_as_they_are_called(bench: Bench) -> None:
     assert np.array_equal(strips["full"].pictures, bench.decoded().pictures)
 
 
+def test_pictures_without_captions_have_no_caption_side(bench: Bench) -> None:
+    none = dict.fromkeys(bench.stimuli.captions_by_id, ())
+    bench.stimuli = replace(bench.stimuli, captions_by_id=none, has_captions=False)
+    found = ablate(bench)
+    assert found.strips[0].captions is None
+    assert found.settings == ("full", "without Z", "without C_I")
+
+
+def test_what_was_kept_by_other_code_is_not_used(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = bench.cache
+    monkeypatch.setattr("unibrain.experiments.bench.code_digest", lambda *places: "another" * 9)
+    assert bench.cache.parent == before.parent
+    assert bench.cache != before
+
+
 def test_differences_are_paired(bench: Bench) -> None:
     found = ablate(bench)
     full, without = bench.score(bench.decoded()), bench.score(bench.decode(bench.predicted, use={"c_image", "c_text"}))

@@ -15,16 +15,14 @@ def ablation_settings(captions: bool) -> dict[str, frozenset[str]]:
     if not captions:
         parts = {"z": {"z_image"}, "c_image": {"c_image"}}
     whole = frozenset().union(*parts.values())
-    found = {FULL: whole}
-    found |= {f"without {_SYMBOLS[name]}": whole - part for name, part in parts.items()}
-    found |= {f"only {_SYMBOLS[name]}": frozenset(part) for name, part in parts.items()}
-    # Of two parts, leaving one out is leaving the other alone.
-    return {name: use for name, use in found.items() if use not in [found[other] for other in _before(found, name)]}
-
-
-def _before(found: dict[str, frozenset[str]], name: str) -> list[str]:
-    names = list(found)
-    return names[: names.index(name)]
+    settings = {FULL: whole}
+    settings |= {f"without {_SYMBOLS[name]}": whole - part for name, part in parts.items()}
+    settings |= {f"only {_SYMBOLS[name]}": frozenset(part) for name, part in parts.items()}
+    found: dict[str, frozenset[str]] = {}
+    for name, use in settings.items():
+        if use not in found.values():  # of two parts, leaving one out is leaving the other alone
+            found[name] = use
+    return found
 
 
 def ablate(bench: Bench) -> Findings:
@@ -61,7 +59,7 @@ def ablate(bench: Bench) -> Findings:
         for cell in cells_of(name, found, None if name == FULL else (FULL, scores[FULL]))
     ]
     seen = bench.ids[:_SHOWN]
-    strips = [Strip("seen", bench.stimuli.pictures(seen), [row[0] for row in bench.stimuli.captions(seen)])]
+    strips = [bench.seen(seen)]
     for name, items in decoded.items():
         pictures = None if items.pictures is None else items.pictures[:_SHOWN]
         strips.append(Strip(name, pictures, None if items.captions is None else items.captions[:_SHOWN]))

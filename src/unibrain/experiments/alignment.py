@@ -171,18 +171,13 @@ def identification(
     ids, decoded = bench.ids[worst], bench.decoded()
     captions = None if decoded.captions is None else [decoded.captions[row] for row in worst]
     strips = [
-        _seen("seen", bench, ids),
+        bench.seen(ids),
         Strip("decoded", None if decoded.pictures is None else decoded.pictures[worst], captions),
     ]
     for name in predicted:
         taken_for = np.argmax(np.nan_to_num(correlations(true[name], predicted[name][worst]), nan=-2.0), axis=0)
-        strips.append(_seen(f"taken for, by {name}", bench, bench.ids[taken_for]))
+        strips.append(bench.seen(bench.ids[taken_for], f"taken for, by {name}"))
     return cells, tuple(strips)
-
-
-def _seen(label: str, bench: Bench, ids: NDArray[np.int64]) -> Strip:
-    captions = [texts[0] if texts else "" for texts in bench.stimuli.captions(ids)]
-    return Strip(label, bench.stimuli.pictures(ids), captions)
 
 
 def _regions(bench: Bench, true: Latents) -> list[Cell]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unibrain.errors import InputError
+from unibrain.experiments.findings import Strip
 from unibrain.pipeline import BackboneSource, RunFolder, Settings, declare, kept_settings
 from unibrain.pipeline.stages import read_seen, run_fingerprint, sampling_options, training_view
-from unibrain.workspace.fingerprints import digest
+from unibrain.workspace.fingerprints import code_digest, digest
 from unibrain.workspace.progress import say
 from unibrain.workspace.stages import Chain, read_record
 
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
     from unibrain.regression import BrainDecoder
     from unibrain.scans import Subject
     from unibrain.stimuli import Stimuli
+
+_CODE = ("experiments", "evaluation", "reconstruction", "regression", "latents", "backbone", "stimuli", "scans")
+"""What computes the kept results: where it changed, nothing that was kept is used."""
 
 
 @dataclass(eq=False)
@@ -63,7 +67,6 @@ class Bench:
     ids: NDArray[np.int64]
     sampling: dict[str, Any]
     budget: float = 60.0
-    _known: dict[str, Any] = field(default_factory=dict)
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -72,8 +75,8 @@ class Bench:
 
     @property
     def cache(self) -> Path:
-        """Where decoded items, predictions and features are kept, by what they depend on."""
-        return self.run.cache("experiments")
+        """Where decoded items, predictions and features are kept, by what they depend on; other code has another."""
+        return self.run.cache("experiments") / code_digest(*_CODE)[:16]
 
     @property
     def predicted(self) -> "Latents":
@@ -98,14 +101,7 @@ class Bench:
         from unibrain.latents.table import rows_of
 
         whole = self.subject.test
-        rows = rows_of(whole.stimulus_ids, self.ids)
-        return replace(
-            whole,
-            betas=whole.betas[rows],
-            stimulus_ids=whole.stimulus_ids[rows],
-            is_test=whole.is_test[rows],
-            repeats=whole.repeats[rows],
-        )
+        return whole.rows(rows_of(whole.stimulus_ids, self.ids))
 
     def about(self, **more: Any) -> dict[str, Any]:
         """What a page says of the run, with what else was chosen."""
@@ -162,6 +158,11 @@ class Bench:
         rows = rows_of(whole.stimulus_ids, self.ids)
         captions = None if whole.captions is None else tuple(whole.captions[row] for row in rows)
         return Decoded(self.ids, None if whole.pictures is None else whole.pictures[rows], captions)
+
+    def seen(self, ids: NDArray[np.int64], label: str = "seen") -> Strip:
+        """The pictures of some images, each with its first caption."""
+        captions = [next(iter(row), "") for row in self.stimuli.captions(ids)]
+        return Strip(label, self.stimuli.pictures(ids), captions if self.stimuli.has_captions else None)
 
     def score(self, decoded: "Decoded") -> "Scores":
         """Score decoded items against what was seen, in the dialect of the run."""

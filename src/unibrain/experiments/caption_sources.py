@@ -236,7 +236,7 @@ def _caption_scores(bench: Bench, items: "Decoded", references: Sequence[Texts] 
 
 def _strips(bench: Bench, decoded: Mapping[str, "Decoded"], sources: Mapping[str, _Source]) -> tuple[Strip, ...]:
     seen = bench.ids[:_SHOWN]
-    strips = [Strip("seen", bench.stimuli.pictures(seen), [texts[0] for texts in bench.stimuli.captions(seen)])]
+    strips = [bench.seen(seen)]
     if FROM_FILE in sources and (own := sources[FROM_FILE].own) is not None:
         strips.append(Strip("in the file", None, [texts[0] for texts in own(seen)]))
     for name, items in decoded.items():

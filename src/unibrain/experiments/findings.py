@@ -269,6 +269,7 @@ def write_index(folder: Path) -> None:
     """Write the page that lists the experiments in a folder."""
     from unibrain.experiments.page import index_page
 
-    done = [json.loads(path.read_bytes()) for path in sorted(folder.glob("*/findings.json"))]
-    entries = [{"name": path.parent.name} for path in sorted(folder.glob("*/findings.json"))]
-    write_text(folder / "index.html", index_page([one | about for one, about in zip(done, entries, strict=True)]))
+    done = [
+        json.loads(path.read_bytes()) | {"name": path.parent.name} for path in sorted(folder.glob("*/findings.json"))
+    ]
+    write_text(folder / "index.html", index_page(done))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from unibrain.report.sections import data_uri, svg_uri
 
 if TYPE_CHECKING:
+    from jinja2 import Environment
     from matplotlib.figure import Figure
 
     from unibrain.experiments.findings import Column, Findings
@@ -18,15 +19,6 @@ _STYLE: Any = {"font.size": 8, "axes.spines.top": False, "axes.spines.right": Fa
 
 def render(findings: "Findings") -> str:
     """The HTML of the page; it needs no other file, and every text in it is escaped."""
-    from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=ChoiceLoader([PackageLoader("unibrain.experiments", "."), PackageLoader("unibrain.report", ".")]),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     strips = [
         {
             "label": strip.label,
@@ -42,8 +34,10 @@ def render(findings: "Findings") -> str:
     ]
     figures = {heading: svg_uri(figure) for heading, figure in findings.figures.items()}
     headings = {"picture": "Pictures", "caption": "Captions", "latent": "Latents"}
-    return environment.get_template("experiment.html.j2").render(
-        findings=findings, strips=strips, figures=figures, headings=headings
+    return (
+        _environment()
+        .get_template("experiment.html.j2")
+        .render(findings=findings, strips=strips, figures=figures, headings=headings)
     )
 
 
@@ -126,8 +120,17 @@ def _heading(column: "Column") -> str:
 
 def index_page(entries: Sequence[Mapping[str, Any]]) -> str:
     """The page that lists what experiments were done on a run."""
+    return _environment().get_template("index.html.j2").render(entries=entries)
+
+
+def _environment() -> "Environment":
+    """Templates of the experiments, with the style of the report; every text in them is escaped."""
     from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
-    loader = ChoiceLoader([PackageLoader("unibrain.experiments", "."), PackageLoader("unibrain.report", ".")])
-    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    return environment.get_template("index.html.j2").render(entries=entries)
+    return Environment(
+        loader=ChoiceLoader([PackageLoader("unibrain.experiments", "."), PackageLoader("unibrain.report", ".")]),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )

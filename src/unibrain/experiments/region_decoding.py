@@ -92,8 +92,7 @@ def decode_regions(bench: Bench, chosen: Mapping[str, NDArray[np.bool_]]) -> Reg
             )
         cells += cells_of(name, scores[name], None if first else (ALL, scores[ALL]))
     seen = bench.ids[:_SHOWN]
-    captions = [texts[0] if texts else "" for texts in bench.stimuli.captions(seen)]
-    strips = [Strip("seen", bench.stimuli.pictures(seen), captions)]
+    strips = [bench.seen(seen)]
     for name, items in decoded.items():
         pictures = None if items.pictures is None else items.pictures[:_SHOWN]
         strips.append(Strip(name, pictures, None if items.captions is None else items.captions[:_SHOWN]))

@@ -222,7 +222,7 @@ def _deviations(each: Sequence[Scores]) -> list[Cell]:
 
 def _strips(bench: Bench, looks: Mapping[str, Decoded], samples: int) -> tuple[Strip, ...]:
     seen = bench.ids[:_SHOWN]
-    strips = [Strip("seen", bench.stimuli.pictures(seen), [row[0] for row in bench.stimuli.captions(seen)])]
+    strips = [bench.seen(seen)]
     for name, items in looks.items():
         if name.startswith("best") and f"of {samples} " not in name:
             continue

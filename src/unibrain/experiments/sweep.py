@@ -124,7 +124,7 @@ def sweep(
         best.append(chosen)
         told.append(_recommendation(bench, kind, settings, chosen, largest, gained, certain, own[kind], varied))
     rows = list(settings) if len(settings) <= _ROWS else list(dict.fromkeys(best))
-    strips = [Strip("seen", bench.stimuli.pictures(seen), [row[0] for row in bench.stimuli.captions(seen)])]
+    strips = [bench.seen(seen)]
     for name in rows:
         pictures, captions = looks[name].pictures, looks[name].captions
         strips.append(

@@ -97,9 +97,7 @@ def transfer(bench: Bench, other: Bench) -> Findings:
         if name in scores:
             cells += cells_of(name, scores[name], None if first else (WITHIN, scores[WITHIN]))
     few = ids[:_SHOWN]
-    strips = [
-        Strip("seen", other.stimuli.pictures(few), [row[0] if row else "" for row in other.stimuli.captions(few)])
-    ]
+    strips = [other.seen(few)]
     for name, items in decoded.items():
         pictures = None if items.pictures is None else items.pictures[:_SHOWN]
         strips.append(Strip(name, pictures, None if items.captions is None else items.captions[:_SHOWN]))

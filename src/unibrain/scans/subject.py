@@ -133,20 +133,21 @@ class Subject:
     @property
     def train(self) -> "Subject":
         """The training images only."""
-        return self._rows(~self.is_test)
+        return self.rows(~self.is_test)
 
     @property
     def test(self) -> "Subject":
         """The held-out images only."""
-        return self._rows(self.is_test)
+        return self.rows(self.is_test)
 
-    def _rows(self, images: NDArray[np.bool_]) -> "Subject":
+    def rows(self, rows: NDArray[np.bool_] | NDArray[np.int64]) -> "Subject":
+        """Some rows only: a mask of shape (rows,), or row numbers in the wanted order."""
         return replace(
             self,
-            betas=self.betas[images],
-            stimulus_ids=self.stimulus_ids[images],
-            is_test=self.is_test[images],
-            repeats=self.repeats[images],
+            betas=self.betas[rows],
+            stimulus_ids=self.stimulus_ids[rows],
+            is_test=self.is_test[rows],
+            repeats=self.repeats[rows],
         )
 
 
