@@ -1,6 +1,6 @@
 """What the flows are trained on: latents and contexts of scenes, exact ones and such as real regressions predict."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -78,7 +78,7 @@ def flow_data(
     of_clip = ""
     for part, encode in (("clip", _contexts), ("optimus", _text_latents), ("autokl", _image_latents)):
         # Named after the weights, so that latents of earlier ones are never taken up.
-        version = _version(coders[part])
+        version = version_of(coders[part].state_dict())
         file = folder / f"latents-{part}-{version}.safetensors"
         if not file.exists():
             with atomic_path(file) as temporary:
@@ -99,10 +99,10 @@ def flow_data(
     return FlowData(stored, empty, predicted, FITTED + CHOSEN, scale_factor)
 
 
-def _version(coder: Any) -> str:
+def version_of(weights: Mapping[str, Tensor]) -> str:
     """Eight hexadecimal digits that tell one set of weights from another."""
     digest = sha256()
-    for name, value in sorted(coder.state_dict().items()):
+    for name, value in sorted(weights.items()):
         digest.update(name.encode() + value.detach().cpu().float().numpy().tobytes())
     return digest.hexdigest()[:8]
 
@@ -162,9 +162,16 @@ def _text_latents(
 def _image_latents(
     config: BackboneConfig, autokl: Any, vocabularies: Vocabularies, scenes: SceneSet, device: str
 ) -> dict[str, Tensor]:
-    encoded = _joined([encode_pictures(autokl, _pixels(scenes, r, device), 1.0) for r in _batches(scenes, device)])
-    scale_factor = 1 / encoded.float().std()
-    return {"z_image": (encoded.float() * scale_factor).half(), "scale_factor": scale_factor}
+    encoded = scene_latents(autokl, scenes, device, len(scenes.captions))
+    scale_factor = 1 / encoded.std()
+    return {"z_image": (encoded * scale_factor).half().contiguous(), "scale_factor": scale_factor}
+
+
+@torch.inference_mode()
+def scene_latents(autokl: Any, scenes: SceneSet, device: str, count: int) -> Tensor:
+    """Unscaled latents of the first `count` scenes."""
+    some = (rows for rows in _batches(scenes, device) if rows.start < count)
+    return torch.cat([encode_pictures(autokl, _pixels(scenes, rows, device), 1.0).cpu() for rows in some])[:count]
 
 
 def simulated_betas(

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
+from scipy.ndimage import gaussian_filter
 from torch import Tensor, nn
 
 from training.scenes import SceneSet
@@ -15,20 +16,38 @@ from unibrain.evaluation.scene_judge import Judge
 from unibrain.workspace.files import atomic_path
 from unibrain.workspace.progress import track
 
-SCENES = 6000
+SCENES = 12_000
 DECAY = 3e-4
+BLUR, NOISE = (0.2, 1.3), 8.0
+"""Deviations of a Gaussian blur, in pixels, and largest deviation of noise, of 255, on every second 500 scenes."""
 
 
 def scene_features(scenes: SceneSet, folder: Path, count: int = SCENES) -> NDArray[np.float32]:
-    """Features of the first scenes, computed once; what is done is kept every 500 pictures."""
+    """Features of the first scenes, computed once; what is done is kept every 500 pictures.
+
+    Half of the pictures are a little blurred and noisy, so that the judge looks at what is there and not at how sharp
+    it is.
+    """
     parts = []
     for first in track(range(0, count, 500), "features of scenes", unit="batch"):
         file = folder / f"judge-features-{scenes.split}-{first}.npy"
         if not file.exists():
+            pictures = np.array(scenes.pictures[first : min(first + 500, count)])
+            if first // 500 % 2:
+                pictures = np.stack([_worse(picture, first + row) for row, picture in enumerate(pictures)])
             with atomic_path(file) as temporary:
-                np.save(temporary, picture_features(np.array(scenes.pictures[first : min(first + 500, count)])))
+                np.save(temporary, picture_features(pictures))
         parts.append(np.load(file, allow_pickle=False))
     return np.concatenate(parts)
+
+
+def _worse(picture: NDArray[np.uint8], seed: int) -> NDArray[np.uint8]:
+    """A blurred and noisy copy."""
+    draw = np.random.default_rng([7, seed])
+    blur, noise = draw.uniform(*BLUR), draw.uniform(0, NOISE)
+    copy = gaussian_filter(picture.astype(np.float32), (blur, blur, 0))
+    copy += noise * draw.standard_normal(picture.shape, dtype=np.float32)
+    return np.clip(copy + 0.5, 0, 255).astype(np.uint8)
 
 
 def fit_judge(features: NDArray[np.float32], scenes: SceneSet) -> Judge:

@@ -15,6 +15,8 @@ from unibrain.backbone.config import (
 
 SCENE_SEED, TRAINING_SCENES = 20, 60_000
 TEXT_TOKENS, MAX_PIECES = 20, 24
+TRAINED_CHANNELS, LATENT_CHANNELS = 48, 16
+"""Channels of the image latents while the autoencoder is trained, and those that are kept (`training.coders.condensed`)."""
 
 RECIPES = {
     "autokl": Recipe(steps=20_000, batch_size=16, learning_rate=1e-3, cooldown=8000, average=0.998, weight_decay=0.0),
@@ -35,19 +37,24 @@ def small_config(bert_vocabulary: int, gpt2_vocabulary: int, clip_vocabulary: in
     return BackboneConfig(
         name="small",
         flows=FlowsConfig(
-            image_channels=48,
+            image_channels=LATENT_CHANNELS,
             text_width=128,
-            model_channels=64,
-            channel_mult=(1, 2),
-            res_blocks=(1, 2),
-            attention=(False, True),
+            model_channels=96,
+            channel_mult=(1,),
+            res_blocks=(2,),
+            attention=(True,),
             heads=4,
             context_width=128,
             second_dim=2,
         ),
         schedule=ScheduleConfig(prediction="v_prediction"),
         autokl=AutoKLConfig(
-            image_size=64, widths=(16, 32, 64, 96), res_blocks=1, latent_channels=48, scale_factor=1.0, norm_groups=8
+            image_size=64,
+            widths=(16, 32, 64, 96),
+            res_blocks=1,
+            latent_channels=LATENT_CHANNELS,
+            scale_factor=1.0,
+            norm_groups=8,
         ),
         optimus=OptimusConfig(
             latent_width=128,

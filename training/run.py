@@ -9,14 +9,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from training.coders import train_autokl, train_clip, train_decoder, train_optimus
-from training.contexts import FlowData, flow_data
+from training.coders import condensed, train_autokl, train_clip, train_decoder, train_optimus
+from training.contexts import FlowData, flow_data, scene_latents, version_of
 from training.flows import train_flows
 from training.judge import fit_judge, scene_features, write_judge
 from training.loop import Recipe
-from training.recipe import MAX_PIECES, SCENE_SEED, TEXT_TOKENS, TRAINING_SCENES, small_config
+from training.recipe import (
+    MAX_PIECES,
+    SCENE_SEED,
+    TEXT_TOKENS,
+    TRAINED_CHANNELS,
+    TRAINING_SCENES,
+    small_config,
+)
 from training.scenes import SceneSet, scene_set
 from training.vocabularies import Vocabularies, make_vocabularies, open_vocabularies
 from unibrain.backbone.coders import Optimus, make_autokl, make_clip
@@ -24,6 +32,7 @@ from unibrain.backbone.config import BackboneConfig
 from unibrain.backbone.folder import PARTS
 from unibrain.backbone.loading import write_backbone
 from unibrain.errors import InputError
+from unibrain.workspace.files import atomic_path
 from unibrain.workspace.fingerprints import sha256_of
 
 TITLES = {
@@ -33,6 +42,8 @@ TITLES = {
     "optimus": "Optimus (text autoencoder)",
     "flows": "the four flows",
 }
+CONDENSED_BY = 6000
+"""Scenes whose latents say which directions are kept."""
 CODERS = ("autokl", "clip", "optimus")
 
 
@@ -93,7 +104,8 @@ class TrainingRun:
         recipe, begin = self.recipes[part], self._weights_of_start(part) if part in PARTS else None
         options: dict[str, Any] = {"device": self.device, "start": begin}
         if part == "autokl":
-            train_autokl(self.config.autokl, self.scenes, recipe, self.folder, **options)
+            raw = replace(self.config.autokl, latent_channels=TRAINED_CHANNELS)
+            train_autokl(raw, self.scenes, recipe, self.folder, **options | {"start": None})
         elif part == "decoder":
             latents = self.data.exact["z_image"] / self.data.scale_factor
             train_decoder(self.coders()["autokl"], latents, self.scenes, recipe, self.folder, self.device)
@@ -119,9 +131,25 @@ class TrainingRun:
             "clip": make_clip(config.clip),
         }
         for part, module in coders.items():
-            module.load_state_dict(self.averaged(part))
+            module.load_state_dict(self.condensed_autokl if part == "autokl" else self.averaged(part))
             module.eval().requires_grad_(False)
         return coders
+
+    @cached_property
+    def condensed_autokl(self) -> dict[str, Tensor]:
+        """Weights of the image autoencoder whose latents the flows model."""
+        weights = self.averaged("autokl")
+        if len(weights["post_quant_conv.bias"]) == self.config.autokl.latent_channels:
+            return weights  # it comes from a finished backbone
+        # Kept: on another processor the same directions may come out with another sign, which flows would not know.
+        file = self.folder / f"condensed-{version_of(weights)}.safetensors"
+        if not file.exists():
+            raw = make_autokl(replace(self.config.autokl, latent_channels=TRAINED_CHANNELS))
+            raw.load_state_dict(weights)
+            some = scene_latents(raw.eval().to(self.device), self.scenes, self.device, CONDENSED_BY)
+            with atomic_path(file) as temporary:
+                save_file(condensed(weights, some, self.config.autokl.latent_channels), temporary)
+        return load_file(file)
 
     def averaged(self, part: str) -> dict[str, Tensor]:
         """Averaged weights of a trained part; those of the start for a coder that was not trained further."""
@@ -141,8 +169,6 @@ class TrainingRun:
     def _weights_of_start(self, part: str) -> dict[str, Tensor] | None:
         if self.start is None:
             return None
-        from safetensors.torch import load_file
-
         weights = {key: value.float() for key, value in load_file(self.start / f"{part}.safetensors").items()}
         if part == "optimus":  # tied weights are stored once
             weights = Optimus(self.config.optimus).state_dict() | weights
@@ -153,7 +179,7 @@ class TrainingRun:
         """Write the backbone folder, in float16 and with a model card; it is replaced if it exists."""
         scale = self.data.scale_factor
         config = replace(self.config, autokl=replace(self.config.autokl, scale_factor=scale))
-        weights = {part: self.averaged(part) for part in PARTS}
+        weights = {part: self.averaged(part) for part in PARTS} | {"autokl": self.condensed_autokl}
         if (self.folder / "decoder.state.pt").exists():
             weights["autokl"] |= self.averaged("decoder")
         logs = {part: self._log(part) for part in TITLES}

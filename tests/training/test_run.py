@@ -9,17 +9,21 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from sklearn.decomposition import PCA
 from sklearn.linear_model import Ridge
 
 from training import contexts, quality
 from training import run as run_module
+from training.coders import condensed
 from training.contexts import predicted_contexts, simulated_betas
 from training.judge import fit_judge, write_judge
 from training.loop import Recipe
+from training.recipe import small_config
 from training.run import TrainingRun
-from training.scenes import PATCHES, SceneCode, scene_set
+from training.scenes import scene_set
 from unibrain.backbone import load_backbone
-from unibrain.demo import BACKGROUNDS, describe, load_catalogue, sample_scene
+from unibrain.backbone.coders import encode_pictures, make_autokl
+from unibrain.demo import describe, sample_scene
 from unibrain.errors import InputError
 from unibrain.evaluation.scene_judge import background_in, objects_in, read_judge
 
@@ -112,29 +116,29 @@ def test_simulated_betas_differ_between_subjects_and_repeat(run: TrainingRun) ->
     assert one.shape != other.shape or not np.allclose(one, other)
 
 
-def test_the_code_is_linear_in_the_scene(tmp_path: Path) -> None:
-    scenes = scene_set(tmp_path, "train", 400, seed=3)
-    code = SceneCode(128, 6)
-    parts = [torch.tensor(part) for part in (scenes.objects, scenes.sizes, scenes.covered, scenes.backgrounds)]
-    image, text = code.image(*parts), code.text(parts[0], parts[3])
-    assert image.shape == (400, 1 + PATCHES**2, 128)
-    assert text.shape == (400, 6, 128)
-    assert torch.allclose(image[:, 0].norm(dim=-1), torch.ones(400))
-    # Concepts add up: a pair's tokens are the sum of its members', whatever is behind them.
-    x = quality.content_matrix(scenes)[:, : len(load_catalogue())] > 0
-    x = np.hstack([x / x.sum(1, keepdims=True) * np.where(x.sum(1, keepdims=True) == 2, 1.0, 0.7)])
-    behind = np.eye(len(BACKGROUNDS))[scenes.backgrounds]
-    design = np.hstack([x, behind])
-    fitted = design @ np.linalg.lstsq(design, text[:, 0].numpy(), rcond=None)[0]
-    np.testing.assert_allclose(fitted, text[:, 0].numpy(), atol=1e-4)
-    objects, backgrounds = code.objects[:-1], code.backgrounds
-    assert float((objects @ backgrounds.T).abs().max()) < 1e-5
-    alike = objects @ objects.T - torch.eye(len(objects))
-    assert float(alike.max()) < 0.7
-    # What covers a patch is in its token.
-    assert scenes.covered.shape == (400, 2, PATCHES**2)
-    areas = scenes.covered.sum(2) / PATCHES**2
-    np.testing.assert_allclose(areas, scenes.sizes**2, atol=1e-5)
+def test_condensed_latents_lose_little_and_are_more_even() -> None:
+    torch.manual_seed(0)
+    config = small_config(400, 985, 1205).autokl
+    wide = make_autokl(dataclasses.replace(config, latent_channels=12)).eval()
+    pictures = torch.rand(40, 3, 64, 64)
+    with torch.no_grad():
+        wide.quant_conv.weight[:12] *= torch.logspace(0, -2, 12)[:, None, None, None]
+        latents = encode_pictures(wide, pictures, 1.0)
+        narrow = make_autokl(dataclasses.replace(config, latent_channels=8)).eval()
+        narrow.load_state_dict(condensed(wide.state_dict(), latents, 8))
+        found = encode_pictures(narrow, pictures, 1.0)
+        rows, old = (z.movedim(1, -1).flatten(0, -2).double().numpy() for z in (found, latents))
+        components = PCA(8).fit(old)
+        spread = rows.std(0)
+        expected = components.explained_variance_ ** 0.4
+        np.testing.assert_allclose(spread**2 / spread[0] ** 2, expected / expected[0], rtol=1e-3)
+        np.testing.assert_allclose(rows.mean(0), 0, atol=1e-4)
+        np.testing.assert_allclose(np.corrcoef(rows.T), np.eye(8), atol=1e-3)
+        # Away from the border, the decoder reads from them what it read from the components.
+        kept = torch.tensor(components.inverse_transform(components.transform(old)), dtype=torch.float32)
+        before = wide.decoder.conv_in(wide.post_quant_conv(kept.reshape(40, 8, 8, 12).movedim(-1, 1)))
+        after = narrow.decoder.conv_in(narrow.post_quant_conv(found))
+        torch.testing.assert_close(after[:, :, 1:-1, 1:-1], before[:, :, 1:-1, 1:-1], atol=1e-4, rtol=1e-3)
 
 
 def test_the_judge_finds_what_features_tell(tmp_path: Path) -> None:
@@ -166,7 +170,7 @@ def test_the_judge_reads_captions() -> None:
 def test_export(run: TrainingRun, exported: Path) -> None:
     assert load_backbone(exported, device="cpu").name == "small"
     for part in WRITTEN:
-        averaged = run.averaged(part) | (run.averaged("decoder") if part == "autokl" else {})
+        averaged = run.condensed_autokl | run.averaged("decoder") if part == "autokl" else run.averaged(part)
         stored = load_file(exported / f"{part}.safetensors")
         assert all(torch.equal(value, averaged[key].to(value.dtype)) for key, value in stored.items())
     assert sum(file.stat().st_size for file in exported.glob("*.safetensors")) < 40e6
