@@ -16,7 +16,7 @@ from unibrain.backbone.config import (
 SCENE_SEED, TRAINING_SCENES = 20, 60_000
 TEXT_TOKENS, MAX_PIECES = 20, 24
 TRAINED_CHANNELS, LATENT_CHANNELS = 48, 16
-"""Channels of the image latents while the autoencoder is trained, and those that are kept (`training.coders.condensed`)."""
+"""Channels of the image latents while the autoencoder is trained, and those that `training.coders.condensed` keeps."""
 
 RECIPES = {
     "autokl": Recipe(steps=20_000, batch_size=16, learning_rate=1e-3, cooldown=8000, average=0.998, weight_decay=0.0),

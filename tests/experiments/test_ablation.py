@@ -10,7 +10,9 @@ from unibrain.errors import InputError
 from unibrain.evaluation.statistics import paired_interval
 from unibrain.experiments import Bench, ablate, as_text, open_bench, write_findings
 from unibrain.experiments.ablation import ablation_settings
+from unibrain.experiments.findings import write_index
 from unibrain.pipeline import RunFolder
+from unibrain.pipeline.stages import run_fingerprint
 from unibrain.reconstruction import reconstruct
 
 pytestmark = pytest.mark.usefixtures("few_metrics")
@@ -105,10 +107,15 @@ def test_report_links_what_was_done_on_this_very_run(run: RunFolder) -> None:
     assert link not in run.artefact("report").read_text(encoding="utf-8")
     command(run, "report")
     assert link in run.artefact("report").read_text(encoding="utf-8")
+    index, earlier = run.experiments / "index.html", "earlier state"
+    write_index(run.experiments, run_fingerprint(run))
+    assert earlier not in index.read_text(encoding="utf-8")
     command(run, "reconstruct", steps=4)  # what was found before is of another state
     for name in ("controls", "evaluate", "report"):
         command(run, name)
     assert link not in run.artefact("report").read_text(encoding="utf-8")
+    write_index(run.experiments, run_fingerprint(run))
+    assert earlier in index.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(

@@ -130,7 +130,7 @@ def test_condensed_latents_lose_little_and_are_more_even() -> None:
         rows, old = (z.movedim(1, -1).flatten(0, -2).double().numpy() for z in (found, latents))
         components = PCA(8).fit(old)
         spread = rows.std(0)
-        expected = components.explained_variance_ ** 0.4
+        expected = components.explained_variance_**0.4
         np.testing.assert_allclose(spread**2 / spread[0] ** 2, expected / expected[0], rtol=1e-3)
         np.testing.assert_allclose(rows.mean(0), 0, atol=1e-4)
         np.testing.assert_allclose(np.corrcoef(rows.T), np.eye(8), atol=1e-3)

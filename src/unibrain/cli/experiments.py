@@ -53,9 +53,10 @@ def finish(folder: Path, findings: "Findings") -> None:
     """Write what was found, and print it."""
     from unibrain.experiments import as_text, write_findings
     from unibrain.experiments.findings import write_index
+    from unibrain.pipeline.stages import STATE
 
-    page = write_findings(folder / findings.name, findings)
-    write_index(folder)
+    page = write_findings(folder / findings.folder, findings)
+    write_index(folder, findings.about.get(STATE))
     click.echo(f"\n{as_text(findings)}\n")
     click.echo(f"Table: {page.with_name('table.csv')}")
     click.echo(f"Page, open it in a browser: {page.resolve()}")

@@ -73,6 +73,6 @@ def ablate(bench: Bench) -> Findings:
         bench.subject.simulated,
         bench.about(),
         strips=tuple(strips),
-        published=bench.published("unibrain-ablation"),
+        published=bench.published("unibrain-ablation", "unibrain-captions"),
     )
     return findings.drawn({"Settings beside the full one": interval_figure(findings, FULL)})

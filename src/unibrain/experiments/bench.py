@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from unibrain.errors import InputError
 from unibrain.experiments.findings import Strip
 from unibrain.pipeline import BackboneSource, RunFolder, Settings, declare, kept_settings
-from unibrain.pipeline.stages import read_seen, run_fingerprint, sampling_options, training_view
+from unibrain.pipeline.stages import STATE, read_seen, run_fingerprint, sampling_options, training_view
 from unibrain.workspace.fingerprints import code_digest, digest
 from unibrain.workspace.progress import say
 from unibrain.workspace.stages import Chain, read_record
@@ -112,15 +112,15 @@ class Bench:
             "dialect of the scores": self.settings.evaluate.dialect,
             "backbone": f"{self.network.name} {self.network.fingerprint[:12]}",
             "seed": self.settings.reconstruct.seed,
-            "fingerprint of the run": run_fingerprint(self.run),
+            STATE: run_fingerprint(self.run),
             **more,
         }
 
-    def published(self, table: str) -> "tuple[Row, ...]":
-        """Rows of a published table, beside a run on real scans; no published number belongs beside simulated ones."""
-        from unibrain.evaluation.published import published_rows
+    def published(self, *tables: str) -> "dict[str, tuple[Row, ...]]":
+        """Title and rows of published tables, for a run on real scans; none of them belongs beside simulated ones."""
+        from unibrain.evaluation.published import published_rows, published_tables
 
-        return () if self.subject.simulated else published_rows(table)
+        return {} if self.subject.simulated else {published_tables()[name]: published_rows(name) for name in tables}
 
     def announce(self, decodes: int, what: str) -> None:
         """Say how long decoding this many images takes, before it begins.

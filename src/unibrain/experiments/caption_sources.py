@@ -162,21 +162,21 @@ def _read(bench: Bench, file: Path) -> dict[int, Texts]:
 
 def _as_run(bench: Bench, ids: NDArray[np.int64], captions: Sequence[Texts]) -> Chosen:
     """What the run's settings would choose of these captions."""
-    from unibrain.latents.extract import _used_captions
+    from unibrain.latents.extract import used_captions
 
     section = bench.settings.extract
     uses = {name: section.caption_context if LATENTS[name].guides else section.caption for name in _TEXTS}
     return {
-        name: [_used_captions(use, section.caption_seed, int(i), texts) for i, texts in zip(ids, captions, strict=True)]
+        name: [used_captions(use, section.caption_seed, int(i), texts) for i, texts in zip(ids, captions, strict=True)]
         for name, use in uses.items()
     }
 
 
 def _encode(bench: Bench, chosen: Chosen) -> dict[str, NDArray[np.float32]]:
     """Latents of captions, for a few images."""
-    from unibrain.latents.extract import _encode_means
+    from unibrain.latents.extract import encode_means
 
-    return {name: _encode_means(bench.network, name, groups) for name, groups in chosen.items()}
+    return {name: encode_means(bench.network, name, groups) for name, groups in chosen.items()}
 
 
 def _predict(bench: Bench, sources: Mapping[str, _Source]) -> Latents:

@@ -140,7 +140,7 @@ def group(runs: Sequence[RunFolder], source: BackboneSource | None = None) -> Fi
         If there are fewer than two runs, one is not up to date, two are of one subject, or they differ in dialect,
         backbone, or in whether they are simulated.
     """
-    from unibrain.evaluation.published import published_rows
+    from unibrain.evaluation.published import published_rows, published_tables
     from unibrain.evaluation.statistics import over_subjects
 
     found = _read(runs, source)
@@ -174,7 +174,7 @@ def group(runs: Sequence[RunFolder], source: BackboneSource | None = None) -> Fi
         f"Mean of {len(found)} subjects (95 % interval over subjects): "
         + ", ".join(f"{short[cell.metric]} {cell.value:.3f} ({cell.low:.3f} to {cell.high:.3f})" for cell in told)
         + ".",
-        published=() if found[0].scores.simulated else published_rows("unibrain"),
+        published={} if found[0].scores.simulated else {published_tables()["unibrain"]: published_rows("unibrain")},
         notes=(
             f"The interval of the mean is over {len(found)} subjects (Student's t): how it would vary with others. "
             "With few subjects it is wide. Those of single subjects are over their images.",

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from unibrain.pipeline.stages import STATE
 from unibrain.workspace.files import atomic_folder, write_bytes, write_json, write_text
 
 if TYPE_CHECKING:
@@ -102,11 +104,13 @@ class Findings:
         Pictures to look at; all of the same images.
     figures : mapping of str to bytes
         Heading to an SVG.
-    published : tuple of Row
-        Rows of the paper, beside a run on real scans.
+    published : mapping of str to tuple of Row
+        Title to rows of tables of the paper, beside a run on real scans.
     notes : tuple of str
     files : mapping of str to bytes
         Name to content of further files beside the page.
+    variant : str
+        Tells several of one experiment on a run apart, such as transfers to several subjects.
     """
 
     name: str
@@ -119,9 +123,15 @@ class Findings:
     answer: str = ""
     strips: tuple[Strip, ...] = ()
     figures: Mapping[str, bytes] = field(default_factory=dict)
-    published: "tuple[Row, ...]" = ()
+    published: "Mapping[str, tuple[Row, ...]]" = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     files: Mapping[str, bytes] = field(default_factory=dict)
+    variant: str = ""
+
+    @property
+    def folder(self) -> str:
+        """Name of the folder that it is written to."""
+        return "-".join([self.name, *re.findall(r"[A-Za-z0-9]+", self.variant)])
 
     @property
     def settings(self) -> tuple[str, ...]:
@@ -265,11 +275,13 @@ def write_findings(folder: Path, findings: Findings) -> Path:
     return folder / "index.html"
 
 
-def write_index(folder: Path) -> None:
-    """Write the page that lists the experiments in a folder."""
+def write_index(folder: Path, current: str | None) -> None:
+    """Write the page that lists the experiments in a folder; those not on the state `current` of the run say so."""
     from unibrain.experiments.page import index_page
 
     done = [
         json.loads(path.read_bytes()) | {"name": path.parent.name} for path in sorted(folder.glob("*/findings.json"))
     ]
+    for entry in done:
+        entry["earlier"] = entry["about"].get(STATE) != current
     write_text(folder / "index.html", index_page(done))

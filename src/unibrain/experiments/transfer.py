@@ -128,6 +128,7 @@ def transfer(bench: Bench, other: Bench) -> Findings:
             f"{SHUFFLED}: the {most} scans of the one are paired with scans of other images of the other.",
             *notes,
         ),
+        variant=names[1],
     )
     return found.drawn({"Identification of the latents": _figure(found, tuple(true), counts)})
 

@@ -157,7 +157,7 @@ class _Plan:
                 if row.source == "caption":
                     use = caption_context if row.guides else caption
                     self._texts[row.name] = [
-                        _used_captions(use, caption_seed, int(image), texts)
+                        used_captions(use, caption_seed, int(image), texts)
                         for image, texts in zip(self.ids, captions, strict=True)
                     ]
 
@@ -173,7 +173,7 @@ class _Plan:
                 if row.source == "picture":
                     values[row.name] = self._backbone.encode(row.name, pictures)
                 else:
-                    values[row.name] = _encode_means(self._backbone, row.name, self._texts[row.name][batch])
+                    values[row.name] = encode_means(self._backbone, row.name, self._texts[row.name][batch])
             for name, array in values.items():
                 finite = np.isfinite(array).reshape(len(array), -1).all(axis=1)
                 if not finite.all():
@@ -185,7 +185,7 @@ class _Plan:
             yield start, values
 
 
-def _used_captions(use: str, seed: int, stimulus_id: int, captions: tuple[str, ...]) -> tuple[str, ...]:
+def used_captions(use: str, seed: int, stimulus_id: int, captions: tuple[str, ...]) -> tuple[str, ...]:
     """The captions of one image that are encoded; a random one depends on seed and image alone."""
     if use == "mean":
         return captions
@@ -195,7 +195,7 @@ def _used_captions(use: str, seed: int, stimulus_id: int, captions: tuple[str, .
     return captions[drawn : drawn + 1]
 
 
-def _encode_means(backbone: "Backbone", name: str, groups: Sequence[tuple[str, ...]]) -> Array:
+def encode_means(backbone: "Backbone", name: str, groups: Sequence[tuple[str, ...]]) -> Array:
     """Mean latent of each group of captions; a caption that occurs several times is encoded once."""
     texts = list(dict.fromkeys(text for group in groups for text in group))
     encoded = dict(zip(texts, backbone.encode(name, texts), strict=True))

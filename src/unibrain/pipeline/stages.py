@@ -611,6 +611,10 @@ def sampling_options(settings: Settings, captions: bool) -> dict[str, Any]:
     return {"image_weight": weights} | {name: getattr(section, name) for name in names}
 
 
+STATE = "fingerprint of the run"
+"""Under which experiments write down the state of the run that they are of."""
+
+
 def run_fingerprint(run: RunFolder) -> str:
     """Digest of everything that decided what a run decoded: experiments on it are of that, and no other, state."""
     records = [read_record(run, name) for name in STAGES[: STAGES.index("reconstruct") + 1]]
@@ -623,9 +627,7 @@ def experiments_done(run: RunFolder) -> dict[str, str]:
     """Name and title of the experiments that were done on this state of the run."""
     found = {path.parent.name: read_json(path) for path in sorted(run.experiments.glob("*/findings.json"))}
     current = run_fingerprint(run)
-    return {
-        name: str(one["title"]) for name, one in found.items() if one["about"].get("fingerprint of the run") == current
-    }
+    return {name: str(one["title"]) for name, one in found.items() if one["about"].get(STATE) == current}
 
 
 def training_view(subject: "Subject", settings: Settings) -> "Subject":
