@@ -47,7 +47,8 @@ def _worse(picture: NDArray[np.uint8], seed: int) -> NDArray[np.uint8]:
     blur, noise = draw.uniform(*BLUR), draw.uniform(0, NOISE)
     copy = gaussian_filter(picture.astype(np.float32), (blur, blur, 0))
     copy += noise * draw.standard_normal(picture.shape, dtype=np.float32)
-    return np.clip(copy + 0.5, 0, 255).astype(np.uint8)
+    worse: NDArray[np.uint8] = np.clip(copy + 0.5, 0, 255).astype(np.uint8)
+    return worse
 
 
 def fit_judge(features: NDArray[np.float32], scenes: SceneSet) -> Judge:
