@@ -30,10 +30,11 @@ def scene_features(scenes: SceneSet, folder: Path, count: int = SCENES) -> NDArr
     """
     parts = []
     for first in track(range(0, count, 500), "features of scenes", unit="batch"):
-        file = folder / f"judge-features-{scenes.split}-{first}.npy"
+        worse = bool(first // 500 % 2)
+        file = folder / f"judge-features-{scenes.split}-{'worse-' * worse}{first}.npy"
         if not file.exists():
             pictures = np.array(scenes.pictures[first : min(first + 500, count)])
-            if first // 500 % 2:
+            if worse:
                 pictures = np.stack([_worse(picture, first + row) for row, picture in enumerate(pictures)])
             with atomic_path(file) as temporary:
                 np.save(temporary, picture_features(pictures))

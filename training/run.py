@@ -59,7 +59,8 @@ class TrainingRun:
     device : str
         ``"cpu"`` or ``"cuda"``.
     start : Path, optional
-        A backbone folder: parts that have no checkpoint yet start from its weights, and its vocabularies are taken.
+        A backbone folder: parts that have no checkpoint yet start from its weights, and its vocabularies are taken. The
+        image autoencoder always starts afresh when it is trained, since it has more channels then.
     """
 
     def __init__(
@@ -144,7 +145,7 @@ class TrainingRun:
         # Kept: on another processor the same directions may come out with another sign, which flows would not know.
         file = self.folder / f"condensed-{version_of(weights)}.safetensors"
         if not file.exists():
-            raw = make_autokl(replace(self.config.autokl, latent_channels=TRAINED_CHANNELS))
+            raw = make_autokl(replace(self.config.autokl, latent_channels=len(weights["post_quant_conv.bias"])))
             raw.load_state_dict(weights)
             some = scene_latents(raw.eval().to(self.device), self.scenes, self.device, CONDENSED_BY)
             with atomic_path(file) as temporary:
