@@ -19,21 +19,22 @@ from unibrain.regression.leave_out import (
     sample_rows,
     split_images,
 )
-from unibrain.regression.ridge import centred_kernel, factorise, factorise_once
+from unibrain.regression.ridge import centred_kernel, factorise_once, factorise_scans
 
 
 def problem(n=40, p=60, t=3, seed=0):
     rng = np.random.default_rng(seed)
     X = rng.standard_normal((n, p)) + 3
     Y = X @ rng.standard_normal((p, t)) / np.sqrt(p) + rng.standard_normal((n, t)) - 7
-    return X, Y, factorise(centred_kernel(X)[0])
+    return X, Y, factorise_scans(X)[0]
 
 
 def residuals(factorisation, held_out, alpha, Y, dtype=np.float64):
-    rotated = (factorisation.eigenvectors.T @ (Y - Y.mean(axis=0))).astype(dtype)
+    centred = (Y - Y.mean(axis=0)).astype(dtype)
+    rotated = (factorisation.eigenvectors.T @ centred).astype(dtype)
     found = np.empty(Y.shape, dtype)
     for rows in batches(held_out):
-        (found[rows.ravel()],) = left_out_residuals(factorisation, rows, [alpha], rotated)
+        (found[rows.ravel()],) = left_out_residuals(factorisation, rows, [alpha], centred, rotated)
     return found
 
 

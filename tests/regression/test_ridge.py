@@ -15,6 +15,7 @@ from unibrain.regression.ridge import (
     cross_kernel,
     factorise,
     factorise_once,
+    factorise_scans,
 )
 from unibrain.regression.targets import Operators, Targets, products
 
@@ -28,7 +29,7 @@ def make(n, p, t, dtype=np.float64, m=7, seed=0):
 
 def predict(X, Y, X_new, alpha, memory=2e9, once=False):
     kernel, mean = centred_kernel(X)
-    solver = factorise_once(kernel, alpha) if once else factorise(kernel)
+    solver = factorise_once(kernel, alpha) if once else factorise_scans(X)[0]
     targets = Targets(Y, "y", np.arange(len(Y)))
     by_alpha = solver.operators(cross_kernel(X_new, X, mean), [alpha])
     return multiply(Operators(by_alpha, np.array([alpha]), targets.compute, CPU), targets, memory)
@@ -63,6 +64,26 @@ def test_constant_columns():
     found = predict(X, Y, X_new, 5.0)
     assert relative(found, Ridge(5.0).fit(X, Y).predict(X_new)) < 1e-10
     np.testing.assert_allclose(found[:, 1], -2.25, rtol=1e-14)
+
+
+@pytest.mark.parametrize(
+    ("scale", "complete"),
+    [
+        pytest.param([1.0] * 12, False, id="few voxels"),
+        pytest.param([1.0] * 6 + [0.0] * 6, False, id="half of them silent"),
+        pytest.param([1.0] * 11 + [1e-5], True, id="a faint one"),
+        pytest.param([0.0] * 12, True, id="all silent"),
+    ],
+)
+def test_few_voxels_are_decomposed_by_their_products(scale, complete):
+    X = make(40, 12, 1)[0] * scale + 1
+    found, mean = factorise_scans(X)
+    kernel, expected = centred_kernel(X)
+    assert found.complete == complete
+    np.testing.assert_allclose(mean, expected, rtol=1e-12)
+    unit, rebuilt = found.eigenvectors, (found.eigenvectors * found.eigenvalues) @ found.eigenvectors.T
+    np.testing.assert_allclose(rebuilt, kernel, atol=1e-12 * max(1, kernel.max()))
+    np.testing.assert_allclose(unit.T @ unit, np.eye(unit.shape[1]), atol=1e-12)
 
 
 def test_kernel_over_several_blocks_of_voxels(monkeypatch):

@@ -7,7 +7,15 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from unibrain.errors import InputError
-from unibrain.regression.ridge import Backend, centred_kernel, choose_backend, cross_kernel, factorise, factorise_once
+from unibrain.regression.ridge import (
+    Backend,
+    centred_kernel,
+    choose_backend,
+    cross_kernel,
+    factorise,
+    factorise_once,
+    factorise_scans,
+)
 from unibrain.regression.targets import Operators, block_width, training_targets
 from unibrain.workspace.progress import track
 
@@ -23,6 +31,9 @@ correlations is known to 0.01.
 
 CHEAPER = 20
 """Cholesky factors that cost as much as one eigendecomposition."""
+
+SMALL_REGION = 0.25
+"""Voxels per scan up to which decomposing their products is cheaper than a Cholesky factor of the scans' kernel."""
 
 MEMORY = 1e9
 """Bytes for blocks of latents that are compared."""
@@ -145,9 +156,12 @@ def _fit(
     backend: Backend,
 ) -> dict[float, NDArray[np.float64]]:
     """Operators of ridges fitted to some voxels, by alpha."""
+    needed = [float(alpha) for alpha in alphas]
+    if weights is None and betas.shape[1] <= SMALL_REGION * len(betas):
+        factorisation, mean = factorise_scans(betas, backend)
+        return factorisation.operators(cross_kernel(scans, betas, mean, backend=backend), needed)
     kernel, mean = centred_kernel(betas, weights, backend)
     cross = cross_kernel(scans, betas, mean, weights, backend)
-    needed = [float(alpha) for alpha in alphas]
     if len(needed) > CHEAPER:
         return factorise(kernel, backend).operators(cross, needed)
     return {alpha: factorise_once(kernel.copy(), alpha, backend).operators(cross, [alpha])[alpha] for alpha in needed}

@@ -24,8 +24,8 @@ from unibrain.regression.ridge import (
     centred_kernel,
     choose_backend,
     column_blocks,
-    factorise,
     factorise_once,
+    factorise_scans,
 )
 from unibrain.regression.targets import (
     LARGEST,
@@ -211,18 +211,19 @@ class BrainDecoder(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             systems, alphas, band_choice = fit_bands(betas, targets, masks, self.alphas, backend, **choosing)
             mean = betas.mean(axis=0, dtype=np.float64)
         else:
-            kernel, mean = centred_kernel(betas, backend=backend)
             solver: Solver
             if given is None:
-                solver = factorise(kernel, backend)
-                del kernel
+                solver, mean = factorise_scans(betas, backend)
                 choices = choose_alphas(solver, targets, self.alphas, per=self.alpha_per, **choosing)
                 alphas = {name: choice.per_target for name, choice in choices.items()}
             else:
                 distinct, alphas = np.unique(np.concatenate(list(given.values()))), given
-                # Decomposing costs several times a Cholesky factor, and then serves any penalty.
-                once = len(distinct) == 1
-                solver = factorise_once(kernel, float(distinct[0]), backend) if once else factorise(kernel, backend)
+                if len(distinct) == 1:
+                    # Decomposing costs several times a Cholesky factor, and then serves any penalty.
+                    kernel, mean = centred_kernel(betas, backend=backend)
+                    solver = factorise_once(kernel, float(distinct[0]), backend)
+                else:
+                    solver, mean = factorise_scans(betas, backend)
             systems = (System(tuple(targets), None, solver),)
         self.gain_ = fit_gains(systems, alphas, targets, self.rescale, backend, **common)
         self.alphas_, self.alpha_choice_, self.band_choice_ = alphas, choices, band_choice

@@ -75,18 +75,23 @@ def batches(held_out: Groups) -> Iterator[NDArray[np.int64]]:
 
 
 def left_out_residuals(
-    factorisation: Factorisation, rows: NDArray[np.int64], alphas: Iterable[float], rotated: NDArray[Any]
+    factorisation: Factorisation,
+    rows: NDArray[np.int64],
+    alphas: Iterable[float],
+    targets: NDArray[Any],
+    rotated: NDArray[Any],
 ) -> Iterator[NDArray[Any]]:
     """Residuals, of shape (rows, t), of a batch of groups predicted without their group, for one alpha after another.
 
-    `rotated` is ``eigenvectors.T @ targets`` of targets less their mean over all rows: the same for every alpha.
+    `targets` are less their mean over all rows; `rotated` is ``eigenvectors.T @ targets``: the same for every alpha.
     """
     vectors = factorisation.eigenvectors[rows.ravel()]
     factors = vectors.astype(rotated.dtype, copy=False)
     for alpha in alphas:
-        shrinkage = alpha / (factorisation.eigenvalues + alpha)
-        block = _own_blocks(vectors, rows.shape, shrinkage)
-        product = (factors * shrinkage.astype(rotated.dtype)) @ rotated
+        block = _own_blocks(factorisation, vectors, rows.shape, alpha)
+        product = (factors * _residual_shares(factorisation, alpha).astype(rotated.dtype)) @ rotated
+        if not factorisation.complete:
+            product += targets[rows.ravel()]
         yield solve_own(block, product.reshape(*rows.shape, -1), alpha).reshape(product.shape)
 
 
@@ -110,7 +115,7 @@ def left_out_operator(solver: Solver, held_out: Groups, alpha: float, rows: NDAr
         target = position[groups[:, columns][keep]]
         projected[target] = (weights @ scaled.reshape(*groups.shape, solver.n))[keep]
         sums[target] = weights.sum(axis=2)[keep]
-    if isinstance(solver, Factorisation):
+    if isinstance(solver, Factorisation) and solver.complete:
         projected = projected @ solver.eigenvectors.T
     # Predictions and not residuals: in single precision, small predictions would drown in the latter.
     return deviation_operator(held_out, solver.n, rows) - (projected - sums[:, None] / solver.n)
@@ -119,34 +124,44 @@ def left_out_operator(solver: Solver, held_out: Groups, alpha: float, rows: NDAr
 def _residual_rows(
     solver: Solver, groups: NDArray[np.int64], alpha: float
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Rows of ``R + 1/n`` (of a `Factorisation`, in its eigenbasis), and the groups' own blocks of R."""
+    """Rows of ``R + 1/n`` (of a complete `Factorisation`, in its eigenbasis), and the groups' own blocks of R."""
     if isinstance(solver, CholeskyFactor):
         unit = np.zeros((solver.n, groups.size))
         unit[groups.ravel(), np.arange(groups.size)] = 1
         found = alpha * solver.solve(unit, alpha).T
         own = np.take_along_axis(found.reshape(*groups.shape, solver.n), groups[:, None, :], axis=2) - 1 / solver.n
         return found, own
-    shrinkage = alpha / (solver.eigenvalues + alpha)
     vectors = solver.eigenvectors[groups.ravel()]
-    own = _own_blocks(vectors, groups.shape, shrinkage)
-    vectors *= shrinkage
+    own = _own_blocks(solver, vectors, groups.shape, alpha)
+    vectors *= _residual_shares(solver, alpha)
+    if not solver.complete:
+        vectors = vectors @ solver.eigenvectors.T
+        vectors[np.arange(groups.size), groups.ravel()] += 1
     return vectors, own
 
 
+def _residual_shares(factorisation: Factorisation, alpha: float) -> NDArray[np.float64]:
+    """What multiplies the eigenvectors in R; where some are left out, in R less the identity, which holds for them."""
+    values = factorisation.eigenvalues
+    return (alpha if factorisation.complete else -values) / (values + alpha)
+
+
 def _own_blocks(
-    vectors: NDArray[np.float64], shape: tuple[int, ...], shrinkage: NDArray[np.float64]
+    factorisation: Factorisation, vectors: NDArray[np.float64], shape: tuple[int, ...], alpha: float
 ) -> NDArray[np.float64]:
     """Blocks of R, of shape (groups, rows, rows), from the eigenvectors of groups of rows."""
-    n = len(shrinkage)
+    shares = _residual_shares(factorisation, alpha)
     own: NDArray[np.float64]
     if shape[1] == 1:
-        own = np.einsum("ij,ij->i", vectors * shrinkage, vectors)[:, None, None]
+        own = np.einsum("ij,ij->i", vectors * shares, vectors)[:, None, None]
     else:
-        scaled = vectors * np.sqrt(shrinkage)
+        scaled = vectors * np.sqrt(np.abs(shares))
         # A product with its own transpose is half the work.
-        grouped = scaled.reshape(*shape, n)
+        grouped = scaled.reshape(*shape, -1)
         own = (scaled @ scaled.T)[None] if len(grouped) == 1 else grouped @ np.swapaxes(grouped, 1, 2)
-    own -= 1 / n
+    if not factorisation.complete:
+        own = np.eye(shape[1]) + (own if shape[1] == 1 else -own)
+    own -= 1 / factorisation.n
     return own
 
 

@@ -277,7 +277,8 @@ def score_alphas(
     groups = list(batches(held_out))
     for rows in track(groups, "choose alphas", unit="group of rows") if verbose else groups:
         own = true[rows.ravel()]
-        for step, residual in enumerate(left_out_residuals(factorisation, rows, alphas.tolist(), rotated)):
+        residuals = left_out_residuals(factorisation, rows, alphas.tolist(), sample.columns, rotated)
+        for step, residual in enumerate(residuals):
             moments[:, step] += _moments(residual, own - residual, own)
     total = _sum_of_products(true, true) * sample.varies
     error, predicted, product = moments * sample.varies

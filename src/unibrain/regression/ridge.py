@@ -25,6 +25,14 @@ BLOCK_BYTES = 2**26
 """Largest block of columns that is held in float64 at once: 64 MiB."""
 
 
+FEW_VOXELS = 0.75
+"""Voxels per scan up to which products of voxels are decomposed and not the kernel of scans."""
+
+SMALL, UNSURE = 1e-13, 1e-8
+"""Eigenvalues, as shares of the largest: below the first they are rounding errors of 0; eigenvectors of the kernel that
+come from products of voxels are exact to about machine precision over this share, too little between the two."""
+
+
 # Where the large products are computed: NumPy's BLAS, or PyTorch on a graphics card
 
 
@@ -190,7 +198,10 @@ def cross_kernel(
 
 @dataclass(frozen=True)
 class Factorisation:
-    """Eigendecomposition of a centred training kernel, with ascending eigenvalues: one of them serves every alpha."""
+    """Eigendecomposition of a centred training kernel, with ascending eigenvalues: one of them serves every alpha.
+
+    `eigenvectors` (n, r) may be fewer than n: those left out have the eigenvalue 0.
+    """
 
     eigenvalues: NDArray[np.float64]
     eigenvectors: NDArray[np.float64]
@@ -198,7 +209,12 @@ class Factorisation:
     @property
     def n(self) -> int:
         """Number of training scans."""
-        return len(self.eigenvalues)
+        return len(self.eigenvectors)
+
+    @property
+    def complete(self) -> bool:
+        """Whether no eigenvector is left out."""
+        return len(self.eigenvalues) == self.n
 
     def operators(self, cross: NDArray[np.float64], alphas: Iterable[float]) -> dict[float, NDArray[np.float64]]:
         """``cross (K + alpha I)^-1`` of shape (m, n), by alpha: times centred targets, they are centred predictions."""
@@ -243,6 +259,23 @@ def factorise(kernel: NDArray[np.float64], backend: Backend = CPU) -> Factorisat
     # A centred kernel has rank below n: its zero eigenvalues come back as rounding errors of either sign.
     # C order, as after saving and loading: BLAS rounds differently for another layout.
     return Factorisation(np.maximum(eigenvalues, 0.0), np.ascontiguousarray(eigenvectors))
+
+
+def factorise_scans(X: NDArray[Any], backend: Backend = CPU) -> tuple[Factorisation, NDArray[np.float64]]:
+    """Factorisation of the kernel of scans, and their mean; by way of the voxels' products where voxels are fewer."""
+    n, p = X.shape
+    if p <= FEW_VOXELS * n:
+        columns = np.array(X, dtype=np.float64, order="C")
+        mean = columns.mean(axis=0)
+        columns -= mean
+        values, vectors = backend.eigh(backend.gram((columns.T,), p))
+        kept = values > SMALL * values[-1]
+        if values[-1] > 0 and values[kept].min() >= UNSURE * values[-1]:
+            values = values[kept]
+            found = backend.multiply(backend.place(columns), vectors[:, kept]) / np.sqrt(values)
+            return Factorisation(values, np.ascontiguousarray(found)), mean
+    kernel, mean = centred_kernel(X, backend=backend)
+    return factorise(kernel, backend), mean
 
 
 def factorise_once(kernel: NDArray[np.float64], alpha: float, backend: Backend = CPU) -> Solver:
