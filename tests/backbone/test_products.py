@@ -19,6 +19,7 @@ from unibrain.backbone.products import (
     state_dtype,
     use_fast_products,
 )
+from unibrain.errors import InputError
 
 
 @pytest.fixture
@@ -26,7 +27,7 @@ def widened(monkeypatch: pytest.MonkeyPatch) -> list[torch.dtype]:
     """Widen everything, some rows of the weights at a time, and note what is multiplied."""
     monkeypatch.setattr(products, "WIDEN_FROM_ROWS", 1)
     monkeypatch.setattr(products, "CHUNK", 40)
-    monkeypatch.setattr(products, "_has_matrix_units", lambda: False)
+    monkeypatch.setattr(products, "arithmetic", lambda _: (False, ""))
     seen: list[torch.dtype] = []
 
     def note(function: Any) -> Any:
@@ -83,7 +84,7 @@ def test_states_in_float32_over_narrow_weights(
             tolerance = 2e-5 if rows == 1 or "Norm" in type(layer).__name__ else 0.05
             assert found.dtype == torch.float32
             torch.testing.assert_close(found.double(), exact, rtol=tolerance, atol=tolerance)
-    monkeypatch.setattr(products, "_has_matrix_units", lambda: True)
+    monkeypatch.setattr(products, "arithmetic", lambda _: (True, ""))
     assert state_dtype(dtype, torch.device("cpu")) == dtype
 
 
@@ -97,7 +98,7 @@ def test_a_1x1_convolution_is_a_linear_map() -> None:
 
 
 def test_small_products_and_float32_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(products, "_has_matrix_units", lambda: False)
+    monkeypatch.setattr(products, "arithmetic", lambda _: (False, ""))
     seen: list[torch.dtype] = []
     real = functional.linear
     monkeypatch.setattr(functional, "linear", lambda x, *rest: seen.append(x.dtype) or real(x, *rest))
@@ -106,7 +107,7 @@ def test_small_products_and_float32_are_left_alone(monkeypatch: pytest.MonkeyPat
     linear(torch.ones(products.WIDEN_FROM_ROWS, 4, dtype=torch.bfloat16), weight.bfloat16())
     linear(torch.ones(products.WIDEN_FROM_ROWS, 4), weight)
     assert seen == [torch.bfloat16, torch.float32, torch.float32]
-    monkeypatch.setattr(products, "_has_matrix_units", lambda: True)
+    monkeypatch.setattr(products, "arithmetic", lambda _: (True, ""))
     linear(torch.ones(products.WIDEN_FROM_ROWS, 4, dtype=torch.bfloat16), weight.bfloat16())
     assert seen[-1] == torch.bfloat16, "with matrix units, 16 bits are faster"
 
@@ -120,3 +121,26 @@ def test_layers_of_a_library_are_taken_over_and_others_not() -> None:
     use_fast_products(module)
     assert [type(layer) for layer in module] == [Linear, Conv2d, Special, nn.LayerNorm]
     assert list(module.state_dict()) == keys
+
+
+@pytest.mark.parametrize(
+    ("setting", "features", "native", "named"),
+    [
+        ("", {"avx512_bf16": True}, True, "avx512_bf16"),
+        ("", {"amx_bf16": True, "avx512_bf16": True}, True, "amx_bf16"),
+        ("", {"avx512_f": True, "avx512_bf16": False}, False, "avx512_bf16"),
+        ("widened", {"avx512_bf16": True}, False, "widened"),
+        ("native", {}, True, "native"),
+    ],
+)
+def test_the_processor_decides_and_a_setting_overrides_it(
+    monkeypatch: pytest.MonkeyPatch, setting: str, features: dict[str, bool], native: bool, named: str
+) -> None:
+    monkeypatch.setenv("UNIBRAIN_PRODUCTS", setting)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: features, raising=False)
+    found, why = products.arithmetic.__wrapped__(torch.bfloat16)
+    assert found == native
+    assert named in why
+    monkeypatch.setenv("UNIBRAIN_PRODUCTS", "fast")
+    with pytest.raises(InputError, match="fast"):
+        products.arithmetic.__wrapped__(torch.bfloat16)

@@ -1,17 +1,20 @@
 """Matrix products and convolutions, each in the arithmetic that the device does fastest.
 
-Processors without matrix units for bfloat16 (AMX) multiply float32 about twice as fast. There, weights stay in 16 bits
-in memory, and a large product widens them while it runs, a few megabytes at a time; the flows keep their states in
-float32, which saves converting them back and forth. A small product is bound by reading its weights, so it is computed
-in 16 bits.
+Processors that multiply 16-bit numbers themselves (AMX, AVX-512 with bf16 or fp16) do so. Others multiply float32 about
+twice as fast. There, weights stay in 16 bits in memory, and a large product widens them while it runs, a few megabytes
+at a time; the flows keep their states in float32, which saves converting them back and forth. A small product is bound
+by reading its weights, so it is computed in 16 bits. ``UNIBRAIN_PRODUCTS`` (native or widened) overrides the choice.
 """
 
+import os
 from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from unibrain.errors import InputError
 
 WIDEN_FROM_ROWS = 96
 """Rows (positions times batch) from which a product is widened; measured, see docs/performance.md."""
@@ -20,16 +23,26 @@ CHUNK = 2**22
 """Weights that are widened at a time: 16 MiB, which fit into the processor's cache and are allocated fast."""
 
 
+UNITS = {torch.bfloat16: ("amx_bf16", "avx512_bf16"), torch.float16: ("amx_fp16", "avx512_fp16")}
+"""What a processor has if it multiplies 16-bit numbers itself, by PyTorch's names, fastest first."""
+
+
 @cache
-def _has_matrix_units() -> bool:
-    probe = getattr(torch.cpu, "_is_amx_tile_supported", None)
-    return bool(probe is not None and probe())
+def arithmetic(weights: torch.dtype) -> tuple[bool, str]:
+    """Whether a processor multiplies weights of 16 bits as they are, and why."""
+    features = getattr(torch.cpu, "get_capabilities", dict)()
+    unit = next((name for name in UNITS[weights] if features.get(name)), None)
+    reason = f"the processor has {unit}" if unit else f"the processor has no {' or '.join(UNITS[weights])}"
+    wanted = os.environ.get("UNIBRAIN_PRODUCTS", "")
+    if wanted not in ("", "native", "widened"):
+        raise InputError(f"UNIBRAIN_PRODUCTS is {wanted!r}. Set native or widened, or leave it out.")
+    return (wanted == "native", f"UNIBRAIN_PRODUCTS is {wanted}") if wanted else (unit is not None, reason)
 
 
 def state_dtype(weights: torch.dtype, device: torch.device) -> torch.dtype:
     """Type of the states of a network whose weights have 16 bits: float32 where that is what is multiplied anyway."""
-    narrow = device.type == "cpu" and weights in (torch.bfloat16, torch.float16)
-    return torch.float32 if narrow and not _has_matrix_units() else weights
+    narrow = device.type == "cpu" and weights in UNITS
+    return torch.float32 if narrow and not arithmetic(weights)[0] else weights
 
 
 def _widens(x: Tensor, weight: Tensor, rows: int) -> bool:

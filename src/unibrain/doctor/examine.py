@@ -39,10 +39,15 @@ def examine(record: Path = RECORD) -> tuple[Finding, ...]:
 def _machine() -> Iterator[Finding]:
     import torch
 
-    from unibrain.backbone.devices import choose_device, free_memory, total_memory
+    from unibrain.backbone.devices import choose_device, free_memory, precision_of, total_memory
+    from unibrain.backbone.products import UNITS, arithmetic
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     yield Finding("ok", "processor", f"{cores} cores")
+    for dtype in UNITS:
+        native, why = arithmetic(dtype)
+        how = "multiplied as they are" if native else "widened to fp32 in large products"
+        yield Finding("ok", f"weights in {precision_of(dtype)}", f"{how}: {why}")
     device = choose_device("auto")
     if device.type == "cpu":
         advice = "nothing, for the small backbone; with the official one a picture takes minutes on a processor"

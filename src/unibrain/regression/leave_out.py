@@ -167,8 +167,6 @@ def _own_blocks(
 
 def solve_own(own: NDArray[np.float64], right: NDArray[Any], alpha: float) -> NDArray[Any]:
     """Solve the positive definite systems of the groups that are left out, in the dtype of `right`."""
-    from scipy.linalg.lapack import dpotri
-
     try:
         factors = np.sqrt(own) if own.shape[1] == 1 and own.min() > 0 else np.linalg.cholesky(own)
     except np.linalg.LinAlgError:
@@ -184,10 +182,9 @@ def solve_own(own: NDArray[np.float64], right: NDArray[Any], alpha: float) -> ND
         solution = right / own
     elif len(own) == 1:
         # The inverse is exact to double precision; with single-precision targets, the solution need not be. A fold is
-        # small beside the columns that are solved for, and one product is quicker than two substitutions.
-        lower = np.tril(dpotri(factors[0], lower=1)[0])
-        inverse = (lower + np.tril(lower, -1).T).astype(right.dtype, copy=False)
-        solution = (inverse @ right[0])[None]
+        # small beside the columns that are solved for, and one product is quicker than two substitutions. NumPy's
+        # inverse and not SciPy's of the factor: each library has threads of its own, which wait for work on both cores.
+        solution = (np.linalg.inv(own[0]).astype(right.dtype, copy=False) @ right[0])[None]
     else:
         solution = np.linalg.solve(own, right)
     return solution.astype(right.dtype, copy=False)
