@@ -30,7 +30,8 @@ class Loaded:
     sha256: str
 
 
-def _build(name: str) -> nn.Module:
+def build_network(name: str) -> nn.Module:
+    """The graph of a key of `NETWORKS`, without its weights."""
     if name.startswith("clip-"):
         from unibrain.evaluation.networks.clip import image_tower
 
@@ -50,7 +51,7 @@ def _build(name: str) -> nn.Module:
     return graphs[name]()
 
 
-_CHANNELS_LAST = ("alexnet", "inception", "efficientnet-b1-v1", "efficientnet-b1-v2")
+CHANNELS_LAST = ("alexnet", "inception", "efficientnet-b1-v1", "efficientnet-b1-v2")
 """They are up to twice as fast so on a processor (measured); SwAV's is not."""
 
 _KEPT = {
@@ -83,8 +84,8 @@ def load_network(name: str, folder: Path | None = None) -> Loaded:
     """
     network = network_row(name)
     path = checked_files(network, folder or metrics_home())[0]
-    module = fill(lambda: _build(name), path, kept=_KEPT.get(name, ("",)), dropped=_DROPPED.get(name, ()))
-    if name in _CHANNELS_LAST:
+    module = fill(lambda: build_network(name), path, kept=_KEPT.get(name, ("",)), dropped=_DROPPED.get(name, ()))
+    if name in CHANNELS_LAST:
         module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     published = next(file for file in network.parts[0] if file.name == path.name)
     return Loaded(network, module, check(published, path, command_for(network)))
