@@ -88,6 +88,28 @@ def test_states_in_float32_over_narrow_weights(
     assert state_dtype(dtype, torch.device("cpu")) == dtype
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_weights_in_order_follow_the_weights_and_the_size(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(products, "arithmetic", lambda _: (True, ""))
+    torch.manual_seed(2)
+    layer = Conv2d(4, 8, 3, padding=1, stride=2).to(dtype).requires_grad_(False)
+    plain = nn.Conv2d(4, 8, 3, padding=1, stride=2).to(dtype).requires_grad_(False)
+    tolerance = 20 * torch.finfo(dtype).eps
+    for size in (6, 8, 8):
+        x = torch.randn(3, 4, size, size).to(dtype)
+        plain.load_state_dict(layer.state_dict())
+        with torch.inference_mode():
+            torch.testing.assert_close(layer(x), plain(x), rtol=tolerance, atol=tolerance)
+        assert layer._ordered is not None
+        layer = copy.deepcopy(layer)
+        with torch.no_grad():
+            layer(x)
+            layer.weight.mul_(-2)
+    layer.requires_grad_(True)
+    layer(x).sum().backward()
+    assert layer.weight.grad is not None, "training keeps its gradients"
+
+
 def test_a_1x1_convolution_is_a_linear_map() -> None:
     torch.manual_seed(4)
     layer = PointwiseConv(6, 5).requires_grad_(False)

@@ -22,6 +22,15 @@ WIDEN_FROM_ROWS = 96
 CHUNK = 2**22
 """Weights that are widened at a time: 16 MiB, which fit into the processor's cache and are allocated fast."""
 
+ORDER_UP_TO_ROWS = 1024
+"""Rows (positions times batch) up to which bringing weights into order is much of a convolution's time; measured."""
+
+_CAN_ORDER = (
+    torch.backends.mkldnn.is_available()
+    and hasattr(torch._C._nn, "mkldnn_reorder_conv2d_weight")
+    and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
+)
+
 
 UNITS = {torch.bfloat16: ("amx_bf16", "avx512_bf16"), torch.float16: ("amx_fp16", "avx512_fp16")}
 """What a processor has if it multiplies 16-bit numbers itself, by PyTorch's names, fastest first."""
@@ -104,14 +113,25 @@ class PointwiseConv(nn.Conv2d):
 
 
 class Conv2d(nn.Conv2d):
-    """`torch.nn.Conv2d`, in the arithmetic that is fastest."""
+    """`torch.nn.Conv2d`, in the arithmetic that is fastest, on a processor with weights in the order that it wants.
+
+    oneDNN brings weights into an order of its own at every call, which takes up to half of the time where pictures are
+    small and weights large. Without gradients that is done once, and again if weights or sizes change. It is a second
+    copy of these weights; the first stays in the file that it was mapped from, if it was.
+    """
+
+    _ordered: tuple[tuple[Any, ...], Tensor] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what cannot be copied and is made again."""
+        return {**self.__dict__, "_ordered": None}
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [B, channels_in, H, W] to [B, channels_out, H', W']."""
         stride = self.stride[0] * self.stride[1]
         rows = len(x) * x.shape[2] * x.shape[3] // stride
         if self.groups != 1 or not _widens(x, self.weight, rows):
-            return super().forward(x.to(self.weight.dtype)).to(x.dtype)
+            return self._narrow(x.to(self.weight.dtype), rows).to(x.dtype)
         wide, parts = x.float(), []
         step = max(16, CHUNK // self.weight[0].numel())
         for first in range(0, self.out_channels, step):
@@ -119,6 +139,20 @@ class Conv2d(nn.Conv2d):
             bias = None if self.bias is None else self.bias[chosen].float()
             parts.append(self._conv_forward(wide, self.weight[chosen].float(), bias).to(x.dtype))
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+
+    def _narrow(self, x: Tensor, rows: int) -> Tensor:
+        """The convolution in the dtype of the weights."""
+        weight = self.weight
+        usual = x.device.type != "cpu" or torch.is_grad_enabled() or weight.is_inference()
+        if usual or not _CAN_ORDER or rows > ORDER_UP_TO_ROWS:
+            return super().forward(x)
+        how = self.padding, self.stride, self.dilation, self.groups
+        key = weight.data_ptr(), weight._version, weight.dtype, x.shape[2:]
+        if self._ordered is None or self._ordered[0] != key:
+            order: Any = torch._C._nn.mkldnn_reorder_conv2d_weight
+            self._ordered = key, order(weight.to_mkldnn(), *how, list(x.shape))
+        convolve: Any = torch.ops.mkldnn._convolution_pointwise
+        return convolve(x, self._ordered[1], self.bias, *how, "none", [], "")  # type: ignore[no-any-return]
 
 
 def use_fast_products(module: nn.Module) -> None:
