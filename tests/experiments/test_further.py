@@ -32,6 +32,17 @@ def volumes(bench: Bench, layout: NsdLayout) -> np.ndarray:
     return np.stack([trials[shown == identity] for identity in bench.ids])
 
 
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One score and small pictures: what the others say of pictures is tested elsewhere."""
+    from unibrain.evaluation import dialects
+    from unibrain.stimuli import nsd_further
+
+    whole = dialects.dialect_metrics
+    monkeypatch.setattr(dialects, "dialect_metrics", lambda name: {"pixcorr": whole(name)["pixcorr"]})
+    monkeypatch.setattr(nsd_further, "SIDE", 64)
+
+
 def two_way(found: object, setting: str) -> float:
     return float(np.mean([found.cell(setting, f"{latent}_two_way").value for latent in ("z_image", "c_image")]))
 

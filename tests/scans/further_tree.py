@@ -79,7 +79,7 @@ def write_synthetic(layout: NsdLayout, order: np.ndarray, volumes: np.ndarray, k
     layout.synthetic_expdesign.parent.mkdir(parents=True, exist_ok=True)
     savemat(layout.synthetic_expdesign, {"masterordering": order[None].astype(np.uint16)})
     write_betas(layout, "nsd-synthetic", volumes, kind)
-    pictures = np.random.default_rng(1).integers(0, 256, (4, 6, 10, 3), dtype=np.uint8)
+    pictures = np.random.default_rng(1).integers(0, 256, (4, 24, 40, 3), dtype=np.uint8)
     for path, part in zip(layout.synthetic_stimuli, (pictures[:2], pictures[2:]), strict=True):
         write_brick(path, part)
     return pictures

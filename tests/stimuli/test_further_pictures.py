@@ -22,11 +22,11 @@ def test_synthetic_pictures_are_square_and_as_bright_as_they_were_seen(tmp_path:
     stimuli = read_further_stimuli(layout, "nsd-synthetic")
     assert stimuli.stimulus_ids.tolist() == [0, 1, 2, 3]
     assert not stimuli.has_captions
-    expected = np.sqrt(pictures[[3, 0]][:, :, 2:8] / 255) * 255
+    expected = np.sqrt(pictures[[3, 0]][:, :, 8:32] / 255) * 255
     np.testing.assert_allclose(stimuli.pictures([3, 0]), expected, atol=0.5)
     assert layout.synthetic_stimuli[1].name == "nsdsynthetic_colorstimuli_subj03.hdf5"
     write_brick(layout.synthetic_stimuli[1], pictures[..., 0])
-    with pytest.raises(InputError, match=r"colorstimuli_subj03\.hdf5: imgBrick is uint8 of shape \(4, 6, 10\)"):
+    with pytest.raises(InputError, match=r"colorstimuli_subj03\.hdf5: imgBrick is uint8 of shape \(4, 24, 40\)"):
         read_further_stimuli(layout, "nsd-synthetic")
 
 
