@@ -63,7 +63,7 @@ def test_scans_of_seen_targets_are_decoded_and_those_of_other_targets_are_not(
     assert [strip.label for strip in found.strips] == ["stimulus", "seen", "imagined"]
     assert found.folder == "further-nsd-imagery"
     assert found.simulated
-    assert any("identifies the other with" in note for note in found.notes)
+    assert found.notes[2].startswith("What was imagined: 6 trials of each stimulus are averaged.")
     assert found.about["stimuli"] == "6 of 6"
     own = further(bench, "nsd-imagery", 4, zscore="set", dialect="nsd-imagery")
     assert own.folder == "further-nsd-imagery-own-statistics"

@@ -165,11 +165,12 @@ def _notes(bench: Bench, scans: "Mapping[str, Subject]", count: int, zscore: str
     ]
     for task, subject in scans.items():
         found = subject.preparation["identified_repeats"]
+        numbers = " to ".join(map(str, dict.fromkeys((subject.repeats.min(), subject.repeats.max()))))
         if found is not None:
             notes.append(
-                f"Of each stimulus {subject.repeats.min()} to {subject.repeats.max()} trials ({task}) are averaged. "
-                f"Within these scans, one half of them identifies the other with {found:.2f} (two-way, chance is 0.5): "
-                "near chance, the scans hold little, or trials and stimuli do not belong together."
+                f"What was {task}: {numbers} trials of each stimulus are averaged. Of these scans alone, one half of "
+                f"the trials identifies the other with {found:.2f} (two-way, chance is 0.5). Near chance, the scans "
+                "hold little, or trials and stimuli do not belong together."
             )
     if zscore == "set":
         notes.append(
