@@ -84,7 +84,8 @@ def write_laion(data: BidsData) -> None:
             }
         )
         trials.sample(frac=1, random_state=0).to_csv(data.trials(name), sep="\t", index=False)
-        # Beside the betas are volumes that are not betas.
+        # Beside the betas are volumes that are not betas, and what macOS leaves there.
+        data.betas(name).with_name(f"._{data.betas(name).name}").write_bytes(b"\0\5\26\7")
         save(data.file(name, "space-T1w_desc-Noiseceiling_statmap.nii.gz"), data.volumes[name][..., 0])
     data.split_file.write_text(json.dumps(split()))
 

@@ -200,8 +200,11 @@ class _Declaration:
         return Stage("prepare", section.plain(), inputs, ("subject", "split"), work, ("scans",), outside)
 
     def import_custom(self, section: CustomSection) -> Stage:
+        from unibrain.stimuli.custom import picture_listing
+
         pictures, outside = Path(str(section.pictures)), custom_files(section)
-        outside |= {"the pictures": pictures}
+        listing = picture_listing(pictures)
+        outside |= {"the pictures": pictures} | ({} if listing is None else {"the names of the pictures": listing})
         outside |= {f"the mask of region {name}": path for name, path in section.region_files().items()}
 
         def work(_: Path) -> None:

@@ -147,7 +147,8 @@ def _sessions(folder: Path, pattern: str | None) -> list[_Session]:
 
 def _first(names: Sequence[str], patterns: Sequence[str]) -> list[str]:
     """The names that fit the first pattern that any fits, in the order of their numbers."""
-    fits = ([name for name in names if fnmatchcase(name.lower(), pattern)] for pattern in patterns)
+    seen = [name for name in names if not name.startswith(".")]  # such as what macOS puts beside files
+    fits = ([name for name in seen if fnmatchcase(name.lower(), pattern)] for pattern in patterns)
     return sorted(next(filter(None, fits), []), key=_natural)
 
 

@@ -63,16 +63,23 @@ class PackedPicture:
                 return BytesIO(images[self.entry].tobytes())
 
 
+def picture_listing(source: Path) -> Path | None:
+    """The table that names the pictures in an HDF5 file; None of a folder."""
+    if source.suffix.lower() not in (".h5", ".hdf5"):
+        return None
+    return source.with_name(f"{source.stem.removesuffix('_stimuli')}_metadata.csv")
+
+
 def picture_files(source: Path, names: Sequence[str]) -> list[Path | PackedPicture]:
     """Find pictures by name in a folder, or in an HDF5 file of picture files as LAION-fMRI has it.
 
     ``task-images_stimuli.h5`` holds the bytes of JPEG files in its dataset ``images``, and
     ``task-images_metadata.csv`` beside it has a line for each, with the name in column ``image_name``.
     """
-    if source.suffix.lower() not in (".h5", ".hdf5"):
+    listing = picture_listing(source)
+    if listing is None:
         root = require_folder(source, "the pictures that were shown")
         return [file_inside(root, name) for name in names]
-    listing = source.with_name(f"{source.stem.removesuffix('_stimuli')}_metadata.csv")
     require_file(listing, f"the names of the pictures in {source.name}", "Copy it beside the pictures")
     lines, columns = read_lines(listing, "the names of the pictures")
     if "image_name" not in columns:
