@@ -106,6 +106,8 @@ def write_glmsingle(data: BidsData) -> None:
         with h5py.File(folder / "TYPED_FITHRF_GLMDENOISE_RR.hdf5", "w") as file:
             file["betasmd"] = data.volumes[name][data.mask][:, None, None, :]
             file["R2"] = np.zeros((25, 1, 1))
+            file["pcvoxels"] = np.zeros((25, 1, 1), dtype=bool)
+            file["noisepool"] = h5py.Empty("f")  # what was not computed
         for run, numbers in (("2", SHOWN[name][:4]), ("10", SHOWN[name][4:])):
             rows = [(4.0 * n, 2.0, "image", LABELS[number]) for n, number in enumerate(numbers)]
             rows.insert(2, (5.5, 1.0, "pause", "n/a"))
