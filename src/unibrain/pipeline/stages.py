@@ -214,7 +214,7 @@ class _Declaration:
             found = find_custom(section)
             table, target = found.table, self.path("stimuli")
             size = write_custom_stimuli(
-                target, pictures, table.pictures, table.captions, section.picture_size, section.crop
+                target, pictures, table.pictures, table.captions, section.picture_size, section.crop, table.is_test
             )
             subject = read_custom(
                 table,

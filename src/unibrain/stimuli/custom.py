@@ -105,6 +105,7 @@ def write_custom_stimuli(
     captions: Sequence[tuple[str, ...]],
     size: int | None = None,
     crop: Crop = "centre",
+    is_test: Sequence[bool] | NDArray[np.bool_] | None = None,
 ) -> int:
     """Read pictures out of a folder into one array, one picture in memory at a time.
 
@@ -123,6 +124,9 @@ def write_custom_stimuli(
         Side in pixels; by default the smallest side among the pictures, at most `LARGEST`, so that none is enlarged.
     crop : {"centre", "pad"}
         Cut the middle square out of an oblong picture, or keep all of it inside a square with grey borders.
+    is_test : sequence of bool, optional
+        Which of them are test. Two files that hold the same picture are then refused only if one is in training and the
+        other in test; else they are a warning.
 
     Returns
     -------
@@ -137,24 +141,29 @@ def write_custom_stimuli(
     """
     paths = picture_files(Path(folder), names)
     side = size or _common_side(paths, crop)
-    seen: dict[str, str] = {}
+    first: dict[str, int] = {}
+    digests: list[str] = []
     with atomic_folder(target) as temporary:
         # Written one after the other and not through a memory map, which a full disk would end with a signal.
         with (temporary / _PICTURES).open("wb") as file:
             header = {"descr": "|u1", "fortran_order": False, "shape": (len(paths), side, side, 3)}
             np.lib.format.write_array_header_1_0(file, header)
-            for name, path in zip(names, track(paths, "reading pictures", unit="picture"), strict=True):
+            for place, path in enumerate(track(paths, "reading pictures", unit="picture")):
                 pixels = open_square(path, side, crop)
-                before = seen.setdefault(digest(pixels), name)
-                if before != name:
-                    raise InputError(
-                        f"{path}: is the same picture as {before}, and the same picture may not be in training and in "
-                        f"test. Name {before} in the table for both."
-                    )
+                digests.append(digest(pixels))
+                before = first.setdefault(digests[-1], place)
+                if before != place:
+                    same = f"{path}: is the same picture as {names[before]}"
+                    if is_test is None or is_test[before] != is_test[place]:
+                        raise InputError(
+                            f"{same}, and the same picture may not be in training and in test. Name {names[before]} in "
+                            "the table for both, or choose a split that has them on one side."
+                        )
+                    _log.warning("%s. They count as two %s pictures.", same, "test" if is_test[place] else "training")
                 file.write(pixels.tobytes())
         entries = [
             {"file": name, "captions": list(texts), "digest": checksum}
-            for name, texts, checksum in zip(names, captions, seen, strict=True)
+            for name, texts, checksum in zip(names, captions, digests, strict=True)
         ]
         about = {"format": _FORMAT, "version": _VERSION, "size": side, "crop": crop, "pictures": entries}
         write_json(temporary / _ABOUT, about)
