@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from fake_bucket import NSD_BUCKET, S3, Between
+from further_tree import write_imagery, write_synthetic
 
 from unibrain.cli.main import main
 from unibrain.errors import InputError
@@ -25,6 +26,7 @@ from unibrain.scans.nsd_layout import NsdLayout
 
 BETAS = "nsddata_betas/ppdata/subj01/func1pt8mm/betas_fithrf_GLMdenoise_RR"
 ROI = "nsddata/ppdata/subj01/func1pt8mm/roi"
+IMAGERY_PICTURES = "nsddata/experiments/nsdimagery/rawtargetimages/setA"
 STIMULI = "nsddata_stimuli/stimuli/nsd/nsd_stimuli.hdf5"
 CHOICE = Choice(1)
 SMALL = replace(CHOICE, stimuli=False)
@@ -114,6 +116,31 @@ def test_sessions_format_masks_and_pictures_are_chosen(s3: S3, tmp_path: Path) -
     assert NsdLayout(tmp_path).roi("HCP_MMP1") in {file.path for file in everything.files}
     masks = ["V1", "faces,streams", "prf-visualrois:hV4 + rh.FFA-1", "all", "lh"]
     assert label_volumes(masks) == {"prf-visualrois", "floc-faces", "streams"}
+
+
+def test_further_experiments_come_with_what_tells_their_trials(s3: S3, tmp_path: Path) -> None:
+    layout = NsdLayout(tmp_path / "written")
+    volumes = np.zeros((6, 2, 3, 3, 3), np.int16)
+    write_imagery(layout, volumes, volumes)
+    write_synthetic(layout, np.array([1, 2, 3, 4]), volumes[:4, 0])
+    written = files_of(layout.root)
+    not_needed = {"nsddata/experiments/nsdimagery/C_pair_list.mat", f"{IMAGERY_PICTURES}/.DS_Store"}
+    for name in (*sorted(written), *sorted(not_needed)):
+        s3.put(name, (layout.root / name).read_bytes() if name in written else b"not needed")
+    try:
+        both = ("nsd-synthetic", "nsd-imagery")
+        chosen = [replace(SMALL, stimuli=stimuli, further=both) for stimuli in (True, False)]
+        plans = [fetch(choice, tmp_path, s3.endpoint, dry_run=True, show=str)[0].plan for choice in chosen]
+        with pytest.raises(InputError, match=r"nsdsyntheticbetas_fithrf_GLMdenoise_RR.*betas_nsdsynthetic\.hdf5"):
+            fetch(replace(SMALL, file_format="nifti", further=both[:1]), tmp_path, s3.endpoint)
+    finally:
+        for name in written | not_needed:
+            s3.delete(name)
+    pictures = {name for name in written if name.startswith(("nsddata_stimuli", IMAGERY_PICTURES[:-1]))}
+    assert len(pictures) == 2 + 6
+    planned = [{file.path.relative_to(tmp_path).as_posix() for file in plan.files} for plan in plans]
+    assert planned[0] - planned[1] == pictures | {STIMULI}
+    assert planned[1] & (written | not_needed) == written - pictures
 
 
 @pytest.mark.parametrize(

@@ -41,8 +41,10 @@ def test_a_voxel_outside_the_slab_is_averaged_over_its_other_sessions() -> None:
     np.testing.assert_array_equal(averages.missing[:, 0], ~known)
     np.testing.assert_allclose(averages.betas[known, 3], expected[known], rtol=1e-5)
 
-    z, _ = standardise(averages)
+    z, _, statistics = standardise(averages)
     training = pandas.Series(expected[~averages.is_test])
+    assert statistics is not None
+    np.testing.assert_allclose(statistics[:, 3], [training.mean(), training.std()], rtol=1e-5)
     np.testing.assert_allclose(z[known, 3], (expected[known] - training.mean()) / training.std(), atol=1e-5)
     assert not known.all()
     np.testing.assert_array_equal(z[~known, 3], 0)
@@ -50,9 +52,9 @@ def test_a_voxel_outside_the_slab_is_averaged_over_its_other_sessions() -> None:
 
 def test_many_voxels_are_treated_block_by_block_alike() -> None:
     design, sessions = make(3, trials=30, sessions=2, images=12, shared=4)
-    few, _ = standardise(average_repeats(iter(sessions), design))
+    few, *_ = standardise(average_repeats(iter(sessions), design))
     wide = [(s, np.tile(b, (1, 500))) for s, b in sessions]
-    many, kept = standardise(average_repeats(iter(wide), design))
+    many, kept, _ = standardise(average_repeats(iter(wide), design))
     assert kept.shape == (2500,)
     np.testing.assert_array_equal(many, np.tile(few, (1, 500)))
 
@@ -61,7 +63,9 @@ def test_a_voxel_that_changes_only_over_test_images_is_dropped() -> None:
     design, sessions = make(4, trials=30, sessions=2, images=12, shared=4)
     for session, betas in sessions:
         betas[~design.is_shared[design.session == session], 2] = 77
-    z, kept = standardise(average_repeats(iter(sessions), design))
+    z, kept, statistics = standardise(average_repeats(iter(sessions), design))
     assert kept.tolist() == [True, True, False, True, True]
     assert z.shape == (12, 4)
+    assert statistics is not None
+    assert statistics.shape == (2, 4)
     assert z.flags.c_contiguous

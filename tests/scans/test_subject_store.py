@@ -11,7 +11,7 @@ import pytest
 from unibrain.errors import DamagedFileError, InputError
 from unibrain.scans import PrepareSettings, Subject, load_subject, read_nsd, save_subject
 
-ARRAYS = ("betas", "stimulus_ids", "is_test", "repeats", "voxel_indices", "noise_ceiling")
+ARRAYS = ("betas", "stimulus_ids", "is_test", "repeats", "voxel_indices", "noise_ceiling", "statistics")
 
 
 @pytest.fixture(scope="module")

@@ -137,6 +137,18 @@ def test_what_is_wrong_is_named(tmp_path: Path, mistake: Callable[[Path], None],
     assert not (tmp_path / "stimuli").exists()
 
 
+def test_one_picture_under_two_names_may_be_on_one_side(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = folder_of(tmp_path)
+    (folder / "c.png").write_bytes((folder / "a.png").read_bytes())
+    with pytest.raises(InputError, match=r"c\.png: is the same picture as a\.png"):
+        write_custom_stimuli(tmp_path / "stimuli", folder, NAMES, [()] * 3, is_test=[False, True, False])
+    write_custom_stimuli(tmp_path / "stimuli", folder, NAMES, [()] * 3, is_test=[False, False, True])
+    assert "c.png: is the same picture as a.png. They count as two training pictures." in caplog.text
+    stimuli = read_custom_stimuli(tmp_path / "stimuli")
+    np.testing.assert_array_equal(*stimuli.pictures([0, 1]))
+    assert not np.array_equal(*stimuli.pictures([0, 2]))
+
+
 def test_a_folder_with_links_to_itself_is_read(tmp_path: Path) -> None:
     folder = folder_of(tmp_path)
     for name in ("one", "two"):

@@ -1,7 +1,7 @@
 """`Material`, what there is to look at of a subject, and every check of it, one after the other."""
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -15,9 +15,9 @@ from unibrain.audit.audit import Audit, Finding, Neighbours, Pair
 from unibrain.audit.image_checks import Ids, Images
 from unibrain.audit.scan_checks import SessionBetas, Sessions
 from unibrain.errors import DamagedFileError, InputError
-from unibrain.scans.custom import CustomTable
-from unibrain.scans.custom_scans import open_scans
+from unibrain.scans.custom import open_listed
 from unibrain.scans.custom_scans import read_mask as read_custom_mask
+from unibrain.scans.custom_table import CustomTable
 from unibrain.scans.nsd import read_noise_ceiling
 from unibrain.scans.nsd_betas import read_session
 from unibrain.scans.nsd_design import Design, read_design, read_expdesign
@@ -158,12 +158,10 @@ class NsdTree:
 
 
 def custom_betas(
-    table: CustomTable, scans: Path, mask: Path | None = None, dataset: str | None = None
+    table: CustomTable, scans: Sequence[Path], mask: Path | None = None, dataset: str | None = None
 ) -> Iterator[SessionBetas]:
     """Go through the sessions of custom scans; without sessions in the table, all scans are one."""
-    matrix = open_scans(scans, None if mask is None else read_custom_mask(mask), dataset)
-    if matrix.scans != table.rows:
-        raise InputError(f"{scans}: {matrix.scans} scans, but {table.path.name} lists {table.rows}. Import them again.")
+    matrix = open_listed(table, scans, None if mask is None else read_custom_mask(mask), dataset)
 
     def read(rows: Ids) -> NDArray[np.generic]:
         return matrix.read(rows).T

@@ -19,11 +19,12 @@ _BUDGET = "Minutes that it may be expected to decode for; a longer experiment as
 
 
 def experiment(
-    name: str, about: str, example: str, images: int = 30, validation: bool = False
+    name: str, about: str, example: str, images: int = 30, validation: bool = False, which: str = ""
 ) -> Callable[[Callable[..., "Findings"]], click.Command]:
     """Make a command of a function of a bench and the command's own options.
 
-    With `validation`, ``--images`` are training images, and the function is told how many.
+    With `validation`, ``--images`` are training images; `which` says what else they are. Then the function is told how
+    many.
     """
 
     def decorate(function: Callable[..., "Findings"]) -> click.Command:
@@ -31,7 +32,7 @@ def experiment(
             from unibrain.experiments import open_bench
             from unibrain.pipeline import RunFolder
 
-            chosen |= {"images": images} if validation else {}
+            chosen |= {"images": images} if validation or which else {}
             with open_bench(RunFolder(run), images, source=source, budget=budget) as bench:
                 finish(bench.run.experiments, function(bench, **chosen))
 
@@ -41,8 +42,8 @@ def experiment(
         decorated = click.option(
             "--budget", type=click.FloatRange(min=0), default=60.0, show_default=True, help=_BUDGET
         )(decorated)
-        which = _VALIDATION if validation else _IMAGES
-        decorated = click.option("--images", type=int, default=images, show_default=True, help=which)(decorated)
+        counted = which or (_VALIDATION if validation else _IMAGES)
+        decorated = click.option("--images", type=int, default=images, show_default=True, help=counted)(decorated)
         epilog = f"Example: unibrain {example}"
         return click.command(name, cls=Command, help=about, epilog=epilog)(run_argument(decorated))
 
@@ -157,6 +158,32 @@ def transfer(bench: "Bench", other: Path) -> "Findings":
 
     with open_other(bench, RunFolder(other), len(bench.ids)) as second:
         return work(bench, second)
+
+
+@experiment(
+    "further",
+    """Decode further scans of the person of a run on NSD: those of NSD-Synthetic or NSD-Imagery.
+
+    They are prepared with the statistics of the run's training scans, and decoded by the run's decoder as it is. Scored
+    are pictures and latents of pictures, against what was shown or imagined. `unibrain nsd fetch --further` gets them.
+    """,
+    "further my-run nsd-imagery --dialect nsd-imagery",
+    which="Stimuli that are decoded, spread evenly over all of them.",
+)
+@click.argument("name", metavar="SET", type=click.Choice(["nsd-synthetic", "nsd-imagery"]))
+@click.option(
+    "--zscore",
+    type=click.Choice(["train", "set"]),
+    default="train",
+    show_default=True,
+    help="Z-score the scans with the training scans' statistics, or with those of the set's own session (compare).",
+)
+@click.option("--dialect", help="Whose definitions of the scores of pictures; left out: the run's.")
+def further(bench: "Bench", name: str, images: int, zscore: str, dialect: str | None) -> "Findings":
+    """See the help of the command."""
+    from unibrain.experiments import further as work
+
+    return work(bench, name, images, zscore=zscore, dialect=dialect)
 
 
 @experiment(

@@ -39,6 +39,7 @@ COMMANDS = {
     "regions": ("experiments:regions", "What regions carry: active, alone, left out; and a map of voxels."),
     "align": ("experiments:align", "How well each latent is predicted, and where that breaks."),
     "transfer": ("experiments:transfer", "Decode another subject's scans with this decoder."),
+    "further": ("experiments:further", "Decode NSD-Synthetic and NSD-Imagery, further scans of the person."),
     "captions": ("experiments:captions", "What the source of the captions does to decoding."),
     "compare": ("experiments:compare", "Put runs side by side, or subjects into one table."),
     "export-weights": ("run:export_weights", "Write ridge weights, for maps of voxels."),

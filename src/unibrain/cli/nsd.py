@@ -43,6 +43,12 @@ def nsd() -> None:
     "--beta-version", default="betas_fithrf_GLMdenoise_RR", show_default=True, help="Folder of the betas in the bucket."
 )
 @click.option("--stimuli/--no-stimuli", default=True, help="Whether to get the pictures, about 40 GB. [default: yes]")
+@click.option(
+    "--further",
+    multiple=True,
+    type=click.Choice(["nsd-synthetic", "nsd-imagery"]),
+    help="Also the scans and stimuli of another experiment with this subject; may be given twice.",
+)
 @click.option("--dry-run", is_flag=True, help="Only list what is needed, with its size; nothing is written.")
 @click.option("--yes", is_flag=True, help="Agree to NSD's terms without being asked, for scripts.")
 @click.option("--jobs", type=click.IntRange(1, 32), default=4, show_default=True, help="Files at a time.")
@@ -55,6 +61,7 @@ def fetch(
     masks: tuple[str, ...],
     beta_version: str,
     stimuli: bool,
+    further: tuple[str, ...],
     dry_run: bool,
     yes: bool,
     jobs: int,
@@ -86,7 +93,7 @@ def fetch(
         chosen = None if sessions is None else parse_sessions(sessions)
     except ValueError as error:
         raise InputError(f"--sessions: {error}.") from None
-    choice = Choice(subject, chosen, file_format, masks, beta_version, stimuli)
+    choice = Choice(subject, chosen, file_format, masks, beta_version, stimuli, further)
     fetched = fetch_nsd(choice, out, agree=agree, show=click.echo, dry_run=dry_run, jobs=jobs, endpoint=endpoint)
     if fetched.state == "declined":
         raise InputError(

@@ -176,8 +176,9 @@ def import_(run: Path, region: tuple[str, ...], **chosen: Any) -> None:
     """Read your own scans into the run folder RUN: RUN/subject.npz, and the pictures with their captions RUN/stimuli.
 
     The table has one line per scan: its row in the matrix, the file name of the picture that was seen, and if you like
-    captions, session and split. Without captions the caption side is switched off. After this, `unibrain extract` and
-    what follows work as for NSD; docs/custom-data.md shows all of it.
+    captions, session and split. With --bids, betas and tables are found in a folder of BIDS derivatives, as GLMsingle's
+    and LAION-fMRI's are. Without captions the caption side is switched off. After this, `unibrain extract` and what
+    follows work as for NSD; docs/custom-data.md shows all of it.
     """
     for text in region:
         if ";" in text:

@@ -6,6 +6,7 @@ from unibrain.experiments.bench import Bench, open_bench
 from unibrain.experiments.caption_sources import caption_sources
 from unibrain.experiments.comparison import compare, group
 from unibrain.experiments.findings import Cell, Column, Findings, Strip, as_csv, as_text, write_findings
+from unibrain.experiments.further import further
 from unibrain.experiments.regions import regions
 from unibrain.experiments.repeats import repeats
 from unibrain.experiments.sweep import sweep
@@ -23,6 +24,7 @@ __all__ = [
     "as_text",
     "caption_sources",
     "compare",
+    "further",
     "group",
     "open_bench",
     "regions",

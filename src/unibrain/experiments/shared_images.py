@@ -30,6 +30,6 @@ def shared_images(one: "Bench", other: "Bench") -> NDArray[np.int64]:
     if one.settings.custom is None and other.settings.custom is None:
         mine = theirs = np.intersect1d(mine, theirs)
     known = dict(zip(contents(one.stimuli, mine), mine.tolist(), strict=True))
-    found = zip(contents(other.stimuli, theirs), theirs.tolist(), strict=True)
-    pairs = [(known[content], identity) for content, identity in found if content in known]
+    found = dict(zip(contents(other.stimuli, theirs), theirs.tolist(), strict=True))
+    pairs = [(known[content], identity) for content, identity in found.items() if content in known]
     return np.array(pairs, np.int64).reshape(-1, 2)

@@ -88,7 +88,7 @@ def read_trials(bench: Bench, ids: NDArray[np.int64]) -> Trials:
     rows = np.array([[order[int(identity) + base * repeat] for repeat in counts] for identity in ids])
     measured = np.ones((*rows.shape, averages.betas.shape[1]), dtype=np.bool_)
     measured[:, :, averages.partial] = ~averages.missing[rows]
-    betas, kept = standardise(averages, str(root), zscore=done["zscore"] == "train")
+    betas, kept, _ = standardise(averages, str(root), zscore=done["zscore"] == "train")
     found = Trials(betas[rows], measured[:, :, kept])
     own = replace(bench, ids=ids).test.betas
     if found.betas.shape[2] != own.shape[1] or np.abs(found.average(counts) - own).max() > _CLOSE * np.abs(own).max():

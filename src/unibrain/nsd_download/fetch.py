@@ -12,7 +12,8 @@ from typing import Any, Literal
 
 from unibrain.errors import InputError
 from unibrain.nsd_download.bucket import Bucket, RemoteFile, StoppedError, kept_bytes
-from unibrain.scans.nsd_layout import FILE_FORMATS, SIMULATED_MARKER, NsdLayout, as_ranges
+from unibrain.scans.nsd_further import IMAGERY_RUNS
+from unibrain.scans.nsd_layout import FILE_FORMATS, SAFE_NAME, SIMULATED_MARKER, NsdLayout, as_ranges
 from unibrain.scans.nsd_regions import ATLAS_LABELS, REGIONS, STANDARD_LABELS
 from unibrain.workspace.disk import free_bytes, readable_bytes, require_space
 from unibrain.workspace.files import read_json, write_json
@@ -62,6 +63,8 @@ class Choice:
         Folder of the betas.
     stimuli : bool
         Whether the pictures (40 GB) come along.
+    further : tuple of str
+        Further experiments, of `unibrain.scans.nsd_layout.FURTHER_SETS`, whose scans and stimuli come along.
     """
 
     subject: int
@@ -70,6 +73,7 @@ class Choice:
     masks: tuple[str, ...] = ("nsdgeneral",)
     beta_version: str = "betas_fithrf_GLMdenoise_RR"
     stimuli: bool = True
+    further: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -127,6 +131,8 @@ def make_plan(bucket: Bucket, choice: Choice, root: Path) -> Plan:
     _take_labels(lister, layout, choice)
     if choice.stimuli:
         lister.take("pictures", layout.stimuli)
+    for name in choice.further:
+        _take_further(lister, layout, name, choice)
     return Plan(layout, tuple(lister.taken), sessions, tuple(lister.absent))
 
 
@@ -195,6 +201,21 @@ def _sessions(lister: _Lister, layout: NsdLayout, choice: Choice) -> tuple[int, 
         f"{where}: no sessions {as_ranges(wanted - found)} as {choice.file_format}. The bucket has {has}: choose with "
         "--sessions and --format."
     )
+
+
+def _take_further(lister: _Lister, layout: NsdLayout, name: str, choice: Choice) -> None:
+    lister.take(name, layout.further_betas(name, choice.file_format))
+    if name == "nsd-synthetic":
+        lister.take(name, layout.synthetic_expdesign)
+        for path in layout.synthetic_stimuli if choice.stimuli else ():
+            lister.take(name, path)
+        return
+    for path in (*map(layout.imagery_responses, IMAGERY_RUNS), *layout.imagery_pairs.values()):
+        lister.take(name, path)
+    for folder in layout.imagery_targets.values() if choice.stimuli else ():
+        for key in sorted(lister.bucket.list(lister.key(folder))[0]):
+            if SAFE_NAME.fullmatch(target := key.rpartition("/")[2]):
+                lister.take(name, folder / target)
 
 
 def _take_labels(lister: _Lister, layout: NsdLayout, choice: Choice) -> None:

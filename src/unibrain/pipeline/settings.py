@@ -54,6 +54,15 @@ def _backbone(value: str, info: ValidationInfo) -> str:
     return value if re.fullmatch(_WORD, value) and not Path(path).is_dir() else path
 
 
+def _split(value: str, info: ValidationInfo) -> str:
+    """`tau`, `shared/ood` and the like stay names; a split's ``.json`` file is a path."""
+    if value.lower().endswith(".json"):
+        return _absolute(value, info)
+    if not re.fullmatch("([A-Za-z0-9_-]+/)?[A-Za-z0-9_-]+", value):
+        raise ValueError("a name such as tau or shared/ood, or a .json file")
+    return value
+
+
 def _named_files(value: str, info: ValidationInfo) -> str:
     files: dict[str, str] = {}
     for pair in value.split(";"):
@@ -168,10 +177,32 @@ class CustomSection(Section):
         description="Scans x voxels as npy, csv, tsv or HDF5 (FILE:DATASET), or volumes as 4-D NIfTI or GLMsingle's "
         "betasmd.",
     )
-    pictures: PathText | None = Field(default=None, description="Folder of the pictures that were shown.")
+    pictures: PathText | None = Field(
+        default=None,
+        description="Folder of the pictures that were shown, or HDF5 of picture files as LAION-fMRI has it.",
+    )
     table: PathText | None = Field(
         default=None,
         description="Table (csv or tsv) with columns scan_from_0 or scan_from_1, picture, captions, session, split.",
+    )
+    bids: PathText | None = Field(
+        default=None,
+        description="In place of scans and table: folder of BIDS derivatives with single-trial betas, which holds "
+        "sub-01 and so on.",
+    )
+    subject: Annotated[str, _like("(sub-)?[A-Za-z0-9]+", "a label such as sub-01")] | None = Field(
+        default=None, description="Which subject of that folder, such as sub-01."
+    )
+    betas: Annotated[str, _like(r"[A-Za-z0-9_.*-]+", "a file name such as *_betas.nii.gz")] | None = Field(
+        default=None,
+        description="File name of the betas in that folder, * standing for any text; left out: the usual ones.",
+    )
+    captions: PathText | None = Field(
+        default=None, description="Captions in a table of their own (csv or tsv): picture and caption, one a line."
+    )
+    split: Annotated[str, AfterValidator(_split)] | None = Field(
+        default=None,
+        description="Published split: its .json file, or a name (tau, shared/ood) in the installed package laion_fmri.",
     )
     mask: PathText | None = Field(
         default=None,
@@ -186,7 +217,7 @@ class CustomSection(Section):
         default=None, ge=0, le=1, description="What a column named scan is counted from; left out: its name says it."
     )
     test_share: float = Field(
-        default=0.1, gt=0, le=0.9, description="Without a column split: share of the pictures that is held out."
+        default=0.1, gt=0, le=0.9, description="Without any split: share of the pictures that is held out."
     )
     split_seed: Seed = Field(default=0, description="Seed of that draw.")
     average: Literal["all", "test"] = Field(
@@ -205,8 +236,16 @@ class CustomSection(Section):
         le=2048,
         description="Side of the stored pictures in pixels; left out: the smallest picture's, at most 512.",
     )
-    name: Name = Field(default="custom", description="Name of the subject.")
+    name: Name | None = Field(
+        default=None, description="Name of the subject; left out: its label in BIDS derivatives, else custom."
+    )
     simulated: bool = Field(default=False, description="The scans are simulated: every page made of them then says so.")
+
+    def subject_name(self) -> str:
+        """`name`, or what stands for it."""
+        from unibrain.scans.bids import subject_label
+
+        return self.name or ("custom" if self.subject is None else subject_label(self.subject))
 
     def region_files(self) -> dict[str, Path]:
         """`regions` as name to file."""

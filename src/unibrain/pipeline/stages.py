@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from unibrain.errors import InputError
 from unibrain.pipeline.backbone_source import BackboneSource
+from unibrain.pipeline.custom_source import check_complete, custom_files, find_custom
 from unibrain.pipeline.settings import CustomSection, Settings
 from unibrain.workspace.files import atomic_folder, read_json, write_bytes
 from unibrain.workspace.fingerprints import digest
@@ -80,7 +81,7 @@ class _Declaration:
         self.path = run.artefact
         self.network = settings.extract.backbone
         if settings.custom is not None:
-            _check_complete(run, settings.custom)
+            check_complete(run, settings.custom)
         elif settings.simulate is None and settings.prepare.root is None:
             raise InputError(
                 f"{run.root}: no scans are named. Run `unibrain prepare {run.root} --root FOLDER` (NSD's folder), "
@@ -199,31 +200,29 @@ class _Declaration:
         return Stage("prepare", section.plain(), inputs, ("subject", "split"), work, ("scans",), outside)
 
     def import_custom(self, section: CustomSection) -> Stage:
-        from unibrain.scans.custom_scans import split_dataset
+        from unibrain.stimuli.custom import picture_listing
 
-        scans, dataset = split_dataset(str(section.scans))
-        mask = None if section.mask is None else Path(section.mask)
-        pictures, table_file = Path(str(section.pictures)), Path(str(section.table))
-        outside = {"the scans": scans, "the folder of the pictures": pictures, "the table": table_file}
-        outside |= {} if mask is None else {"the mask": mask}
+        pictures, outside = Path(str(section.pictures)), custom_files(section)
+        listing = picture_listing(pictures)
+        outside |= {"the pictures": pictures} | ({} if listing is None else {"the names of the pictures": listing})
         outside |= {f"the mask of region {name}": path for name, path in section.region_files().items()}
 
         def work(_: Path) -> None:
-            from unibrain.scans import read_custom, read_table, save_subject, write_split
+            from unibrain.scans import read_custom, save_subject, write_split
             from unibrain.stimuli import write_custom_stimuli
 
-            table = read_table(table_file, section.scan_base, section.test_share, section.split_seed)
-            target = self.path("stimuli")
+            found = find_custom(section)
+            table, target = found.table, self.path("stimuli")
             size = write_custom_stimuli(
-                target, pictures, table.pictures, table.captions, section.picture_size, section.crop
+                target, pictures, table.pictures, table.captions, section.picture_size, section.crop, table.is_test
             )
             subject = read_custom(
                 table,
-                scans,
-                mask,
+                found.scans,
+                found.mask,
                 section.region_files(),
-                dataset=dataset,
-                name=section.name,
+                dataset=found.dataset,
+                name=section.subject_name(),
                 average=section.average,
                 zscore=section.zscore,
                 simulated=section.simulated,
@@ -510,8 +509,6 @@ class _Declaration:
         """What there is to audit."""
         from unibrain.audit import Material
         from unibrain.audit.examine import NsdTree, custom_betas
-        from unibrain.scans.custom import read_table
-        from unibrain.scans.custom_scans import split_dataset
 
         subject, root = self.subject(), self.run.root
         latents, advice = self.path("latents"), f"run `unibrain extract {root}`, and audit again"
@@ -525,13 +522,12 @@ class _Declaration:
             return replace(found, captions=lambda: self.stimuli(subject).captions_by_id)
         stimuli = self.stimuli(subject)
         found = replace(found, pictures=stimuli.read_pictures, captions=lambda: stimuli.captions_by_id)
-        table, (scans, dataset) = Path(str(custom.table)), split_dataset(str(custom.scans))
-        if not (table.is_file() and scans.is_file()):
+        if not all(path.exists() for path in custom_files(custom).values()):
             return found  # a run may be looked at where the files that it was imported from are not
 
         def betas() -> "Iterator[SessionBetas]":
-            trials = read_table(table, custom.scan_base, custom.test_share, custom.split_seed)
-            return custom_betas(trials, scans, None if custom.mask is None else Path(custom.mask), dataset)
+            listed = find_custom(custom)
+            return custom_betas(listed.table, listed.scans, listed.mask, listed.dataset)
 
         return replace(found, betas=betas)
 
@@ -640,9 +636,3 @@ def training_view(subject: "Subject", settings: Settings) -> "Subject":
     train = np.flatnonzero(~subject.is_test)
     rows[train] = np.random.default_rng(settings.fit.seed).permutation(train)
     return replace(subject, betas=subject.betas[rows])
-
-
-def _check_complete(run: RunFolder, section: CustomSection) -> None:
-    for key in ("scans", "pictures", "table"):
-        if getattr(section, key) is None:
-            raise InputError(f"{run.root}: no {key} are named. Run `unibrain import {run.root} --{key} PATH`.")

@@ -1,7 +1,7 @@
 """A laboratory's own masks and scans x voxels, out of any of the formats that they are kept in."""
 
 import gzip
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -126,14 +126,45 @@ def _voxel_values(path: Path, kind: str, what: str) -> NDArray[Any] | None:
 
 @dataclass(frozen=True)
 class ScanMatrix:
-    """Scans that are read some at a time."""
+    """Scans that are read some at a time, of one file or of several in a row."""
 
-    path: Path
-    scans: int
+    files: tuple[tuple[Path, int], ...]  # each with how many scans it holds
     voxels: int
     voxel_indices: NDArray[np.int64]  # place of each voxel in the flattened grid (C order)
     grid_shape: tuple[int, int, int]  # without a mask (voxels, 1, 1)
     read: Callable[[NDArray[np.int64]], NDArray[np.float32]]  # ascending 0-based rows to (rows, voxels)
+
+    @property
+    def scans(self) -> int:
+        """How many scans there are."""
+        return sum(number for _, number in self.files)
+
+    def place(self, row: int) -> tuple[Path, int]:
+        """The file of a scan, and its number in that file, both counted from 0."""
+        ends = np.cumsum([number for _, number in self.files])
+        which = int(np.searchsorted(ends, row, side="right"))
+        path, number = self.files[which]
+        return path, row - int(ends[which]) + number
+
+
+def join_scans(matrices: Sequence[ScanMatrix]) -> ScanMatrix:
+    """Scans of several files as one matrix, in that order; all must have the same voxels."""
+    first = matrices[0]
+    for other in matrices[1:]:
+        if other.grid_shape != first.grid_shape or not np.array_equal(other.voxel_indices, first.voxel_indices):
+            raise InputError(
+                f"{other.files[0][0]}: has {other.voxels} voxels of a grid of {other.grid_shape}, but "
+                f"{first.files[0][0].name} has {first.voxels} of {first.grid_shape}. Take files of one space."
+            )
+    ends = np.cumsum([matrix.scans for matrix in matrices])
+
+    def read(rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        which = np.searchsorted(ends, rows, side="right")
+        parts = [matrices[n].read(rows[which == n] - (ends[n] - matrices[n].scans)) for n in np.unique(which)]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    files = tuple(file for matrix in matrices for file in matrix.files)
+    return ScanMatrix(files, first.voxels, first.voxel_indices, first.grid_shape, read)
 
 
 def split_dataset(text: str) -> tuple[Path, str | None]:
@@ -150,8 +181,8 @@ def open_scans(path: Path, mask: Mask | None = None, dataset: str | None = None)
 
     A table of two axes is scans x voxels; with a mask, its columns are the voxels of the mask in C order. Four axes are
     X, Y, Z and scans, as in a 4-D NIfTI and in GLMsingle's ``betasmd``, and need a mask; (voxels, 1, 1, scans) needs
-    none. MATLAB writes axes to HDF5 in reverse: its files are turned round. Without `dataset` it is GLMsingle's, or the
-    only one.
+    none, and with one its voxels are those of the mask in C order. MATLAB writes axes to HDF5 in reverse: its files are
+    turned round. Without `dataset` it is GLMsingle's, or the only one.
     """
     kind = kind_of(path, _KINDS, "a matrix of scans")
     if kind == "npy":
@@ -183,6 +214,13 @@ def _from_array(
                 f"{path}: has {voxels} columns, but {mask.path.name} has {mask.inside.sum()} voxels. Give the mask "
                 "that the matrix was made with, rows being scans."
             )
+    elif mask is not None and shape[1:3] == (1, 1) and mask.shape != shape[:3]:
+        if shape[0] != mask.inside.sum():
+            raise InputError(
+                f"{path}: has {shape[0]} voxels, but {mask.path.name} has {mask.inside.sum()}. Give the mask that its "
+                "voxels were taken with."
+            )
+        inside = np.ones(shape[:3], dtype=np.bool_)
     elif mask is not None:
         mask.check_grid(path, shape[:3], None)
         inside = mask.inside
@@ -213,7 +251,7 @@ def _from_array(
         return found
 
     indices = np.arange(voxels) if mask is None else np.flatnonzero(mask.inside)
-    return ScanMatrix(path, scans, voxels, indices, (voxels, 1, 1) if mask is None else mask.shape, read)
+    return ScanMatrix(((path, scans),), voxels, indices, (voxels, 1, 1) if mask is None else mask.shape, read)
 
 
 def _narrow(path: Path, values: NDArray[Any]) -> NDArray[np.float32]:

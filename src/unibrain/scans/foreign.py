@@ -131,10 +131,11 @@ def open_hdf5(path: Path, what: str, remedy: str = "Check the path") -> Iterator
         yield file
 
 
-def hdf5_dataset(path: Path, file: Any, name: str) -> Any:
+def hdf5_dataset(path: Path, file: Any, name: str, encoded: bool = False) -> Any:
     """A dataset of an open file that lies in this file as a whole, holds real numbers, and is no larger than the file.
 
-    Refused are groups, links, content in other files (external or virtual), other types, and unknown compression.
+    Refused are groups, links, content in other files (external or virtual), other types, and unknown compression. With
+    `encoded`, the one type that is allowed is a list of files: bytes, each entry with a length of its own.
     """
     import h5py
 
@@ -164,11 +165,14 @@ def hdf5_dataset(path: Path, file: Any, name: str) -> Any:
         raise InputError(f"{path}: the dataset {name} is empty. {_AGAIN}.")
     if matlab.get("MATLAB_class") == b"char":
         raise InputError(f"{path}: the dataset {name} holds text, not real numbers. Save it as real numbers.")
-    _check_type(path, f"the dataset {name}", dtype)
+    if encoded and (h5py.check_vlen_dtype(dtype) != np.uint8 or len(shape) != 1):
+        raise InputError(f"{path}: the dataset {name} holds no list of files (bytes). Use the file as it is published.")
+    if not encoded:
+        _check_type(path, f"the dataset {name}", dtype)
     for code, _, _, called in filters:
         if not h5py.h5z.filter_avail(code):
             raise InputError(f"{path}: {name} is compressed with {called.decode()!r}, unknown here. Save it with gzip.")
-    _check_size(path, shape, dtype, compressed=True)
+    _check_size(path, shape, dtype, compressed=True)  # of a list of files, the size of the references to them
     return there
 
 
@@ -208,6 +212,26 @@ def read_mat(path: Path, names: Sequence[str], what: str, remedy: str = "Check t
         arrays[name] = np.asarray(content[name])
         _check_type(path, f"the field {name}", arrays[name].dtype)
     return arrays
+
+
+def read_cells(path: Path, name: str, what: str, remedy: str = "Check the path") -> list[list[str]]:
+    """Read a cell array of text and numbers out of a MAT file of a version before 7.3, as rows of text."""
+    import h5py
+    from scipy.io import loadmat
+    from scipy.io.matlab import MatReadError
+
+    _head(path, "MAT", what, remedy)
+    if h5py.is_hdf5(path):
+        raise InputError(f"{path}: is a MAT file of version 7.3, of which cells are not read. Save it with -v7.")
+    with reading(path, "MAT", also=(MatReadError, TypeError, IndexError)):
+        cells = loadmat(path, variable_names=[name]).get(name)
+    if cells is None or cells.dtype != np.object_ or cells.ndim != 2:
+        raise InputError(f"{path}: has no table {name} of cells. Use {what} as it is published.")
+    rows = [[np.asarray(cell) for cell in row] for row in cells]
+    if any(cell.size != 1 or cell.dtype.kind not in f"{_REAL}U" for row in rows for cell in row):
+        raise InputError(f"{path}: a cell of {name} is neither one text nor one number. Use {what} as it is published.")
+    # MATLAB's numbers are doubles, and scipy's are of the type in which they are stored.
+    return [[str(cell.item()) if cell.dtype.kind == "U" else f"{cell.item():g}" for cell in row] for row in rows]
 
 
 def is_old_mat(path: Path) -> bool:

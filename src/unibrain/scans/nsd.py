@@ -97,7 +97,7 @@ def read_nsd(
         averages = average_repeats(trials, design, source, str(wanted.average))
     if wanted.zscore != "session":
         averages.betas /= np.float32(BETA_SCALE)
-    betas, kept = standardise(averages, source, zscore=wanted.zscore == "train")
+    betas, kept, statistics = standardise(averages, source, zscore=wanted.zscore == "train")
     return Subject(
         name=layout.name,
         betas=betas,
@@ -109,6 +109,7 @@ def read_nsd(
         regions={name: voxels[kept] for name, voxels in regions.items()},
         noise_ceiling=ceiling[kept],
         simulated=layout.marker.is_file(),
+        statistics=statistics,
         preparation={
             "protocol": wanted.protocol,
             "sessions": list(design.sessions),

@@ -69,7 +69,14 @@ def read_session(
     file_format: str,
     check_finite: bool = True,
 ) -> tuple[NDArray[Any], str]:
-    """Read one session's betas inside a mask, going through the file once.
+    """Read one session's betas inside a mask, see `read_betas`."""
+    return read_betas(layout.betas(session, file_format), mask, trials, file_format, check_finite)
+
+
+def read_betas(
+    path: Path, mask: NDArray[np.bool_], trials: int, file_format: str, check_finite: bool = True
+) -> tuple[NDArray[Any], str]:
+    """Read a file of betas inside a mask, going through it once.
 
     The NIfTI is X, Y, Z, trials and the HDF5 is trials, Z, Y, X: both come back with voxels in C order of X, Y, Z. A
     header's slope is applied. NSD stores integers, percent signal change x 300. Values that are scaled by a header, or
@@ -79,7 +86,6 @@ def read_session(
     Returned are the betas (voxels, trials) in percent signal change x 300, as int16 where they are stored so, and how
     they are stored: ``"plain"`` as by NSD, ``"scaled"`` by a slope in the header, or as ``"percent"``.
     """
-    path = layout.betas(session, file_format)
     betas, step = (_read_hdf5 if file_format == "hdf5" else _read_nifti)(path, mask, trials)
     if betas.dtype.kind != "f":
         return betas, "plain"

@@ -22,6 +22,10 @@ FILE_FORMATS = ("hdf5", "nifti")
 FETCH = "Download it, or check the folder given as NSD's root"
 TOGETHER = "Take all files from one download"
 
+FETCH_FURTHER = "Fetch it with `unibrain nsd fetch --further`"
+FURTHER_SETS = ("nsd-synthetic", "nsd-imagery")
+"""Experiments with the same people in one more session each, whose betas lie beside those of NSD itself."""
+
 SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
 """What names of files that come from settings or folders may look like."""
 
@@ -47,6 +51,17 @@ class NsdLayout:
         self.betas_folder = self.root / "nsddata_betas" / "ppdata" / self.name / space / _checked(beta_version)
         self.stimuli = self.root / "nsddata_stimuli" / "stimuli" / "nsd" / "nsd_stimuli.hdf5"  # all pictures
         self._surfaces = data / "freesurfer"
+        self._version = beta_version
+        synthetic, imagery = (data / "experiments" / name for name in ("nsdsynthetic", "nsdimagery"))
+        self.synthetic_expdesign = synthetic / "nsdsynthetic_expdesign.mat"
+        shown = self.root / "nsddata_stimuli" / "stimuli" / "nsdsynthetic"
+        # All pictures of NSD-Synthetic: those of everybody, and behind them those with this person's own colours.
+        self.synthetic_stimuli = (
+            shown / "nsdsynthetic_stimuli.hdf5",
+            shown / f"nsdsynthetic_colorstimuli_{self.name}.hdf5",
+        )
+        self.imagery_targets = {letter: imagery / "rawtargetimages" / f"set{letter}" for letter in "AB"}
+        self.imagery_pairs = {letter: imagery / f"{letter}_pair_list.mat" for letter in "AB"}
 
     def roi(self, name: str, hemisphere: str = "") -> Path:
         """Label volume of a set of regions; `hemisphere` is ``"lh"``, ``"rh"`` or empty for both."""
@@ -61,6 +76,15 @@ class NsdLayout:
         """Betas of one session (1-based) as ``"nifti"`` or ``"hdf5"``."""
         suffix = {"nifti": "nii.gz", "hdf5": "hdf5"}[file_format]
         return self.betas_folder / f"betas_session{session:02d}.{suffix}"
+
+    def further_betas(self, name: str, file_format: str) -> Path:
+        """Betas of one of `FURTHER_SETS`, all trials in one file."""
+        experiment, suffix = name.replace("-", ""), {"nifti": "nii.gz", "hdf5": "hdf5"}[file_format]
+        return self.betas_folder.parent / f"{experiment}{self._version}" / f"betas_{experiment}.{suffix}"
+
+    def imagery_responses(self, run: str) -> Path:
+        """The trials of one run of NSD-Imagery, such as ``"visA"``."""
+        return self.root / "nsddata" / "bdata" / "nsdimagery" / f"nsdimagery_{self.name}_{run}.tsv"
 
     def ncsnr(self, split: str = "") -> Path:
         """Noise ceiling signal-to-noise ratio; `split` is empty, ``"_split1"`` or ``"_split2"``."""

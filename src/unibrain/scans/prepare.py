@@ -188,8 +188,11 @@ def zscore_sessions(
 
 def standardise(
     averages: Averages, source: str = "betas", zscore: bool = True
-) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Z-score every voxel with the mean and deviation (ddof 1) of the training rows: betas, and which voxels are kept.
+) -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.float32] | None]:
+    """Z-score every voxel with the mean and deviation (ddof 1) of the training rows.
+
+    Returned are the betas, which voxels are kept, and for those the mean and the deviation, shape (2, voxels), None if
+    nothing was z-scored.
 
     Voxels that do not change over the training rows are dropped, with a warning that counts them. A row that a voxel
     has no trial of gets the training mean (0 when z-scored). The averages are overwritten, to save memory. Without
@@ -197,6 +200,7 @@ def standardise(
     """
     betas = averages.betas
     kept = np.zeros(betas.shape[1], dtype=np.bool_)
+    statistics = np.empty((2, betas.shape[1]), dtype=np.float32)
     for columns in _blocks(*betas.shape):
         block = betas[:, columns].astype(np.float64)
         here = np.flatnonzero((averages.partial >= columns.start) & (averages.partial < columns.stop))
@@ -216,6 +220,7 @@ def standardise(
         deviation = np.sqrt(squares / np.maximum(number - 1, 1))
         deviation[~kept[columns]] = 1
         betas[:, columns] = np.nan_to_num((block - mean) / deviation, nan=0.0)
+        statistics[:, columns] = mean, deviation
     dropped = int((~kept).sum())
     if dropped == len(kept):
         raise InputError(
@@ -229,7 +234,7 @@ def standardise(
         for row in range(len(betas)):
             flat[row * width : (row + 1) * width] = betas[row, kept]
         betas = flat[: len(betas) * width].reshape(len(betas), width)
-    return betas, kept
+    return betas, kept, statistics[:, kept] if zscore else None
 
 
 def _blocks(rows: int, columns: int) -> Iterator[slice]:

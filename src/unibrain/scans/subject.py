@@ -20,7 +20,7 @@ from unibrain.scans.foreign import reading, require_file
 from unibrain.workspace.files import atomic_path, write_json
 from unibrain.workspace.fingerprints import digest
 
-_VERSION = 2
+_VERSION = 3
 _AGAIN = "Prepare the subject again"
 _ARRAYS = {
     "betas": np.float32,
@@ -30,6 +30,7 @@ _ARRAYS = {
     "voxel_indices": np.int64,
     "noise_ceiling": np.float32,
     "regions": np.bool_,
+    "statistics": np.float32,
     "description": np.uint8,
 }
 
@@ -64,6 +65,10 @@ class Subject:
         Explainable variance of the average of three repeats, in percent (0 to 100); NaN where it is not known.
     simulated : bool
         True if no human was scanned. Shown wherever numbers of this subject appear.
+    statistics : ndarray of shape (2, voxels), float32, optional
+        Mean and deviation (ddof 1) of the training rows that all rows were z-scored with, in the unit of the betas (of
+        NSD, percent signal change): further scans of this person are prepared with them. None if rows were not z-scored
+        or session by session.
     preparation : mapping of str to object, optional
         How the scans were prepared, JSON-ready: for NSD ``protocol``, ``sessions``, ``average``, ``zscore``, ``mask``,
         ``beta_version`` and ``noise_ceiling``.
@@ -85,6 +90,7 @@ class Subject:
     noise_ceiling: NDArray[np.float32]
     simulated: bool
     preparation: Mapping[str, Any] = field(default_factory=dict)
+    statistics: NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
         if self.betas.ndim != 2:
@@ -102,6 +108,8 @@ class Subject:
                     f"{self.name}: region {region} is {mask.dtype} of shape {mask.shape}, not bool of shape "
                     f"({voxels},)."
                 )
+        if self.statistics is not None and self.statistics.shape != (2, voxels):
+            raise InputError(f"{self.name}: statistics have the shape {self.statistics.shape}, not (2, {voxels}).")
         # Some rows at a time: a mask of a full-size matrix would be hundreds of megabytes.
         if not all(np.isfinite(self.betas[start : start + 256]).all() for start in range(0, images, 256)):
             raise InputError(
@@ -168,7 +176,12 @@ def save_subject(path: str | os.PathLike[str], subject: Subject) -> None:
         "preparation": dict(subject.preparation),
     }
     regions = np.array([*subject.regions.values()], dtype=np.bool_).reshape(-1, subject.betas.shape[1])
-    made = {"description": np.frombuffer(json.dumps(description).encode(), dtype=np.uint8), "regions": regions}
+    statistics = np.empty((0, subject.betas.shape[1])) if subject.statistics is None else subject.statistics
+    made = {
+        "description": np.frombuffer(json.dumps(description).encode(), dtype=np.uint8),
+        "regions": regions,
+        "statistics": statistics,
+    }
     arrays: dict[str, NDArray[Any]] = {
         name: np.ascontiguousarray(made.get(name, getattr(subject, name, None)), dtype=dtype)
         for name, dtype in _ARRAYS.items()
@@ -221,7 +234,8 @@ def load_subject(path: str | os.PathLike[str]) -> Subject:
         regions=dict(zip(description["regions"], arrays["regions"], strict=True)),
         simulated=description["simulated"],
         preparation=description["preparation"],
-        **{name: arrays[name] for name in _ARRAYS if name not in ("description", "regions")},
+        statistics=arrays["statistics"] if len(arrays["statistics"]) else None,
+        **{name: arrays[name] for name in _ARRAYS if name not in ("description", "regions", "statistics")},
     )
 
 

@@ -3,7 +3,10 @@
 import json
 import logging
 import os
+import unicodedata
 from collections.abc import Sequence
+from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -11,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unibrain.errors import DamagedFileError, InputError
-from unibrain.scans.foreign import file_inside, reading, require_file, require_folder
+from unibrain.scans.custom_table import read_lines
+from unibrain.scans.foreign import file_inside, hdf5_dataset, open_hdf5, reading, require_file, require_folder
 from unibrain.stimuli.stimuli import Stimuli
 from unibrain.workspace.files import atomic_folder, write_json
 from unibrain.workspace.fingerprints import digest
@@ -36,7 +40,62 @@ SMALLEST = 16
 
 _FORMAT, _VERSION = "unibrain-stimuli", 2
 _PICTURES, _ABOUT = "pictures.npy", "stimuli.json"
+_PACKED = "images"
 _AGAIN = "Import the pictures again"
+
+
+@dataclass(frozen=True)
+class PackedPicture:
+    """A picture file inside an HDF5 file: one of the entries of its dataset ``images``."""
+
+    file: Path
+    entry: int
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.name}"
+
+    def content(self) -> BytesIO:
+        """The bytes of the picture file."""
+        with open_hdf5(self.file, "the pictures that were shown") as file:
+            images = hdf5_dataset(self.file, file, _PACKED, encoded=True)
+            with reading(self.file, "HDF5"):
+                return BytesIO(images[self.entry].tobytes())
+
+
+def picture_listing(source: Path) -> Path | None:
+    """The table that names the pictures in an HDF5 file; None of a folder."""
+    if source.suffix.lower() not in (".h5", ".hdf5"):
+        return None
+    return source.with_name(f"{source.stem.removesuffix('_stimuli')}_metadata.csv")
+
+
+def picture_files(source: Path, names: Sequence[str]) -> list[Path | PackedPicture]:
+    """Find pictures by name in a folder, or in an HDF5 file of picture files as LAION-fMRI has it.
+
+    ``task-images_stimuli.h5`` holds the bytes of JPEG files in its dataset ``images``, and
+    ``task-images_metadata.csv`` beside it has a line for each, with the name in column ``image_name``.
+    """
+    listing = picture_listing(source)
+    if listing is None:
+        root = require_folder(source, "the pictures that were shown")
+        return [file_inside(root, name) for name in names]
+    require_file(listing, f"the names of the pictures in {source.name}", "Copy it beside the pictures")
+    lines, columns = read_lines(listing, "the names of the pictures")
+    if "image_name" not in columns:
+        raise InputError(f"{listing}: has no column image_name. Use the file that belongs to {source.name}.")
+    place = {unicodedata.normalize("NFC", row["image_name"]): entry for entry, (_, row) in enumerate(lines)}
+    with open_hdf5(source, "the pictures that were shown") as file:
+        number = len(hdf5_dataset(source, file, _PACKED, encoded=True))
+    if number != len(lines) or len(place) != len(lines):
+        raise InputError(
+            f"{listing}: names {len(place)} pictures in {len(lines)} lines, but {source.name} holds {number}. Take "
+            "both files from one release."
+        )
+    absent = next((name for name in names if name not in place), None)
+    if absent is not None:
+        raise InputError(f"{listing}: does not name the picture {absent}. Take pictures and trials from one release.")
+    return [PackedPicture(source, place[name], name) for name in names]
 
 
 def write_custom_stimuli(
@@ -46,6 +105,7 @@ def write_custom_stimuli(
     captions: Sequence[tuple[str, ...]],
     size: int | None = None,
     crop: Crop = "centre",
+    is_test: Sequence[bool] | NDArray[np.bool_] | None = None,
 ) -> int:
     """Read pictures out of a folder into one array, one picture in memory at a time.
 
@@ -55,7 +115,7 @@ def write_custom_stimuli(
         The folder to write: ``pictures.npy`` (uint8 of shape (n, size, size, 3), row = stimulus id) and
         ``stimuli.json`` (file name, captions and checksum of each).
     folder : path-like
-        Where the pictures are.
+        Where the pictures are: a folder, or an HDF5 file of them (see `picture_files`).
     names : sequence of str
         File of each stimulus id, relative to `folder`.
     captions : sequence of tuple of str
@@ -64,6 +124,9 @@ def write_custom_stimuli(
         Side in pixels; by default the smallest side among the pictures, at most `LARGEST`, so that none is enlarged.
     crop : {"centre", "pad"}
         Cut the middle square out of an oblong picture, or keep all of it inside a square with grey borders.
+    is_test : sequence of bool, optional
+        Which of them are test. Two files that hold the same picture are then refused only if one is in training and the
+        other in test; else they are a warning.
 
     Returns
     -------
@@ -76,34 +139,38 @@ def write_custom_stimuli(
         If the folder or a picture is missing, a file is no picture or lies outside of the folder, the smallest picture
         is too small to decide the side of all, or two files hold the same picture.
     """
-    root = require_folder(Path(folder), "the pictures that were shown")
-    paths = [file_inside(root, name) for name in names]
+    paths = picture_files(Path(folder), names)
     side = size or _common_side(paths, crop)
-    seen: dict[str, str] = {}
+    first: dict[str, int] = {}
+    digests: list[str] = []
     with atomic_folder(target) as temporary:
         # Written one after the other and not through a memory map, which a full disk would end with a signal.
         with (temporary / _PICTURES).open("wb") as file:
             header = {"descr": "|u1", "fortran_order": False, "shape": (len(paths), side, side, 3)}
             np.lib.format.write_array_header_1_0(file, header)
-            for name, path in zip(names, track(paths, "reading pictures", unit="picture"), strict=True):
+            for place, path in enumerate(track(paths, "reading pictures", unit="picture")):
                 pixels = open_square(path, side, crop)
-                before = seen.setdefault(digest(pixels), name)
-                if before != name:
-                    raise InputError(
-                        f"{path}: is the same picture as {before}, and the same picture may not be in training and in "
-                        f"test. Name {before} in the table for both."
-                    )
+                digests.append(digest(pixels))
+                before = first.setdefault(digests[-1], place)
+                if before != place:
+                    same = f"{path}: is the same picture as {names[before]}"
+                    if is_test is None or is_test[before] != is_test[place]:
+                        raise InputError(
+                            f"{same}, and the same picture may not be in training and in test. Name {names[before]} in "
+                            "the table for both, or choose a split that has them on one side."
+                        )
+                    _log.warning("%s. They count as two %s pictures.", same, "test" if is_test[place] else "training")
                 file.write(pixels.tobytes())
         entries = [
             {"file": name, "captions": list(texts), "digest": checksum}
-            for name, texts, checksum in zip(names, captions, seen, strict=True)
+            for name, texts, checksum in zip(names, captions, digests, strict=True)
         ]
         about = {"format": _FORMAT, "version": _VERSION, "size": side, "crop": crop, "pictures": entries}
         write_json(temporary / _ABOUT, about)
     return side
 
 
-def _common_side(paths: Sequence[Path], crop: Crop) -> int:
+def _common_side(paths: Sequence[Path | PackedPicture], crop: Crop) -> int:
     sides = []
     for path in paths:
         with _opened(path) as image:  # only the head of the file is read
@@ -191,14 +258,16 @@ def _read_entries(path: Path) -> list[dict[str, Any]]:
     return entries
 
 
-def _opened(path: Path) -> "Image.Image":
+def _opened(path: Path | PackedPicture) -> "Image.Image":
     from PIL import Image, UnidentifiedImageError
 
-    require_file(path, "a picture that the table names", "Check the name")
+    if isinstance(path, Path):
+        require_file(path, "a picture that the table names", "Check the name")
+    content = path if isinstance(path, Path) else path.content()
     try:
-        with reading(path, "picture", "Export it again", also=(SyntaxError,)):
+        with reading(Path(str(path)), "picture", "Export it again", also=(SyntaxError,)):
             try:
-                image = Image.open(path, formats=FORMATS)
+                image = Image.open(content, formats=FORMATS)
             except UnidentifiedImageError as error:
                 raise InputError(f"{path}: is no picture ({', '.join(FORMATS)}). Export it as one of these.") from error
     except Image.DecompressionBombError as error:
@@ -210,7 +279,7 @@ def _opened(path: Path) -> "Image.Image":
     return image
 
 
-def open_square(path: Path, size: int, crop: Crop = "centre") -> NDArray[np.uint8]:
+def open_square(path: Path | PackedPicture, size: int, crop: Crop = "centre") -> NDArray[np.uint8]:
     """Read a picture upright, in RGB, square, of one size: uint8 of shape (size, size, 3).
 
     The orientation that a camera noted (EXIF) is applied. Grey pictures and palettes become RGB; what is transparent
@@ -219,8 +288,9 @@ def open_square(path: Path, size: int, crop: Crop = "centre") -> NDArray[np.uint
     """
     from PIL import Image, ImageOps
 
-    with _opened(path) as opened, reading(path, "picture", "Export it again", also=(SyntaxError,)):
-        image = _rgb(path, ImageOps.exif_transpose(opened))
+    named = Path(str(path))
+    with _opened(path) as opened, reading(named, "picture", "Export it again", also=(SyntaxError,)):
+        image = _rgb(named, ImageOps.exif_transpose(opened))
     target, filter_ = (size, size), Image.Resampling.BICUBIC
     if image.width == image.height:
         square = image if image.size == target else image.resize(target, filter_)
