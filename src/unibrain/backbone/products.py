@@ -39,7 +39,7 @@ UNITS = {torch.bfloat16: ("amx_bf16", "avx512_bf16"), torch.float16: ("amx_fp16"
 @cache
 def arithmetic(weights: torch.dtype) -> tuple[bool, str]:
     """Whether a processor multiplies weights of 16 bits as they are, and why."""
-    features = getattr(torch.cpu, "get_capabilities", dict)()
+    features: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     unit = next((name for name in UNITS[weights] if features.get(name)), None)
     reason = f"the processor has {unit}" if unit else f"the processor has no {' or '.join(UNITS[weights])}"
     wanted = os.environ.get("UNIBRAIN_PRODUCTS", "")
