@@ -35,6 +35,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     run = RunFolder(tmp_path_factory.mktemp("recipes") / "a run")
     settings = Settings(simulate=SimulateSection(training_images=12, test_images=2, sessions=2), controls=FEW_CONTROLS)
     settings = settings.changed("reconstruct", {"steps": 4}, where="--")
+    settings = settings.changed("fit", {"alpha": 1000.0, "rescale": "none"}, where="--")
     write_settings(run.settings, settings)
     run_one("reconstruct", run, settings, with_earlier=True)
     return run

@@ -25,7 +25,7 @@ _ACROSS = 6
 def brain_map(session: Session) -> dict[str, Any]:
     """Where each voxel is drawn: on the flattened cortex where the subject has one, else in slices of the volume.
 
-    Sites are squares (or dots) of size `size` at x and y, one or more for a voxel; `panels` are labels of parts.
+    Sites are squares of size `size` at x and y, one or more for a voxel; `panels` are labels, at most `letters` high.
     """
     subject = session.bench.subject
     found = flat_map(session.bench)
@@ -52,6 +52,7 @@ def _slices(voxels: NDArray[np.int64], shape: tuple[int, int, int]) -> dict[str,
         "width": across * wide,
         "height": -(-len(levels) // across) * high,
         "size": 1,
+        "letters": 2.2,
         "x": (left + 1 + x - x.min()).tolist(),
         "y": (top + 3 + y.max() - y).tolist(),
         "voxel": list(range(len(voxels))),

@@ -16,6 +16,8 @@ _HEMISPHERES = {"lh": "left", "rh": "right"}
 _WIDTH = 460.0
 """Of both hemispheres, in the units of the drawing."""
 
+_LETTERS, _GAP = 12.0, 16.0
+
 _NOWHERE = 9000
 """From here on a coordinate in NSD's transforms says that there is none."""
 
@@ -82,26 +84,28 @@ def _volume(path: Path) -> NDArray[np.float64]:
 
 def place_vertices(meshes: dict[str, NDArray[np.float64]], voxels: dict[str, NDArray[np.int64]]) -> dict[str, Any]:
     """Both hemispheres side by side, in the manner of `unibrain.explorer.brain.brain_map`."""
-    x, y, voxel, panels, left, high = [], [], [], [], 0.0, 0.0
-    whole = sum(np.ptp(mesh[:, 0]) for mesh in meshes.values())
-    scale = _WIDTH / whole
-    for side, mesh in meshes.items():
-        rows = voxels[side][: len(mesh)]
-        shown = rows >= 0
-        if not shown.any():
+    shown = {side: mesh[voxels[side][: len(mesh)] >= 0] for side, mesh in meshes.items()}
+    for side, places in shown.items():
+        if not len(places):
             raise InputError(f"no voxel of this run lies on the {_HEMISPHERES[side]} hemisphere")
-        across, down = (mesh - [mesh[:, 0].min(), 0]) * [scale, 0], (mesh[:, 1].max() - mesh[:, 1]) * scale
-        x += (left + across[shown, 0]).round(1).tolist()
-        y += (12 + down[shown]).round(1).tolist()
-        voxel += rows[shown].tolist()
-        panels.append({"label": f"{_HEMISPHERES[side]} hemisphere", "x": round(left, 1), "y": 8})
-        left += float(np.ptp(mesh[:, 0])) * scale + 10
-        high = max(high, float(down.max()))
+    scale = _WIDTH / sum(float(np.ptp(places[:, 0])) or 1.0 for places in shown.values())
+    top = max(float(places[:, 1].max()) for places in shown.values())
+    x, y, voxel, panels, left = list[float](), list[float](), list[int](), list[dict[str, Any]](), 0.0
+    for side, places in shown.items():
+        across, down = (places[:, 0] - places[:, 0].min()) * scale, (top - places[:, 1]) * scale
+        panels.append({"label": f"{_HEMISPHERES[side]} hemisphere", "x": round(left, 1), "y": _LETTERS})
+        x += (left + across).round(1).tolist()
+        y += (_LETTERS + 8 + down).round(1).tolist()
+        rows = voxels[side][: len(meshes[side])]
+        voxel += rows[rows >= 0].tolist()
+        left += float(across.max()) + _GAP
+    size = 1.4 * float(np.sqrt(_WIDTH * (max(y) - min(y) + 1) / len(x)))
     return {
         "kind": "flat",
         "width": round(left, 1),
-        "height": round(high + 16, 1),
-        "size": round(1.5 * float(np.sqrt(_WIDTH * high / sum(map(len, meshes.values())))), 2),
+        "height": round(max(y) + size, 1),
+        "size": round(size, 2),
+        "letters": _LETTERS,
         "x": x,
         "y": y,
         "voxel": voxel,

@@ -80,7 +80,7 @@ export async function brainPage(run) {
     });
     pen.globalAlpha = 1;
     pen.fillStyle = ink;
-    pen.font = `${Math.min(11 / scale, 2.2)}px ${getComputedStyle(document.body).fontFamily}`;
+    pen.font = `${Math.min(11 / scale, map.letters)}px ${getComputedStyle(document.body).fontFamily}`;
     for (const panel of map.panels) pen.fillText(panel.label, panel.x, panel.y);
     if (state.cursor) {
       pen.strokeStyle = mark;
@@ -304,7 +304,7 @@ export async function brainPage(run) {
         "Orange is above a voxel's mean over the training scans, blue below."),
       canvas, place,
       h("div", { class: "brush" },
-        range("Brush, in deviations", "brush", -RANGE, RANGE, 0.5, state.brush, (now) => { state.brush = now; }),
+        range("Brush value", "brush", -RANGE, RANGE, 0.5, state.brush, (now) => { state.brush = now; }),
         range("Size", "radius", 0.5, 6, 0.5, state.radius, (now) => { state.radius = now; redraw(); }),
         choices("Brush", [["paint", "Paint"], ["erase", "Erase"]], "paint", (name) => { state.erase = name === "erase"; }),
         h("button", { type: "button", onclick: undo }, "Undo"),
@@ -314,8 +314,8 @@ export async function brainPage(run) {
       h("div", { class: "looks-pair" }, still.element, active.element),
       h("div", { class: "working" }, status, progress, cancel),
       h("p", { class: "quiet" }, "Nobody saw anything in such a scan: it shows what the decoder makes of it, which need not be what the region does in a brain. Both have the same noise."),
-      h("h2", {}, "How far each latent moves"),
-      h("p", { class: "quiet" }, "1: as far as the scan of a test image moves it."), shift,
+      h("div", {}, h("h2", {}, "How far each latent moves"),
+        h("p", { class: "quiet" }, "1: as far as the scan of a test image moves it."), shift),
       h("div", { class: "copies" },
         h("button", { type: "button", onclick: () => { state.parts = true; parts.parentElement.hidden = false; decode(); } }, "What does each region add?"),
         keep,

@@ -10,10 +10,11 @@ export async function numbersPage(run) {
   if (run.report) page.append(h("p", { class: "intro" }, "The same and more stands in the ", h("a", { href: "/report" }, "report of the run"), ", which needs no server."));
   if (!found.scores) page.append(h("p", { class: "lead" }, "This run is not scored, or was scored in another state. Run ", h("code", {}, `unibrain evaluate ${found.root} --with-earlier`), " first."));
   else page.append(...scores(found), ...controls(found), ...latents(found));
-  if (found.penalties.length) {
-    page.append(h("section", {}, h("h2", {}, "How the penalties were chosen"), h("ul", { class: "curves" }, found.penalties.map((one) => h("li", {},
-      h("img", { src: one.chart, alt: `${one.title}: explained variance and correlation of images left out, against alpha` }),
-      h("p", {}, h("strong", {}, one.title), " ", one.words), one.warning && h("p", { class: "warning" }, one.warning))))));
+  if (found.penalties.latents.length) {
+    page.append(h("section", {}, h("h2", {}, "How the penalties were chosen"),
+      found.penalties.chart && h("div", { class: "scroll figure", tabindex: "0", role: "region", "aria-label": "Penalties" },
+        h("img", { src: found.penalties.chart, alt: "For each latent, explained variance and correlation of images left out, against alpha" })),
+      h("dl", { class: "definitions" }, found.penalties.latents.flatMap((one) => [h("dt", {}, one.title), h("dd", {}, one.words, one.warning && h("span", { class: "warning" }, ` ${one.warning}`))]))));
   }
   page.append(h("section", {}, h("h2", {}, "Experiments"), found.experiments.length
     ? found.experiments.map((one) => h("article", {}, h("h3", {}, one.title), h("p", { class: "intro" }, one.answer || one.question),
