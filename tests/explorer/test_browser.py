@@ -67,14 +67,9 @@ class Watched:
         assert [url for url in self.asked if not url.startswith((address, "data:"))] == []
 
     def audit(self) -> list[str]:
-        """Serious findings of axe-core."""
+        """Findings of axe-core."""
         found = Axe().run(self.page, options={"preload": False}).response["violations"]
-        return [
-            f"{one['id']}: {node['html'][:120]}"
-            for one in found
-            if one["impact"] in ("serious", "critical")
-            for node in one["nodes"]
-        ]
+        return [f"{one['id']} ({one['impact']}): {node['html'][:120]}" for one in found for node in one["nodes"]]
 
 
 def test_a_slider_that_is_moved_changes_the_picture(browser: Browser, address: str) -> None:

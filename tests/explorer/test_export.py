@@ -1,4 +1,6 @@
+import json
 import re
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -6,7 +8,7 @@ import pytest
 from runs import toy
 
 from unibrain.cli.main import main
-from unibrain.explorer import Session, export
+from unibrain.explorer import Session, export, open_session
 from unibrain.pipeline import RunFolder
 
 
@@ -36,6 +38,16 @@ def test_everything_that_the_page_names_is_beside_it(session: Session, folder: P
     assert {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()} == first
 
 
+def test_a_run_beside_another_one(finished: RunFolder, tmp_path: Path, folder: Path) -> None:
+    for name in ("run", "other"):
+        shutil.copytree(finished.root, tmp_path / name)
+    with open_session(RunFolder(tmp_path / "run"), [RunFolder(tmp_path / "other")], toy()) as session:
+        page = export(session, folder)
+    assert "experiments/beside-other/index.html" in Links(page.read_text(encoding="utf-8")).found
+    found = json.loads((folder / "experiments" / "beside-other" / "findings.json").read_text())
+    assert {cell["difference"] for cell in found["cells"] if cell["setting"] == "other" and cell["against"]} == {0.0}
+
+
 @pytest.mark.parametrize(
     ("words", "named"),
     [
@@ -52,8 +64,6 @@ def test_a_wrong_export_is_one_sentence_and_replaces_nothing(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    import shutil
-
     shutil.copytree(finished.root, tmp_path / "run")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("unibrain.pipeline.BackboneSource", lambda *args, **options: toy())
@@ -69,8 +79,6 @@ def test_a_wrong_export_is_one_sentence_and_replaces_nothing(
 def test_a_run_without_decoded_items_says_what_to_run_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], finished: RunFolder
 ) -> None:
-    import shutil
-
     shutil.copytree(finished.root, tmp_path / "run")
     shutil.rmtree(tmp_path / "run" / "decoded")
     monkeypatch.setattr("unibrain.pipeline.BackboneSource", lambda *args, **options: toy())

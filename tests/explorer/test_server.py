@@ -46,9 +46,10 @@ def test_as_the_run_decodes_it_is_what_the_run_decoded_and_is_computed_once(
     assert items["caption"]["item"] == decoded.captions[3]
     steps = [frame["step"] for frame in items["picture"]["frames"]]
     assert (steps[0], steps[-1], len(steps) <= 8) == (1, items["picture"]["frames"][0]["steps"], True)
-    assert [event["kind"] for event in done["events"]] == ["picture"] * len(steps) + ["caption"] * len(
-        items["caption"]["frames"]
-    )
+    frames = [(kind, frame["step"]) for kind, item in items.items() for frame in item["frames"]]
+    assert [(event["kind"], event["step"]) for event in done["events"] if "step" in event] == frames
+    finals = {event["kind"]: event["final"] for event in done["events"] if "final" in event}
+    assert finals == {kind: item["item"] for kind, item in items.items()}
     calls = list(session.bench.network.calls)  # type: ignore[attr-defined]
     again = client.post("/api/decode", json=body).json()
     assert (again["state"], again["result"]["items"]) == ("done", items)

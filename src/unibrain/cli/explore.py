@@ -111,7 +111,8 @@ def decode(
     asked: dict[str, Any] = {"seed": seed, "use": None if use is None else [name.strip() for name in use.split(",")]}
     given = {"picture": sampling(picture, "--picture"), "caption": sampling(caption, "--caption")}
     asked["sampling"] = {kind: values for kind, values in given.items() if values}
-    with open_session(RunFolder(run), source=source) as session:
+    # Not locked: the page that the command was copied from may be open.
+    with open_session(RunFolder(run), source=source, lock=False) as session:
         choice = session.choose(asked)
         if scan is None:
             latents = session.latents(int(image or 0))

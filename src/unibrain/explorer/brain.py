@@ -101,13 +101,16 @@ def _checked(value: float) -> float:
 
 
 def decode_scan(session: Session, latents: "Latents", choice: Choice, job: "Job", label: str = "") -> dict[str, Any]:
-    """All items of one scan, by kind; their steps are shown to whoever watches the job."""
+    """All items of one scan, by kind; their steps, and each once it is whole, are shown to whoever watches the job."""
 
     def show(frame: dict[str, Any]) -> None:
         job.show(frame | {"of": label})
 
-    live = not session.source.offload
-    return {kind: decode_item(session.bench, latents, choice, kind, show, job.go_on, live) for kind in choice.sampling}
+    live, items = not session.source.offload, dict[str, Any]()
+    for kind in choice.sampling:
+        items[kind] = decode_item(session.bench, latents, choice, kind, show, job.go_on, live)
+        show({"kind": kind, "final": items[kind]["item"]})
+    return items
 
 
 def decode_activation(

@@ -33,7 +33,7 @@ _TYPICAL = 50
 
 @dataclass(eq=False)
 class Session:
-    """A finished run, locked for as long as it is explored.
+    """A finished run, and what its pages show of it.
 
     Attributes
     ----------
@@ -247,7 +247,7 @@ def _short(score: "Score") -> str:
 
 @contextmanager
 def open_session(
-    run: RunFolder, others: Sequence[RunFolder] = (), source: BackboneSource | None = None
+    run: RunFolder, others: Sequence[RunFolder] = (), source: BackboneSource | None = None, *, lock: bool = True
 ) -> Iterator[Session]:
     """Open a finished run to be explored.
 
@@ -259,11 +259,12 @@ def open_session(
         Runs that it may be compared with.
     source : BackboneSource, optional
         By default that of the settings, on the best device.
+    lock : bool
+        See `unibrain.experiments.open_bench`.
 
     Yields
     ------
     Session
-        The run folder is locked for the length of the block.
 
     Raises
     ------
@@ -274,7 +275,7 @@ def open_session(
     from unibrain.reconstruction import load_decoded
 
     source = source or BackboneSource()
-    with open_bench(run, _ALL, source=source) as bench:
+    with open_bench(run, _ALL, source=source, lock=lock) as bench:
         chain = Chain(run, declare(run, bench.settings, source))
         folder = run.artefact("controls")
         names = [name for name in CONTROLS if (folder / name).is_dir()] if chain.is_current("controls") else []

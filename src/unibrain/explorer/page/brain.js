@@ -242,10 +242,10 @@ export async function brainPage(run) {
       if (event.part) return parts.append(part(event.part));
       if (event.whole) return whole(event.whole);
       const which = event.of === "nothing" ? still : event.of ? null : active;
-      progress.value = event.step / event.steps;
+      if (event.final === undefined) progress.value = event.step / event.steps;
       const shown = (latest[event.of] ??= {});
-      shown[event.kind] = event.item;
-      which?.show(shown.picture, shown.caption, `step ${event.step} of ${event.steps}`);
+      shown[event.kind] = event.final ?? event.item;
+      which?.show(shown.picture, shown.caption, event.final === undefined ? `step ${event.step} of ${event.steps}` : "");
     }, (now) => {
       if (state.job !== job || now.state === "done") return;
       progress.hidden = cancel.hidden = false;

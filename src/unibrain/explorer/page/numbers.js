@@ -18,7 +18,7 @@ export async function numbersPage(run) {
   }
   page.append(h("section", {}, h("h2", {}, "Experiments"), found.experiments.length
     ? found.experiments.map((one) => h("article", {}, h("h3", {}, one.title), h("p", { class: "intro" }, one.answer || one.question),
-      one.figures.map((figure) => h("div", { class: "scroll figure", tabindex: "0", role: "region", "aria-label": one.title }, h("img", { src: figure, alt: `Plot: ${one.title}` })))))
+      one.figures.map((figure, n) => h("div", { class: "scroll figure", tabindex: "0", role: "region", "aria-label": `${one.title}, plot ${n + 1}` }, h("img", { src: figure, alt: `${one.title}, plot ${n + 1}; its numbers are in the table of the experiment` })))))
     : h("p", {}, "None was done on this state of the run. ", h("code", {}, `unibrain ablate ${found.root}`), " is one.")));
   return { page, title: "Numbers" };
 }

@@ -97,6 +97,10 @@ export function scanPage(run) {
     const job = start("/api/decode", { ...source, settings: asked(settings) }, (frame) => {
       if (state.job !== job) return;
       const item = (state.items[frame.kind] ??= { frames: [], item: null });
+      if (frame.final !== undefined) {
+        item.item = frame.final;
+        return show();
+      }
       item.frames.push(frame);
       progress.value = frame.step / frame.steps;
       show();

@@ -50,7 +50,7 @@ export function findings(found) {
   const tables = Object.entries(found.kinds).map(([kind, columns]) => {
     const rows = found.settings.filter((setting) => columns.some((column) => known.has(`${setting}\n${column.name}`)));
     return h("section", {}, h("h2", {}, heading(kind)), table(heading(kind),
-      ["", ...rows], columns.map((column) => h("tr", {},
+      ["Score", ...rows], columns.map((column) => h("tr", {},
         h("th", { scope: "row", title: column.title }, `${column.short} ${column.higher_is_better ? "↑" : "↓"}`),
         rows.map((setting) => cell(known.get(`${setting}\n${column.name}`)))))));
   });
