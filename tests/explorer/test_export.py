@@ -53,7 +53,8 @@ def test_a_run_beside_another_one(finished: RunFolder, tmp_path: Path, folder: P
     [
         (["--export", "other"], "other holds other files"),
         (["--export", "note.txt"], "note.txt is a file"),
-        (["--export", "new", "--beside", "nowhere"], "nowhere"),
+        (["--export", "new", "--beside", "nowhere"], "nowhere: there is no run"),
+        (["--export", "new", "--beside", "run", "--beside", "./run"], "called run"),
     ],
 )
 def test_a_wrong_export_is_one_sentence_and_replaces_nothing(
@@ -86,3 +87,11 @@ def test_a_run_without_decoded_items_says_what_to_run_first(
     error = capsys.readouterr().err.splitlines()[-1]
     assert "reconstruct is not up to date" in error
     assert f"Run `unibrain reconstruct {tmp_path / 'run'}` first" in error
+
+
+def test_without_the_server_it_says_what_to_install(
+    finished: RunFolder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert main(["explore", str(finished.root)]) == 2
+    assert "unibrain[explore]" in capsys.readouterr().err.splitlines()[-1]

@@ -11,6 +11,7 @@ from starlette.testclient import TestClient
 
 from unibrain.errors import InputError
 from unibrain.explorer import Session, server
+from unibrain.explorer.items import decode_item, item_key
 from unibrain.explorer.worker import Worker
 from unibrain.reconstruction import load_decoded
 
@@ -59,6 +60,22 @@ def test_as_the_run_decodes_it_is_what_the_run_decoded_and_is_computed_once(
     follow(client, client.post("/api/decode", json=other))
     new = session.bench.network.calls[len(calls) :]  # type: ignore[attr-defined]
     assert {call for call in new if call.startswith("sample")} == {"sample caption 1"}
+
+
+def test_where_parts_take_turns_steps_are_decoded_in_the_end(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    latents, choice, order = session.latents(int(session.ids[0])), session.choose({"seed": 5}), list[str]()
+    decode = session.bench.network.decode
+    monkeypatch.setattr(session.bench.network, "decode", lambda *call: (order.append("decode"), decode(*call))[1])
+    found = []
+    for live in (False, True):
+        order.clear()
+        found.append(
+            decode_item(session.bench, latents, choice, "picture", lambda _: None, lambda: order.append("step"), live)
+        )
+        assert (order.index("decode") > 7) != live  # seven steps
+        (session.bench.cache / "explorer" / f"{item_key(session.bench, latents, choice, 'picture')}.json").unlink()
+    assert [one["item"] for one in found] == [found[0]["item"]] * 2
+    assert found[0]["frames"] == found[1]["frames"]
 
 
 def test_a_damaged_entry_is_decoded_again(client: TestClient, session: Session) -> None:

@@ -269,21 +269,26 @@ def open_session(
     Raises
     ------
     InputError
-        If a stage is not up to date; the sentence says what to run first.
+        If a stage is not up to date (the sentence says what to run first), or one of `others` is no run.
     """
     from unibrain.evaluation import load_scores
     from unibrain.reconstruction import load_decoded
 
-    source = source or BackboneSource()
+    source, names = source or BackboneSource(), [other.root.resolve().name for other in others]
+    for other, name in zip(others, names, strict=True):
+        if not other.begun:
+            raise InputError(f"{other.root}: there is no run in this folder. Check the path.")
+        if names.count(name) > 1:
+            raise InputError(f"{other.root}: two of the runs beside are called {name}. Rename a folder.")
     with open_bench(run, _ALL, source=source, lock=lock) as bench:
         chain = Chain(run, declare(run, bench.settings, source))
         folder = run.artefact("controls")
-        names = [name for name in CONTROLS if (folder / name).is_dir()] if chain.is_current("controls") else []
+        found = [name for name in CONTROLS if (folder / name).is_dir()] if chain.is_current("controls") else []
         yield Session(
             bench,
             source,
             open_latents(run.artefact("predicted"), verify=False),
             load_scores(run.artefact("scores")) if chain.is_current("evaluate") else None,
-            {name: load_decoded(folder / name) for name in names},
-            {other.root.resolve().name: other for other in others},
+            {name: load_decoded(folder / name) for name in found},
+            dict(zip(names, others, strict=True)),
         )
