@@ -151,5 +151,7 @@ def test_the_export_opens_from_the_disk(browser: Browser, session: Session, fold
     page.keyboard.press("End")
     assert shown.all_inner_texts() == ["image_weight 1"]
     assert watched.audit() == []
+    page.set_viewport_size(PHONE)
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     assert watched.complaints == []
     assert {url.split(":")[0] for url in watched.asked} <= {"file", "data"}
