@@ -52,7 +52,7 @@ export function scanPage(run) {
     beside.replaceChildren(...run.controls.filter((control) => scan.controls.includes(control.name)).map((control) =>
       h("figure", { class: `small is-${control.role}`, title: control.explanation, "data-control": control.name },
         h("img", { src: url(control.name), alt: `${control.title}: ${control.explanation}`, width: 112, height: 112, loading: "lazy" }),
-        h("figcaption", {}, h("strong", {}, control.title), h("span", {})))));
+        h("figcaption", {}, h("strong", {}, `${control.title}${control.role === "ceiling" ? " (ceiling)" : ""}`), h("span", {})))));
     for (const button of list.querySelectorAll("button")) {
       const chosen = Number(button.dataset.id) === id;
       button.setAttribute("aria-current", chosen ? "true" : "false");
