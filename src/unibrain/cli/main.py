@@ -42,6 +42,8 @@ COMMANDS = {
     "further": ("experiments:further", "Decode NSD-Synthetic and NSD-Imagery, further scans of the person."),
     "captions": ("experiments:captions", "What the source of the captions does to decoding."),
     "compare": ("experiments:compare", "Put runs side by side, or subjects into one table."),
+    "explore": ("explore:explore", "Look at a run in a browser: move settings, paint activation, compare."),
+    "decode": ("explore:decode", "Decode one scan with settings of your own."),
     "export-weights": ("run:export_weights", "Write ridge weights, for maps of voxels."),
     "weights": ("weights:weights", "Get, list and check the published weights."),
     "nsd": ("nsd:nsd", "Download the Natural Scenes Dataset and COCO's captions."),

@@ -1,7 +1,7 @@
 """`Bench`: a finished run, opened for experiments: its parts, a few of its test images, and what decodes and scores."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -261,7 +261,12 @@ def _minutes(minutes: float) -> str:
 
 @contextmanager
 def open_bench(
-    run: RunFolder, images: int = 30, *, source: BackboneSource | None = None, budget: float = 60.0
+    run: RunFolder,
+    images: int = 30,
+    *,
+    source: BackboneSource | None = None,
+    budget: float = 60.0,
+    lock: bool = True,
 ) -> Iterator[Bench]:
     """Open a finished run for experiments.
 
@@ -275,11 +280,13 @@ def open_bench(
         By default that of the settings, on the best device.
     budget : float
         Minutes that an experiment may be expected to decode for.
+    lock : bool
+        Whether to work in the folder alone; what only reads for a moment may go beside a page that is open.
 
     Yields
     ------
     Bench
-        The run folder is locked for the length of the block.
+        The run folder is locked for the length of the block, unless it was asked not to be.
 
     Raises
     ------
@@ -294,7 +301,7 @@ def open_bench(
     if not run.begun:
         raise InputError(f"{run.root}: there is no run in this folder. Check the path, or begin with `unibrain demo`.")
     settings, source = kept_settings(run), source or BackboneSource()
-    with run.lock():
+    with run.lock() if lock else nullcontext():
         Chain(run, declare(run, settings, source)).require("reconstruct")
         subject, stimuli = read_seen(run, settings)
         yield Bench(

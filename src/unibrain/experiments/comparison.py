@@ -73,8 +73,6 @@ def compare(runs: Sequence[RunFolder], source: BackboneSource | None = None) -> 
         If there are fewer than two runs, one is not up to date, or they differ in test images, dialect, backbone, or in
         whether they are simulated.
     """
-    from unibrain.evaluation.statistics import holm
-
     found = _read(runs, source)
     first = found[0]
     images = {run.name: _images(run) for run in found}
@@ -89,14 +87,11 @@ def compare(runs: Sequence[RunFolder], source: BackboneSource | None = None) -> 
     order = list(images[first.name])
     rows = {run.name: np.array([images[run.name][content] for content in order]) for run in found}
     scores = {run.name: _reordered(run.scores, rows[run.name]) for run in found}
-    cells, raw = list[Cell](), dict[tuple[str, str], float]()
+    cells = list[Cell]()
     for run in found:
         against = None if run is first else (first.name, scores[first.name])
         cells += [*_latents(run), *cells_of(run.name, scores[run.name], against)]
-        if run is not first:
-            raw |= _p_values(run.name, scores[run.name], scores[first.name])
-    corrected = holm({" ".join(key): p for key, p in raw.items()})
-    p = {key: corrected[" ".join(key)] for key in raw}
+    p = corrected_p({run.name: scores[run.name] for run in found[1:]}, scores[first.name])
     findings = Findings(
         "compare",
         "Runs side by side",
@@ -238,6 +233,15 @@ def _reordered(scores: "Scores", rows: NDArray[np.int64]) -> "Scores":
     ]
     ids = tuple(scores.stimulus_ids[row] for row in rows)
     return replace(scores, scores=tuple(found), stimulus_ids=ids)
+
+
+def corrected_p(others: "Mapping[str, Scores]", first: "Scores") -> dict[tuple[str, str], float]:
+    """The p of the difference to `first`, by name and metric, corrected for all of them that are looked at (Holm)."""
+    from unibrain.evaluation.statistics import holm
+
+    raw = {key: p for name, scores in others.items() for key, p in _p_values(name, scores, first).items()}
+    corrected = holm({" ".join(key): p for key, p in raw.items()})
+    return {key: corrected[" ".join(key)] for key in raw}
 
 
 def _p_values(name: str, scores: "Scores", first: "Scores") -> dict[tuple[str, str], float]:

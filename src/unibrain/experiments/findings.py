@@ -243,14 +243,16 @@ def as_csv(findings: Findings) -> str:
 
 
 def write_findings(folder: Path, findings: Findings) -> Path:
-    """Write ``findings.json``, ``table.csv``, the figures and ``index.html`` into a folder, which is replaced whole.
+    """Write ``findings.json``, ``table.csv``, figures, ``strips.json`` (the pictures) and ``index.html`` into a folder.
+
+    What the folder held before is replaced whole.
 
     Returns
     -------
     pathlib.Path
         The page.
     """
-    from unibrain.experiments.page import render
+    from unibrain.experiments.page import plain_strips, render
 
     with atomic_folder(folder) as temporary:
         content = {
@@ -266,6 +268,7 @@ def write_findings(folder: Path, findings: Findings) -> Path:
             "notes": list(findings.notes),
         }
         write_json(temporary / "findings.json", content)
+        write_json(temporary / "strips.json", plain_strips(findings.strips))
         write_text(temporary / "table.csv", as_csv(findings))
         for number, figure in enumerate(findings.figures.values(), 1):
             write_bytes(temporary / f"figure-{number}.svg", figure)

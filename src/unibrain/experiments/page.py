@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from jinja2 import Environment
     from matplotlib.figure import Figure
 
-    from unibrain.experiments.findings import Column, Findings
+    from unibrain.experiments.findings import Column, Findings, Strip
 
 _BLUE, _ORANGE, _GREY = "#3a4fc4", "#d0622b", "#5d626d"
 _STYLE: Any = {"font.size": 8, "axes.spines.top": False, "axes.spines.right": False, "svg.hashsalt": "unibrain"}
@@ -19,7 +19,19 @@ _STYLE: Any = {"font.size": 8, "axes.spines.top": False, "axes.spines.right": Fa
 
 def render(findings: "Findings") -> str:
     """The HTML of the page; it needs no other file, and every text in it is escaped."""
-    strips = [
+    strips = plain_strips(findings.strips)
+    figures = {heading: svg_uri(figure) for heading, figure in findings.figures.items()}
+    headings = {"picture": "Pictures", "caption": "Captions", "latent": "Latents"}
+    return (
+        _environment()
+        .get_template("experiment.html.j2")
+        .render(findings=findings, strips=strips, figures=figures, headings=headings)
+    )
+
+
+def plain_strips(strips: "Sequence[Strip]") -> list[dict[str, Any]]:
+    """Rows of pictures as data URIs, each with its caption."""
+    return [
         {
             "label": strip.label,
             "items": [
@@ -30,15 +42,8 @@ def render(findings: "Findings") -> str:
                 for number in range(len(strip.captions or () if strip.pictures is None else strip.pictures))
             ],
         }
-        for strip in findings.strips
+        for strip in strips
     ]
-    figures = {heading: svg_uri(figure) for heading, figure in findings.figures.items()}
-    headings = {"picture": "Pictures", "caption": "Captions", "latent": "Latents"}
-    return (
-        _environment()
-        .get_template("experiment.html.j2")
-        .render(findings=findings, strips=strips, figures=figures, headings=headings)
-    )
 
 
 @contextmanager

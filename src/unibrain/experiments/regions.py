@@ -184,7 +184,7 @@ def _from_volumes(bench: Bench, name: str) -> NDArray[np.bool_]:
     """A region that was not prepared, from NSD's label volumes."""
     from unibrain.scans.nsd_regions import Grid, RegionReader
 
-    subject, why, layout = bench.subject, "", _layout(bench)
+    subject, why, layout = bench.subject, "", nsd_layout(bench)
     if layout is not None and name:
         try:
             found = RegionReader(layout, Grid(subject.grid_shape, "the scans of this run")).voxels(name)
@@ -197,7 +197,7 @@ def _from_volumes(bench: Bench, name: str) -> NDArray[np.bool_]:
     )
 
 
-def _layout(bench: Bench) -> "NsdLayout | None":
+def nsd_layout(bench: Bench) -> "NsdLayout | None":
     """NSD's files of this run, if it has such."""
     from unibrain.scans.nsd_layout import NsdLayout
 
@@ -212,7 +212,7 @@ def volume_affine(bench: Bench) -> tuple[str, NDArray[np.float64]]:
     """How volumes of this run lie in space, in words and as an affine."""
     from unibrain.scans.foreign import open_nifti
 
-    layout, custom = _layout(bench), bench.settings.custom
+    layout, custom = nsd_layout(bench), bench.settings.custom
     files = [Path(custom.mask)] if custom is not None and custom.mask is not None else []
     files += [] if layout is None else [layout.roi("nsdgeneral"), layout.brainmask]
     for file in files:

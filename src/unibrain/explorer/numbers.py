@@ -1,0 +1,81 @@
+"""The numbers of a run for the page: the tables and plots of its report, and what experiments found."""
+
+import math
+from dataclasses import asdict
+from typing import Any
+
+from unibrain.evaluation import METRICS
+from unibrain.evaluation.controls import CONTROLS
+from unibrain.evaluation.scores import TOP
+from unibrain.explorer.session import Session
+from unibrain.pipeline.stages import experiments_done
+from unibrain.regression import load_choices
+from unibrain.report import regions_of
+from unibrain.report.sections import latent_title, svg_uri
+from unibrain.workspace.files import read_json
+
+
+def numbers(session: Session) -> dict[str, Any]:
+    """Scores with intervals, controls, ceilings and dialects; latents by region; penalties; experiments."""
+    scores, bench = session.scores, session.bench
+    run = bench.run
+    found: dict[str, Any] = {"experiments": _experiments(session), "root": str(run.root)}
+    choices, _ = load_choices(run.artefact("decoder"))
+    chart = run.artefact("decoder") / "alpha.svg"
+    found["penalties"] = {
+        "chart": svg_uri(chart.read_bytes()) if choices and chart.is_file() else None,
+        "latents": [
+            {"title": latent_title(name), "words": choice.describe(), "warning": choice.edge_warning}
+            for name, choice in choices.items()
+        ],
+    }
+    if scores is None:
+        return found
+    named = [name for name in CONTROLS if any(name in score.beside for score in scores.scores)]
+    correlations = {(latent, region): value for latent, region, value in scores.latent_accuracy if math.isfinite(value)}
+    latents = list(dict.fromkeys(latent for latent, _, _ in scores.latent_accuracy))
+    regions = sorted(dict.fromkeys(region for _, region, _ in scores.latent_accuracy), key=lambda name: name != "all")
+    about = regions_of(bench.subject)
+    return found | {
+        "images": len(scores.stimulus_ids),
+        "scores": [
+            {
+                **{key: value for key, value in asdict(score).items() if key not in ("per_image", "versions")},
+                "standing": score.standing,
+                "question": METRICS[score.name].question if score.name in METRICS else "",
+                "explanation": METRICS[score.name].explanation if score.name in METRICS else "",
+            }
+            for score in scores.scores
+        ],
+        "controls": [asdict(CONTROLS[name]) for name in named],
+        "identification": [asdict(one) | {"title": latent_title(one.latent)} for one in scores.latent_identification],
+        "top": list(TOP),
+        "latents": [{"name": name, "title": latent_title(name)} for name in latents],
+        "regions": [
+            {
+                "name": region,
+                "voxels": about[region].voxels if region in about else None,
+                "ceiling": about[region].noise_ceiling if region in about else None,
+                "values": [correlations.get((latent, region)) for latent in latents],
+            }
+            for region in regions
+        ],
+    }
+
+
+def _experiments(session: Session) -> list[dict[str, Any]]:
+    """What was done on this state of the run."""
+    folder, found = session.bench.run.experiments, []
+    for name, title in experiments_done(session.bench.run).items():
+        content = read_json(folder / name / "findings.json")
+        figures = sorted((folder / name).glob("figure-*.svg"))
+        found.append(
+            {
+                "name": name,
+                "title": title,
+                "question": content["question"],
+                "answer": content["answer"],
+                "figures": [svg_uri(path.read_bytes()) for path in figures],
+            }
+        )
+    return found
