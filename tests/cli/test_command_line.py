@@ -12,7 +12,7 @@ import pytest
 from command_tree import commands, example
 
 from unibrain import __version__
-from unibrain.cli.main import COMMANDS, main, sentence_of
+from unibrain.cli.main import COMMANDS, QUIET_THREADS, main, sentence_of
 from unibrain.errors import InputError
 from unibrain.pipeline import SECTIONS, FitSection, PrepareSection, RunFolder, Settings, kept_settings, write_settings
 
@@ -239,3 +239,13 @@ def test_what_is_shown_and_threads_are_set_before_the_command(
     monkeypatch.setattr("unibrain.workspace.progress.limit_threads", seen.append)
     assert main(["scores", str(tmp_path), "--threads", "3", *options]) == 2
     assert seen == [3, mode, "normal"], "what was chosen ends with the command"
+
+
+def test_threads_that_wait_sleep_unless_the_user_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen, left_out = QUIET_THREADS
+    monkeypatch.setenv(chosen, "ACTIVE")
+    monkeypatch.setenv(left_out, "")  # put back what there was
+    del os.environ[left_out]
+    assert main(["--version"]) == 0
+    assert os.environ[chosen] == "ACTIVE"
+    assert os.environ[left_out] == QUIET_THREADS[left_out]

@@ -1,6 +1,5 @@
 """A run to play with: `explore` serves its page or writes it as files, `decode` decodes one scan as somebody chose."""
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,8 +36,6 @@ def explore(
     by Ctrl-C. Served elsewhere with --host, it can be opened with the token that is printed. With --export, the gallery
     and what experiments found are written as plain files.
     """
-    # A browser draws on the same cores: threads that wait must not keep it from them. Read when torch is imported.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from unibrain.explorer import export, open_session, serve
     from unibrain.explorer.export import check_folder
     from unibrain.pipeline import RunFolder

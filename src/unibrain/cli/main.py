@@ -51,6 +51,9 @@ COMMANDS = {
 }
 """Command to where it is in `unibrain.cli`, and its line in `unibrain --help`, in the order in which they are shown."""
 
+QUIET_THREADS = {"OMP_WAIT_POLICY": "PASSIVE", "OPENBLAS_THREAD_TIMEOUT": "4"}
+"""Threads that wait for work sleep: where other programs run, spinning ones make everything several times slower."""
+
 _STOPPED = 130
 _AGAIN = 0.02
 
@@ -105,6 +108,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0 if all went well, 1 if a command that checks something found a problem, 2 for what a file or an option of the
         user made impossible (one sentence on standard error; UNIBRAIN_TRACEBACK=1 shows where), 130 if it was stopped.
     """
+    for name, value in QUIET_THREADS.items():
+        # The libraries read it when they are imported, which no command has done yet.
+        os.environ.setdefault(name, value)
     with stoppable():
         code = _run(sys.argv[1:] if arguments is None else list(arguments))
         if code == _STOPPED and arguments is None:
