@@ -162,13 +162,15 @@ def test_settings_are_decoded_in_shards_as_by_one_process(run: RunFolder) -> Non
             perform(work, shard, toy())
 
     with open_bench(run, 6, source=source, engine=engine) as bench:
-        found = ablate(bench)
+        jobs = {name: (bench.predicted, {"use": use}) for name, use in ablation_settings(captions=True).items()}
+        found = bench.decode_all(jobs)
         assert not [call for call in source.load("toy").calls if call.startswith(("sample", "decode"))]  # type: ignore[attr-defined]
-        assert not asked[0].folder.exists()
-    assert len({shard.task["job"] for shard in asked[0].shards}) == 6
+    assert len({shard.task["job"] for shard in asked[0].shards}) == len(jobs)
+    assert len(json.loads(json.dumps(asked[0].about))["jobs"]) == len(jobs)
+    assert not asked[0].folder.exists()
     shutil.rmtree(run.cache("experiments"))
     with open_bench(run, 6, source=toy()) as bench:
-        alone = ablate(bench)
-    for one, other in zip(found.strips, alone.strips, strict=True):
-        assert np.array_equal(one.pictures, other.pictures)
-        assert one.captions == other.captions
+        alone = bench.decode_all(jobs)
+    for name in jobs:
+        assert np.array_equal(found[name].pictures, alone[name].pictures)
+        assert found[name].captions == alone[name].captions

@@ -26,7 +26,7 @@ class Dask:
         for _ in range(TRIES):
             client = _connect(place.address, patience)
             try:
-                _check_workers(client, work, patience)
+                check_workers(client, work, patience)
                 if _do_all(client, work, following, does):
                     return
             finally:
@@ -56,7 +56,7 @@ def _connect(address: str, patience: float) -> Any:
             time.sleep(1)
 
 
-def _check_workers(client: Any, work: Work, patience: float) -> None:
+def check_workers(client: Any, work: Work, patience: float) -> None:
     """Refuse a cluster with a worker that must not work, before anything is done."""
     try:
         client.wait_for_workers(1, timeout=patience)
@@ -88,7 +88,7 @@ def _do_all(client: Any, work: Work, following: Following, does: Perform) -> boo
         shards[future.key] = shard
         return future
 
-    sequence = as_completed([submit(shard) for shard in work.left()])
+    sequence = as_completed([submit(shard) for shard in work.left()], loop=client.loop)
     for future in sequence:
         shard = shards[future.key]
         if future.status == "finished":
