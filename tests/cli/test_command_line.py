@@ -146,7 +146,7 @@ def test_what_a_file_or_option_made_impossible_is_one_sentence(
     code: int,
     said: str,
 ) -> None:
-    def broken(*_: object) -> None:
+    def broken(*_: object, **__: object) -> None:
         raise error
 
     monkeypatch.setattr("unibrain.pipeline.run_one", broken)
@@ -164,7 +164,7 @@ def test_what_a_file_or_option_made_impossible_is_one_sentence(
 def test_a_bug_of_ours_keeps_its_traceback(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, error: Exception, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def broken(*_: object) -> None:
+    def broken(*_: object, **__: object) -> None:
         raise error
 
     monkeypatch.setattr("unibrain.pipeline.run_one", broken)
@@ -178,7 +178,7 @@ def test_an_error_is_not_glued_behind_a_bar(
 ) -> None:
     from unibrain.workspace.progress import track
 
-    def broken(*_: object) -> None:
+    def broken(*_: object, **__: object) -> None:
         for _step in track(range(3), "reading", unit="file"):
             raise InputError("a.npz: 3 rows for 4 images.")
 
@@ -193,7 +193,7 @@ def test_an_error_is_not_glued_behind_a_bar(
 def test_options_are_kept_for_the_stages_after(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Settings] = []
 
-    def kept(name: str, run: RunFolder, settings: Settings, *_: object) -> None:
+    def kept(name: str, run: RunFolder, settings: Settings, *_: object, **__: object) -> None:
         seen.append(settings)
         run.root.mkdir(exist_ok=True)
         write_settings(run.settings, settings)

@@ -113,7 +113,7 @@ def test_a_stale_chain_is_refused_or_redone(finished: Path, call: Callable) -> N
 
 
 def test_a_backbone_that_is_not_there(tmp_path: Path, call: Callable) -> None:
-    (tmp_path / "settings.toml").write_text(f"{SETTINGS}[extract]\nbackbone = 'absent/here'\n")
+    (tmp_path / "settings.toml").write_text(SETTINGS.replace("[extract]\n", "[extract]\nbackbone = 'absent/here'\n"))
     code, _, error = call("run", tmp_path / "settings.toml", "--out", tmp_path / "run")
     assert code == 2
     assert error.splitlines()[-1].startswith(f"Error: {tmp_path / 'absent' / 'here'}")

@@ -8,9 +8,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from unibrain.errors import InputError
 from unibrain.pipeline.backbone_source import BackboneSource
 from unibrain.workspace.fingerprints import code_digest, digest
@@ -18,6 +15,9 @@ from unibrain.workspace.run_folder import RunFolder
 from unibrain.workspace.shards import Shard, Work, write_work
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from unibrain.evaluation import Metric, Score
     from unibrain.latents import Latents
 
@@ -58,7 +58,7 @@ def worker_facts(source: BackboneSource, network: str) -> dict[str, Any]:
 def encode_work(
     cache: Path,
     run: RunFolder,
-    ids: NDArray[np.int64],
+    ids: "NDArray[np.int64]",
     batch_size: int,
     kept: Path,
     choices: Mapping[str, Any],
