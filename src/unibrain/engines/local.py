@@ -131,7 +131,7 @@ def _settle(future: Future[Any], one: _Running, work: Work, following: Following
             queue.append(shard)
     else:
         if shard is None:
-            worker.token, worker.process = work.token, found["process"]
+            worker.token, worker.process, worker.starts = work.token, found["process"], 0
         else:
             following.done(shard)
 

@@ -7,6 +7,7 @@ it again, and goes on. Jobs outlive the client: one that comes back waits for th
 import os
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -26,6 +27,7 @@ from unibrain.workspace.shards import Work, read_work
 _WORKERS = 16
 _MINUTES = 240
 _NAMES = {"partition": "partition", "account": "account", "qos": "qos", "constraint": "constraint"}
+_WALL_TIMES = 100
 _POLL = 2.0
 """Seconds between two looks at the records."""
 
@@ -140,7 +142,9 @@ def _submit(folder: Path, place: Place, work: Work, tasks: list[Task]) -> list[A
     submitit = load_submitit()
     from submitit.core.utils import FailedJobError, FailedSubmissionError
 
-    executor = submitit.AutoExecutor(folder=folder, cluster=place.options.get("submit", "slurm"))
+    cluster = place.options.get("submit", "slurm")
+    # Every wall time is an end and a new beginning; a shard that never ends is ended by its own limit.
+    executor = submitit.AutoExecutor(folder=folder, cluster=cluster, slurm_max_num_timeout=_WALL_TIMES)
     executor.update_parameters(**parameters(place, work.stage, work.about, len(tasks)))
     try:
         found: list[Any] = executor.submit_array(tasks)
@@ -184,7 +188,7 @@ def job_script(place: Place, stage: str, folder: Path, device: str) -> str:
     converted = {str(own.get(key, key)): value for key, value in renamed.items()}
     if "mem" in converted:
         converted["mem"] = f"{converted['mem']}GB"
-    command = f"{shutil.which('python') or 'python'} -u -m submitit.core._submit {folder / 'slurm'}"
+    command = f"{sys.executable} -u -m submitit.core._submit {folder / 'slurm'}"
     text: str = _make_sbatch_string(command=command, folder=folder / "slurm", map_count=count, **converted)
     return text
 

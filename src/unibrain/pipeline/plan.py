@@ -126,7 +126,7 @@ def _counts(name: str, run: RunFolder, settings: Settings) -> _Counts:
         section_of_scores = settings.evaluate
         metrics = scored_metrics(metrics_of(section_of_scores.dialect, section_of_scores.protocol), simulated)
         return _Counts(test, len({(metric.kind, metric.network) for metric in metrics}))
-    return _Counts(images, None)
+    return _Counts(test if name == "report" else images, None)
 
 
 def _images(run: RunFolder, settings: Settings) -> tuple[int | None, int | None, bool]:
