@@ -10,7 +10,8 @@ from faulty import faulty, make_work, results, tries, whole
 from test_local import client
 
 from unibrain.engines import engine_of, slurm
-from unibrain.errors import UnfinishedError
+from unibrain.engines.following import Following
+from unibrain.errors import InputError, UnfinishedError
 from unibrain.workspace.files import sweep_partials
 
 
@@ -58,3 +59,20 @@ def test_a_job_that_was_queued_again_keeps_its_shards(tmp_path: Path, monkeypatc
     monkeypatch.setenv("SUBMITIT_LOCAL_JOB_ID", "12")
     assert not task.take("a")
     assert task.take("b")
+
+
+def test_what_jobs_leave_is_told_and_is_no_pickle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SUBMITIT_EXECUTOR", "local")
+    monkeypatch.setenv("SUBMITIT_LOCAL_JOB_ID", "11")
+    work = make_work(tmp_path / "work", {"a": "none"})
+    slurm.Task(str(work.folder), "another", 4, 60.0, faulty)()
+    assert not (work.folder / "tries").exists()
+    with Following(work, "slurm", 60.0) as following:
+        following.failed = lambda shard, reason: reasons.append(reason) or False  # type: ignore[method-assign]
+        reasons: list[str] = []
+        with pytest.raises(InputError, match="sees another folder"):
+            slurm.report(work, following, 4, {"a"})
+        slurm.report(work, following, 5, {"a"})
+        assert reasons == ["no job began it"], "what was said in an earlier turn is over"
+        slurm.Task(str(work.folder), work.token, 5, 60.0, faulty)()
+    assert results(work) == whole("a")

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from importlib import import_module
@@ -28,6 +29,7 @@ _WORKERS = 16
 _MINUTES = 240
 _NAMES = {"partition": "partition", "account": "account", "qos": "qos", "constraint": "constraint"}
 _WALL_TIMES = 100
+_REFUSED = "refused.json"
 _POLL = 2.0
 """Seconds between two looks at the records."""
 
@@ -51,17 +53,20 @@ class Task:
     def __init__(self, folder: str, token: str, turn: int, limit: float, does: Perform) -> None:
         self.folder, self.token, self.turn, self.limit, self.does = folder, token, turn, limit, does
 
-    def __call__(self) -> dict[str, str]:
-        """Work; return the reasons of the shards that failed."""
-        check(self.folder, self.token)
-        failed = {}
-        for shard in read_work(Path(self.folder)).left():
+    def __call__(self) -> None:
+        """Work; the reasons of shards that failed are left in files, so that the client unpickles nothing."""
+        folder = Path(self.folder)
+        try:
+            check(self.folder, self.token)
+        except RefusedError as error:
+            write_json(folder / _REFUSED, {"turn": self.turn, "reason": str(error)})
+            return
+        for shard in read_work(folder).left():
             if self.take(shard.name):
                 try:
                     do(self.folder, shard.name, self.limit, self.does)
                 except ShardError as error:
-                    failed[shard.name] = str(error)
-        return failed
+                    write_json(folder / "failed" / f"{shard.name}.json", {"turn": self.turn, "reason": str(error)})
 
     def take(self, name: str) -> bool:
         """Whether this job is the first to take a shard in this turn, or took it before it was queued again."""
@@ -89,7 +94,7 @@ class Slurm:
 
     def __call__(self, work: Work, place: Place, following: Following, does: Perform) -> None:
         """Do the shards that are left."""
-        folder, jobs = work.folder / "slurm", work.folder / JOBS
+        jobs = work.folder / JOBS
         local = place.options.get("submit") == "local"
         if not local and shutil.which("sbatch") is None:
             raise InputError(
@@ -101,9 +106,7 @@ class Slurm:
             if not left:
                 return
             count = min(place.workers or _WORKERS, len(left))
-            submitted = _submit(
-                folder, place, work, [Task(str(work.folder), work.token, turn, following.limit, does)] * count
-            )
+            submitted = _submit(place, work, [Task(str(work.folder), work.token, turn, following.limit, does)] * count)
             names = [str(job.job_id) for job in submitted]
             write_json(jobs, {"local": local, "jobs": names})
             say(f"{work.stage}: submitted {len(names)} jobs, {names[0]} to {names[-1]}")
@@ -113,7 +116,7 @@ class Slurm:
                 stop = "" if local else f"; `scancel {names[0].split('_')[0]}` stops them"
                 say(f"{work.stage}: the jobs run on, and the same command waits for them{stop}")
                 raise
-            _report(work, following, submitted, {shard.name for shard in left})
+            report(work, following, turn, {shard.name for shard in left})
 
 
 def load_submitit() -> Any:
@@ -138,11 +141,13 @@ def _next_turn(work: Work) -> int:
     return max(turns, default=0) + 1
 
 
-def _submit(folder: Path, place: Place, work: Work, tasks: list[Task]) -> list[Any]:
+def _submit(place: Place, work: Work, tasks: list[Task]) -> list[Any]:
     submitit = load_submitit()
     from submitit.core.utils import FailedJobError, FailedSubmissionError
 
-    cluster = place.options.get("submit", "slurm")
+    # Jobs unpickle what lies there: in a new folder there is only what is written now.
+    folder, cluster = work.folder / "slurm" / uuid.uuid4().hex[:8], place.options.get("submit", "slurm")
+    folder.mkdir(parents=True)
     # Every wall time is an end and a new beginning; a shard that never ends is ended by its own limit.
     executor = submitit.AutoExecutor(folder=folder, cluster=cluster, slurm_max_num_timeout=_WALL_TIMES)
     executor.update_parameters(**parameters(place, work.stage, work.about, len(tasks)))
@@ -244,21 +249,21 @@ def _alive(local: bool, names: Iterable[str], submitted: list[Any] | None) -> bo
     return bool(asked.stdout.strip())
 
 
-def _report(work: Work, following: Following, submitted: list[Any], tried: set[str]) -> None:
+def report(work: Work, following: Following, turn: int, tried: set[str]) -> None:
     """Take note of what jobs said of shards that are not done."""
-    reasons: dict[str, str] = {}
-    for job in submitted:
-        try:
-            result = job.result() if job.paths.result_pickle.exists() else {}
-        except Exception as error:
-            words = str(error)
-            if RefusedError.__name__ in words:
-                raise InputError(words.strip().splitlines()[-1].partition(": ")[2]) from None
-            result = {}
-        reasons |= result
+    refused = _said(work.folder / _REFUSED, turn)
+    if refused is not None:
+        raise InputError(refused)
     for shard in work.left():
         if shard.name in tried:
-            following.failed(shard, reasons.get(shard.name, _death(work, shard.name)))
+            reason = _said(work.folder / "failed" / f"{shard.name}.json", turn)
+            following.failed(shard, reason or _death(work, shard.name))
+
+
+def _said(path: Path, turn: int) -> str | None:
+    """The reason that a job left in a file, in this turn."""
+    found = read_json(path) if path.is_file() else {}
+    return str(found["reason"]) if found.get("turn") == turn else None
 
 
 def _death(work: Work, name: str) -> str:

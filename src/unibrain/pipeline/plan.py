@@ -118,7 +118,9 @@ def _counts(name: str, run: RunFolder, settings: Settings) -> _Counts:
         return _Counts(test, 2 * ceil(test / (settings.reconstruct.batch_size or BATCH)))
     if name == "controls":
         section, few = settings.controls, min(test, settings.controls.images)
-        wanted = [row for key, row in CONTROLS.items() if section.controls == "all" or key in section.controls]
+        wanted = [
+            row for key, row in CONTROLS.items() if section.controls == "all" or key in section.controls.split(",")
+        ]
         batches = 2 * ceil(few / (section.batch_size or BATCH))
         decoded = [row for row in wanted if row.diffuses or row.name == "z_only"]
         return _Counts(few * sum(row.diffuses for row in wanted), batches * len(decoded))
