@@ -16,8 +16,6 @@ SETTINGS = """
 training_images = 16
 test_images = 4
 sessions = 2
-[extract]
-batch_size = 8
 [fit]
 folds = 2
 [reconstruct]
@@ -113,21 +111,21 @@ def test_a_stale_chain_is_refused_or_redone(finished: Path, call: Callable) -> N
 
 
 def test_a_backbone_that_is_not_there(tmp_path: Path, call: Callable) -> None:
-    (tmp_path / "settings.toml").write_text(SETTINGS.replace("[extract]\n", "[extract]\nbackbone = 'absent/here'\n"))
+    (tmp_path / "settings.toml").write_text(f"{SETTINGS}[extract]\nbackbone = 'absent/here'\n")
     code, _, error = call("run", tmp_path / "settings.toml", "--out", tmp_path / "run")
     assert code == 2
     assert error.splitlines()[-1].startswith(f"Error: {tmp_path / 'absent' / 'here'}")
 
 
-def test_two_processes_leave_the_bytes_of_one(finished: Path, tmp_path: Path, call: Callable) -> None:
-    run, made = tmp_path / "run", ("latents", "predicted", "decoded")
+def test_a_worker_process_leaves_the_bytes_of_this_one(finished: Path, tmp_path: Path, call: Callable) -> None:
+    run, made = tmp_path / "run", ("predicted", "decoded")
     shutil.copytree(finished, run)
     for name in made:
         shutil.rmtree(run / name)
-    code, _, progress = call("reconstruct", run, "--with-earlier", "--on", "local:2", "--device", "cpu")
+    code, _, progress = call("reconstruct", run, "--on", "local:1", "--device", "cpu")
     assert code == 0
-    assert "extract: 3 shards on local:2\n" in progress
-    assert re.search(r"reconstruct: 4 shards in .* by [12] workers?", progress)
+    assert "reconstruct: 4 shards on local:1\n" in progress
+    assert re.search(r"reconstruct: 4 shards in .* by 1 worker", progress)
     for name in made:
         files = [path.relative_to(finished) for path in (finished / name).rglob("*") if path.is_file()]
         assert all((run / file).read_bytes() == (finished / file).read_bytes() for file in files)
