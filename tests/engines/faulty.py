@@ -12,10 +12,10 @@ from unibrain.workspace.files import atomic_path
 from unibrain.workspace.shards import Shard, Work, write_work
 
 
-def make_work(folder: Path, faults: Mapping[str, str], seconds: float = 0.0) -> Work:
+def make_work(folder: Path, faults: Mapping[str, str], seconds: float = 0.0, device: str = "cpu") -> Work:
     """Some work of one shard per fault; ``"none"`` is no fault."""
     shards = tuple(Shard(name, f"rows of {name}", 2, {"fault": fault}) for name, fault in faults.items())
-    return write_work(Work(folder, "extract", "test", {"device": "cpu", "seconds": seconds}, shards))
+    return write_work(Work(folder, "extract", "test", {"device": device, "seconds": seconds}, shards))
 
 
 def faulty(work: Work, shard: Shard) -> None:

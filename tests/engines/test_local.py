@@ -88,6 +88,13 @@ def test_workers_end_with_their_client_and_another_one_goes_on(tmp_path: Path) -
     assert all(len(tries(work, name)) == 1 for name in done)
 
 
+def test_each_worker_has_a_graphics_card_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local, "visible_cards", lambda: ["3", "GPU-5"])
+    work = make_work(tmp_path / "work", dict.fromkeys("abcd", "none"), seconds=0.4, device="auto")
+    engine_of("local", 1.0, faulty)(work)
+    assert {record["device"] for record in work.records().values()} == {"3", "GPU-5"}
+
+
 def test_a_worker_that_must_not_work_is_refused_before_anything_is_done(tmp_path: Path) -> None:
     work = make_work(tmp_path / "work", {"a": "none"})
     path = work.folder / "work.json"

@@ -12,7 +12,6 @@ import time
 from collections import deque
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -47,7 +46,7 @@ class Local:
             _do_all(self._workers[:count], work, following, does)
         except BaseException:
             for worker in self._workers:
-                worker.kill()
+                worker.end()
             self._workers = []
             raise
 
@@ -111,7 +110,7 @@ def _settle(future: Future[Any], one: _Running, work: Work, following: Following
     worker, shard = one.worker, one.shard
     worker.idle = True
     try:
-        found = future.result()
+        future.result()
     except RefusedError as error:
         raise InputError(str(error)) from None
     except BrokenProcessPool:
@@ -131,7 +130,7 @@ def _settle(future: Future[Any], one: _Running, work: Work, following: Following
             queue.append(shard)
     else:
         if shard is None:
-            worker.token, worker.process, worker.starts = work.token, found["process"], 0
+            worker.token, worker.starts = work.token, 0
         else:
             following.done(shard)
 
@@ -141,21 +140,28 @@ class _Worker:
 
     def __init__(self, card: str | None) -> None:
         self.card, self.idle, self.starts = card, True, 0
+        self.process: Any = None
         self.renew()
 
     def renew(self) -> None:
-        self.token, self.process = "", 0
+        self.token, self.process = "", None
         context = multiprocessing.get_context("spawn")  # a fork would share what CUDA and threads hold
         self.pool = ProcessPoolExecutor(1, mp_context=context, initializer=_begin, initargs=(self.card,))
 
     def submit(self, work: Work, function: Any, *arguments: Any) -> Future[Any]:
-        self.idle = False
-        return self.pool.submit(function, str(work.folder), *arguments)
+        self.idle, before = False, set(multiprocessing.active_children())
+        future = self.pool.submit(function, str(work.folder), *arguments)
+        # A pool starts its process when it is first used, and does not tell which it is.
+        self.process = next(iter(set(multiprocessing.active_children()) - before), self.process)
+        return future
 
     def kill(self) -> None:
-        if self.process:
-            with suppress(ProcessLookupError):
-                os.kill(self.process, signal.SIGKILL)
+        if self.process is not None:
+            self.process.kill()
+
+    def end(self) -> None:
+        self.kill()
+        self.pool.shutdown(cancel_futures=True)
 
 
 def _begin(card: str | None) -> None:

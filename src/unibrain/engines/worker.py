@@ -13,7 +13,7 @@ from contextlib import redirect_stderr, redirect_stdout
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from unibrain.errors import InputError
 from unibrain.workspace.files import write_json
@@ -50,7 +50,7 @@ def source(device: str, dtype: str, offload: bool) -> "BackboneSource":
     return BackboneSource(device, dtype=dtype, offload=offload)
 
 
-def check(folder: str, token: str) -> dict[str, Any]:
+def check(folder: str, token: str) -> None:
     """Check that this process may do shards of the work in a folder.
 
     Parameters
@@ -59,23 +59,18 @@ def check(folder: str, token: str) -> dict[str, Any]:
     token : str
         That of the plan, as the client wrote it.
 
-    Returns
-    -------
-    dict
-        ``host`` and ``process``.
-
     Raises
     ------
     RefusedError
         It says what differs here.
     """
-    here = {"host": socket.gethostname(), "process": os.getpid()}
+    host = socket.gethostname()
     try:
         work = read_work(Path(folder))
     except (InputError, OSError) as error:
-        raise RefusedError(f"the worker on {here['host']} does not see the run folder: {error}") from None
+        raise RefusedError(f"the worker on {host} does not see the run folder: {error}") from None
     if work.token != token:
-        raise RefusedError(f"the worker on {here['host']} sees another folder as {folder}. Use a shared file system.")
+        raise RefusedError(f"the worker on {host} sees another folder as {folder}. Use a shared file system.")
     expected = work.about.get("same")
     if expected:
         from unibrain.pipeline.shards import worker_facts
@@ -84,15 +79,14 @@ def check(folder: str, token: str) -> dict[str, Any]:
         try:
             found = worker_facts(source(about["device"], about["dtype"], about["offload"]), about["backbone"])["same"]
         except InputError as error:
-            raise RefusedError(f"the worker on {here['host']} cannot open the backbone: {error}") from None
+            raise RefusedError(f"the worker on {host} cannot open the backbone: {error}") from None
         for name, value in expected.items():
             if found[name] != value:
                 raise RefusedError(
-                    f"the worker on {here['host']} has another {name} ({found[name][:12]}, and the run has "
+                    f"the worker on {host} has another {name} ({found[name][:12]}, and the run has "
                     f"{value[:12]}). Install the same version of unibrain and the same weights there, and give the "
                     "same --dtype."
                 )
-    return here
 
 
 def do(folder: str, name: str, limit: float, does: Perform = perform) -> float:
