@@ -23,7 +23,7 @@ def test_every_fault_is_survived_and_what_always_fails_is_told_with_its_log(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(local, "_GRACE", 0.4)
-    work, engine = make_work(tmp_path / "work", FAULTS), engine_of("local:2", 0.6 / 60, faulty)
+    work, engine = make_work(tmp_path / "work", FAULTS), engine_of("local:2", 1.5 / 60, faulty)
     with pytest.raises(UnfinishedError) as missing:
         engine(work)
     said = str(missing.value)
@@ -38,7 +38,7 @@ def test_every_fault_is_survived_and_what_always_fails_is_told_with_its_log(
     assert counts == {"a": 1, "b": 2, "c": 2, "d": 2, "e": 2, "f": 3, "g": 1}
     assert [shard.name for shard in work.left()] == ["f"]
     told = capsys.readouterr().err
-    for words in ("its worker process died", "it took longer than 0.01 min", "no space left on the disk"):
+    for words in ("its worker process died", "it took longer than 0.025 min", "no space left on the disk"):
         assert words in told
 
     with pytest.raises(UnfinishedError):

@@ -38,7 +38,7 @@ def test_jobs_share_the_shards_and_what_a_dead_one_left_is_done_by_the_next(
 def test_jobs_outlive_their_client_and_another_one_waits_for_them(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    work = make_work(tmp_path / "work", dict.fromkeys("abcdef", "none"), seconds=0.4)
+    work = make_work(tmp_path / "work", dict.fromkeys("abcdef", "none"), seconds=0.6)
     process = client(work, "slurm:workers=1,submit=local")
     process.send_signal(signal.SIGKILL)
     process.wait()

@@ -112,7 +112,14 @@ def do(folder: str, name: str, limit: float, does: Perform = perform) -> float:
     ShardError
         If it failed.
     """
-    work = read_work(Path(folder))
+    try:
+        return _do(Path(folder), name, limit, does)
+    except (OSError, InputError) as error:  # not even its log, or its record, could be written
+        raise ShardError(" ".join(str(error).split())) from None
+
+
+def _do(folder: Path, name: str, limit: float, does: Perform) -> float:
+    work = read_work(folder)
     shard = next(one for one in work.shards if one.name == name)
     if work.record(name).exists():
         return 0.0
