@@ -54,7 +54,7 @@ class Cluster:
             process.send_signal(signal.SIGTERM)
         for process in self.processes:
             try:
-                process.wait(10)
+                process.wait(2)
             except subprocess.TimeoutExpired:
                 process.kill()
 

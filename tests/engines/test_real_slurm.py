@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -48,6 +48,7 @@ SelectTypeParameters=CR_CPU
 SchedulerParameters=sched_interval=1,batch_sched_delay=0
 ReturnToService=2
 KillWait=2
+SlurmdParameters=config_overrides
 NodeName={host} NodeAddr=127.0.0.1 CPUs=2 State=UNKNOWN
 PartitionName=main Nodes={host} Default=YES MaxTime=60 State=UP
 """
@@ -91,17 +92,22 @@ class Slurm:
         return self.processes[-1]
 
     @staticmethod
-    def wait(ready: "object") -> None:
+    def wait(ready: Callable[[], bool]) -> None:
         deadline = time.monotonic() + 30
-        while not ready() and time.monotonic() < deadline:  # type: ignore[operator]
+        while not ready() and time.monotonic() < deadline:
             time.sleep(0.05)
-        assert ready()  # type: ignore[operator]
+        assert ready()
 
     def idle(self) -> bool:
         asked = subprocess.run(["sinfo", "-h", "-o", "%T"], capture_output=True, text=True, check=False)
         return asked.stdout.strip() == "idle"
 
+    def queue(self) -> str:
+        return subprocess.run(["squeue", "-h"], capture_output=True, text=True, check=False).stdout
+
     def end(self) -> None:
+        # A shard is done a moment before its job ends, and a job that is left behind by its node never does.
+        self.wait(lambda: not self.queue())
         for process in reversed(self.processes):
             process.send_signal(signal.SIGTERM)
         for process in self.processes:
