@@ -45,3 +45,10 @@ class DamagedFileError(InputError):
     def __init__(self, path: str | Path, message: str) -> None:
         super().__init__(message)
         self.path = Path(path)
+
+
+class UnfinishedError(Exception):
+    """Some shards of a stage could not be done, and all others are.
+
+    The message says which, why, and where their logs are. The command line prints it and exits with code 1.
+    """

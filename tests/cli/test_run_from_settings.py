@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -114,3 +115,18 @@ def test_a_backbone_that_is_not_there(tmp_path: Path, call: Callable) -> None:
     code, _, error = call("run", tmp_path / "settings.toml", "--out", tmp_path / "run")
     assert code == 2
     assert error.splitlines()[-1].startswith(f"Error: {tmp_path / 'absent' / 'here'}")
+
+
+def test_a_worker_process_leaves_the_bytes_of_this_one(finished: Path, tmp_path: Path, call: Callable) -> None:
+    run, made = tmp_path / "run", ("predicted", "decoded")
+    shutil.copytree(finished, run)
+    for name in made:
+        shutil.rmtree(run / name)
+    code, _, progress = call("reconstruct", run, "--on", "local:1", "--device", "cpu")
+    assert code == 0
+    assert "reconstruct: 4 shards on local:1\n" in progress
+    assert re.search(r"reconstruct: 4 shards in .* by 1 worker", progress)
+    for name in made:
+        files = [path.relative_to(finished) for path in (finished / name).rglob("*") if path.is_file()]
+        assert all((run / file).read_bytes() == (finished / file).read_bytes() for file in files)
+    assert list((run / ".cache").iterdir()) == []

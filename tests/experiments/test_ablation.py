@@ -1,5 +1,6 @@
 import csv
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -13,7 +14,9 @@ from unibrain.experiments.ablation import ablation_settings
 from unibrain.experiments.findings import write_index
 from unibrain.pipeline import RunFolder
 from unibrain.pipeline.stages import run_fingerprint
+from unibrain.pipeline.tasks import perform
 from unibrain.reconstruction import reconstruct
+from unibrain.workspace.shards import Work
 
 pytestmark = pytest.mark.usefixtures("few_metrics")
 
@@ -148,3 +151,26 @@ def test_validation_images_are_training_images_that_were_left_out(bench: Bench) 
         assert np.allclose(found[name], expected[name], atol=1e-5)
     with pytest.raises(InputError, match="40"):
         bench.validation(40)
+
+
+def test_settings_are_decoded_in_shards_as_by_one_process(run: RunFolder) -> None:
+    asked, source = list[Work](), toy()
+
+    def engine(work: Work) -> None:
+        asked.append(work)
+        for shard in reversed(work.shards):
+            perform(work, shard, toy())
+
+    with open_bench(run, 6, source=source, engine=engine) as bench:
+        jobs = {name: (bench.predicted, {"use": use}) for name, use in ablation_settings(captions=True).items()}
+        found = bench.decode_all(jobs)
+        assert not [call for call in source.load("toy").calls if call.startswith(("sample", "decode"))]  # type: ignore[attr-defined]
+    assert len({shard.task["job"] for shard in asked[0].shards}) == len(jobs)
+    assert len(json.loads(json.dumps(asked[0].about))["jobs"]) == len(jobs)
+    assert not asked[0].folder.exists()
+    shutil.rmtree(run.cache("experiments"))
+    with open_bench(run, 6, source=toy()) as bench:
+        alone = bench.decode_all(jobs)
+    for name in jobs:
+        assert np.array_equal(found[name].pictures, alone[name].pictures)
+        assert found[name].captions == alone[name].captions

@@ -8,7 +8,7 @@ SOURCE = Path(__file__).parents[2] / "src" / "unibrain"
 # Each package may import those below its own; docs/architecture.md shows the same picture.
 LAYERS = (
     {"cli"},
-    {"explorer"},
+    {"explorer", "engines"},
     {"experiments"},
     {"pipeline"},
     {"doctor"},

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from unibrain.cli.options import PATH, Command, backbone_options, settings_options
+from unibrain.cli.options import PATH, Command, backbone_options, engine_for, engine_option, settings_options
 from unibrain.errors import InputError
 from unibrain.pipeline import SECTIONS
 
@@ -33,6 +33,7 @@ _LAYOUTS = ("text", "markdown", "latex", "csv", "json")
     "--format", "layout", type=click.Choice(_LAYOUTS), default="text", show_default=True, help="How to print."
 )
 @click.option("--with-earlier", is_flag=True, help="First run the stages above this one that are not up to date.")
+@engine_option
 @backbone_options
 def evaluate(
     run: Path | None,
@@ -46,6 +47,7 @@ def evaluate(
     layout: str,
     with_earlier: bool,
     source: "BackboneSource",
+    on: str | None,
     **chosen: Any,
 ) -> None:
     """Score what was decoded against what was seen, and print the table.
@@ -73,7 +75,7 @@ def evaluate(
         found, items, names = _from_files(seen, decoded, references, captions, dialect, backbone, source, chosen)
         subject = "not a run"
     else:
-        found, items = _from_run(run, chosen, with_earlier, source, layout, all_dialects)
+        found, items = _from_run(run, chosen, with_earlier, source, layout, all_dialects, on)
         names, subject, dialect = None, str(run), found.scores[0].dialect if found.scores else dialect
     if found.simulated and (all_dialects or like):
         click.echo("SIMULATED SCANS: no human was scanned; no published number can be compared with these.\n")
@@ -91,7 +93,13 @@ def evaluate(
 
 
 def _from_run(
-    run: Path, chosen: dict[str, Any], with_earlier: bool, source: "BackboneSource", layout: str, items: bool
+    run: Path,
+    chosen: dict[str, Any],
+    with_earlier: bool,
+    source: "BackboneSource",
+    layout: str,
+    items: bool,
+    on: str | None,
 ) -> tuple["Scores", Any]:
     from unibrain.pipeline import RunFolder, decoded_items, kept_settings, run_one
 
@@ -99,7 +107,7 @@ def _from_run(
     given = {option: value for option, value in chosen.items() if value is not None}
     settings = kept_settings(folder)
     settings = settings.changed("evaluate", given, where="--", text=True) if given else settings
-    result = run_one("evaluate", folder, settings, source, with_earlier)
+    result = run_one("evaluate", folder, settings, source, with_earlier, engine=engine_for(on, settings))
     from unibrain.evaluation import load_scores
 
     if layout == "text":

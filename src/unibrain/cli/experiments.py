@@ -6,7 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from unibrain.cli.options import PATH, Command, backbone_options, out_option, run_argument
+from unibrain.cli.options import (
+    PATH,
+    Command,
+    backbone_options,
+    engine_for,
+    engine_option,
+    out_option,
+    run_argument,
+)
 from unibrain.errors import InputError
 
 if TYPE_CHECKING:
@@ -28,17 +36,21 @@ def experiment(
     """
 
     def decorate(function: Callable[..., "Findings"]) -> click.Command:
-        def command(run: Path, images: int, budget: float, source: "BackboneSource", **chosen: Any) -> None:
+        def command(
+            run: Path, images: int, budget: float, source: "BackboneSource", on: str | None, **chosen: Any
+        ) -> None:
             from unibrain.experiments import open_bench
-            from unibrain.pipeline import RunFolder
+            from unibrain.pipeline import RunFolder, kept_settings
 
             chosen |= {"images": images} if validation or which else {}
-            with open_bench(RunFolder(run), images, source=source, budget=budget) as bench:
+            folder = RunFolder(run)
+            engine = engine_for(on, kept_settings(folder))
+            with open_bench(folder, images, source=source, budget=budget, engine=engine) as bench:
                 finish(bench.run.experiments, function(bench, **chosen))
 
         # Options of the function itself come before those that all experiments share.
         command.__click_params__ = getattr(function, "__click_params__", [])  # type: ignore[attr-defined]
-        decorated: Any = backbone_options(command)
+        decorated: Any = engine_option(backbone_options(command))
         decorated = click.option(
             "--budget", type=click.FloatRange(min=0), default=60.0, show_default=True, help=_BUDGET
         )(decorated)

@@ -16,7 +16,7 @@ import click
 
 from unibrain import __version__
 from unibrain.cli.options import Group
-from unibrain.errors import InputError
+from unibrain.errors import InputError, UnfinishedError
 
 COMMANDS = {
     "demo": ("run:demo", "Decode pictures and captions from simulated scans, start to end."),
@@ -30,6 +30,9 @@ COMMANDS = {
     "controls": ("stages:controls", "Decode controls and ceilings: without the scans, and from the truth."),
     "evaluate": ("evaluate:evaluate", "Score what was decoded, beside shuffled controls."),
     "report": ("stages:report", "Write the page that shows the run."),
+    "plan": ("cluster:plan", "What a run has left to do: shards, hours, disk."),
+    "status": ("cluster:status", "How far a run is, from any machine."),
+    "push": ("cluster:push", "Copy latents and predictions to an object store."),
     "scores": ("run:scores", "Print the scores of a run: as a table, JSON or CSV."),
     "audit": ("checks:audit", "Look for missing data and for training images in the test set."),
     "split": ("split:split", "Leave whole clusters of images out, beside a naive split."),
@@ -105,8 +108,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        0 if all went well, 1 if a command that checks something found a problem, 2 for what a file or an option of the
-        user made impossible (one sentence on standard error; UNIBRAIN_TRACEBACK=1 shows where), 130 if it was stopped.
+        0 if all went well, 1 if a command that checks something found a problem, or if shards of a stage are missing, 2
+        for what a file or an option of the user made impossible (one sentence on standard error; UNIBRAIN_TRACEBACK=1
+        shows where), 130 if it was stopped.
     """
     for name, value in QUIET_THREADS.items():
         # The libraries read it when they are imported, which no command has done yet.
@@ -136,6 +140,10 @@ def _run(arguments: list[str]) -> int:
         error.show(file=shown)
         click.echo(_short(shown.getvalue()), err=True, nl=False)
         return 2
+    except UnfinishedError as error:
+        _end_bars()
+        click.echo(f"Unfinished: {error}", err=True)
+        return 1
     except Exception as error:
         _end_bars()
         sentence = sentence_of(error)

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 if TYPE_CHECKING:
-    from unibrain.pipeline import Section
+    from unibrain.pipeline import Section, Settings
+    from unibrain.workspace.shards import Engine
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -95,6 +96,24 @@ def backbone_options(function: Callable[..., Any]) -> Callable[..., Any]:
         return function(*args, source=BackboneSource(device, dtype=dtype, offload=offload), **kwargs)
 
     return device_options(with_source)
+
+
+def engine_option(function: F) -> F:
+    """Add ``--on``, where the shards of a command are done; see `engine_for`."""
+    about = "Where shards are done: local[:WORKERS], dask:ADDRESS or slurm[:PARTITION,KEY=VALUE,...]; left out: as the "
+    about += "run's settings say, or in this process."
+    return click.option("--on", metavar="PLACE", help=about)(function)
+
+
+def engine_for(on: str | None, settings: "Settings") -> "Engine | None":
+    """The engine that ``--on`` names, or the settings; None for none."""
+    if on is not None:
+        settings = settings.changed("engine", {"on": on}, where="--", text=True)
+    if settings.engine.on is None:
+        return None
+    from unibrain.engines import engine_of
+
+    return engine_of(settings.engine.on, settings.engine.time_limit)
 
 
 def device_options(function: F) -> F:

@@ -6,20 +6,28 @@ from typing import TYPE_CHECKING
 
 import click
 
-from unibrain.cli.options import PATH, Command, backbone_options, out_option, run_argument
-from unibrain.errors import InputError
+from unibrain.cli.options import (
+    PATH,
+    Command,
+    backbone_options,
+    engine_for,
+    engine_option,
+    out_option,
+    run_argument,
+)
+from unibrain.errors import InputError, UnfinishedError
 
 if TYPE_CHECKING:
     from unibrain.pipeline import BackboneSource, RunFolder, Settings
 
 
-def _run_all(out: Path, settings: "Settings", source: "BackboneSource") -> None:
+def _run_all(out: Path, settings: "Settings", source: "BackboneSource", on: str | None = None) -> None:
     from unibrain.evaluation import format_table, load_scores
     from unibrain.pipeline import RunFolder, run_all
     from unibrain.workspace.provenance import peak_memory_mb
 
     began, folder = time.monotonic(), RunFolder(out)
-    run_all(folder, settings, source)
+    run_all(folder, settings, source, engine_for(on, settings))
     click.echo(f"\n{format_table(load_scores(folder.artefact('scores')))}\n")
     click.echo(f"Pictures and captions: {folder.artefact('decoded')}")
     click.echo(f"Scores: {folder.artefact('scores')}")
@@ -79,8 +87,12 @@ def demo(
 @click.argument("settings", metavar="SETTINGS", type=PATH)
 @out_option("unibrain-run", "Run folder; made if it is not there. With --subjects, the folder of their runs.")
 @click.option("--subjects", help="Numbers of NSD's subjects, such as 1,2,5,7: a run for each, and a table of all.")
+@engine_option
+@click.option("--dry-run", is_flag=True, help="With --on slurm: print the job script, and do nothing.")
 @backbone_options
-def run(settings: Path, out: Path, subjects: str | None, source: "BackboneSource") -> None:
+def run(
+    settings: Path, out: Path, subjects: str | None, on: str | None, dry_run: bool, source: "BackboneSource"
+) -> None:
     """Run all stages of the settings file SETTINGS, one after the other, in a run folder.
 
     What is up to date is skipped, what its settings or inputs have changed is redone, and a run that was stopped
@@ -89,13 +101,28 @@ def run(settings: Path, out: Path, subjects: str | None, source: "BackboneSource
     from unibrain.pipeline import read_settings
 
     chosen = read_settings(settings)
-    if subjects is None:
-        _run_all(out, chosen, source)
+    if dry_run:
+        _print_script(out, chosen, source, on)
+    elif subjects is None:
+        _run_all(out, chosen, source, on)
     else:
-        _run_subjects(out, chosen, subjects, source)
+        _run_subjects(out, chosen, subjects, source, on)
 
 
-def _run_subjects(out: Path, settings: "Settings", subjects: str, source: "BackboneSource") -> None:
+def _print_script(out: Path, settings: "Settings", source: "BackboneSource", on: str | None) -> None:
+    """Print what would be submitted to SLURM."""
+    from unibrain.engines.slurm import job_script
+    from unibrain.pipeline.place import parse_place
+
+    if on is not None:
+        settings = settings.changed("engine", {"on": on}, where="--", text=True)
+    place = parse_place(settings.engine.on or "local")
+    if place.engine != "slurm":
+        raise InputError("--dry-run prints the job script for SLURM. Add --on slurm:PARTITION.")
+    click.echo(job_script(place, "extract", out.absolute() / ".cache" / "extract", source.device))
+
+
+def _run_subjects(out: Path, settings: "Settings", subjects: str, source: "BackboneSource", on: str | None) -> None:
     """Run each subject in a folder of its own, all else equal, and put them into one table."""
     from unibrain.cli.experiments import check_out, finish
     from unibrain.experiments import group
@@ -112,8 +139,14 @@ def _run_subjects(out: Path, settings: "Settings", subjects: str, source: "Backb
         raise InputError(f"{out}: this folder holds a run of its own. Choose another folder for those of the subjects.")
     check_out(out)
     runs = {out / f"subj{number:02d}": one for number, one in chosen.items()}
+    unfinished = []
     for folder, one in runs.items():
-        _run_all(folder, one, source)
+        try:
+            _run_all(folder, one, source, on)
+        except UnfinishedError as error:
+            unfinished.append(f"{folder}: {error}")
+    if unfinished:
+        raise UnfinishedError("\n".join(unfinished))
     finish(out, group([RunFolder(folder) for folder in runs], source))
 
 

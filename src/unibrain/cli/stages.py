@@ -6,7 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from unibrain.cli.options import Command, backbone_options, run_argument, settings_options
+from unibrain.cli.options import (
+    Command,
+    backbone_options,
+    engine_for,
+    engine_option,
+    run_argument,
+    settings_options,
+)
 from unibrain.errors import InputError
 from unibrain.pipeline import SECTIONS
 
@@ -30,13 +37,14 @@ def _run_stage(
     chosen: dict[str, Any],
     with_earlier: bool = False,
     source: "BackboneSource | None" = None,
+    on: str | None = None,
 ) -> None:
     from unibrain.pipeline import RunFolder, kept_settings, run_one
 
     folder = RunFolder(run)
     given = {option: value for option, value in chosen.items() if value is not None}
     settings = kept_settings(folder).changed(section, given, where="--", text=True) if given else kept_settings(folder)
-    result = run_one(name, folder, settings, source, with_earlier)
+    result = run_one(name, folder, settings, source, with_earlier, engine=engine_for(on, settings))
     for path in result.outputs:
         click.echo(f"{path}{' (up to date)' if result.skipped else ''}")
     if name in _FOUND:
@@ -74,10 +82,16 @@ _FOUND: dict[str, Callable[[Path], str]] = {"fit": _penalties}
 
 
 def _stage(name: str, about: str, example: str, backbone: bool = False) -> click.Command:
-    def command(run: Path, with_earlier: bool = False, source: "BackboneSource | None" = None, **chosen: Any) -> None:
-        _run_stage(name, name, run, chosen, with_earlier, source)
+    def command(
+        run: Path,
+        with_earlier: bool = False,
+        source: "BackboneSource | None" = None,
+        on: str | None = None,
+        **chosen: Any,
+    ) -> None:
+        _run_stage(name, name, run, chosen, with_earlier, source, on)
 
-    decorated: Any = backbone_options(command) if backbone else command
+    decorated: Any = engine_option(backbone_options(command)) if backbone else command
     if name != "simulate":
         earlier = "First run the stages above this one that are not up to date, instead of refusing."
         decorated = click.option("--with-earlier", is_flag=True, help=earlier)(decorated)

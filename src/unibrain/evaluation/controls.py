@@ -151,54 +151,82 @@ def decode_controls(
     InputError
         If a name is unknown, or predicted and true latents are not of the same images.
     """
-    wanted = [name for name in CONTROLS if names is None or name in names]
-    unknown = set(names or ()) - set(CONTROLS)
-    if unknown:
-        raise InputError(f"there is no control {min(unknown)!r}. Choose among {', '.join(CONTROLS)}.")
-    if not np.array_equal(predicted.stimulus_ids, true.stimulus_ids):
-        raise InputError("predicted and true latents are not of the same images. Predict and extract them again.")
-    kinds = {row.starts: name for name, row in LATENTS.items() if row.starts in backbone.kinds and name in predicted}
-    contexts = [name for name, row in LATENTS.items() if row.guides and name in predicted]
-    guides_other = {"picture": "c_text", "caption": "c_image"}
-    options = dict(sampling or {}) | {"seed": seed}
-    training_ids, found = np.unique(training.stimulus_ids), dict[str, Decoded]()
-
-    def from_latents(latents: Latents, **use: Any) -> Decoded:
-        return reconstruct(backbone, latents, cache=cache, **(options | use))
+    wanted, jobs = _wanted(names), control_jobs(backbone, predicted, true, training, names=names, sampling=sampling)
+    decodes, training_ids = decoded_kinds(backbone, predicted), np.unique(training.stimulus_ids)
+    found = dict[str, Decoded]()
 
     def shown(ids: NDArray[np.int64]) -> Decoded:
         captions = [next(iter(filter(None, row)), "") for row in stimuli.captions(ids)]
-        pictures = stimuli.pictures(ids) if "picture" in kinds else None
-        return Decoded(predicted.stimulus_ids, pictures, tuple(captions) if "caption" in kinds else None)
+        pictures = stimuli.pictures(ids) if "picture" in decodes else None
+        return Decoded(predicted.stimulus_ids, pictures, tuple(captions) if "caption" in decodes else None)
 
-    def make(name: str) -> Decoded:
+    def decode(name: str) -> Decoded:
+        latents, options = jobs[name]
+        return reconstruct(backbone, latents, cache=cache, seed=seed, **options)
+
+    def make(name: str) -> Decoded | None:  # None: what it would be decoded from is not there
         if name == "random":
             drawn = np.random.default_rng([seed, 13]).choice(training_ids, predicted.n)
             return shown(drawn)
         if name == "nearest":
             return shown(nearest_training_ids(predicted, training))
-        if name == "mean":
-            return from_latents(_means(training, predicted))
-        if name == "z_only":
-            return from_latents(predicted, use=set(kinds.values()))
         if name == "other_context":
-            items: dict[str, Any] = {}
-            for kind, context in guides_other.items():
-                if kind in kinds and context in contexts:
-                    one = from_latents(predicted, kinds={kind}, use={context})
-                    items |= {f"{kind}s": getattr(one, f"{kind}s")}
-            return Decoded(predicted.stimulus_ids, **items)
-        if name == "oracle":
-            return from_latents(true)
+            parts = {kind: f"{name} {kind}" for kind in decodes if f"{name} {kind}" in jobs}
+            items: dict[str, Any] = {f"{kind}s": getattr(decode(job), f"{kind}s") for kind, job in parts.items()}
+            return Decoded(predicted.stimulus_ids, **items) if items else None
+        return decode(name) if name in jobs else found["oracle"]  # a span that loses nothing
+
+    for name in track(wanted, "controls", unit="control"):
+        made = make(name)
+        if made is not None:
+            found[name] = made
+    return found
+
+
+def _wanted(names: Collection[str] | None) -> list[str]:
+    unknown = set(names or ()) - set(CONTROLS)
+    if unknown:
+        raise InputError(f"there is no control {min(unknown)!r}. Choose among {', '.join(CONTROLS)}.")
+    return [name for name in CONTROLS if names is None or name in names]
+
+
+def decoded_kinds(backbone: "Backbone", predicted: Latents) -> dict[str, str]:
+    """Kind of item that can be decoded to the latent that it starts from."""
+    return {row.starts: name for name, row in LATENTS.items() if row.starts in backbone.kinds and name in predicted}
+
+
+def control_jobs(
+    backbone: "Backbone",
+    predicted: Latents,
+    true: Latents,
+    training: "Latents | StoredLatents",
+    *,
+    names: Collection[str] | None = None,
+    sampling: Mapping[str, Any] | None = None,
+) -> dict[str, tuple[Latents, dict[str, Any]]]:
+    """What of the controls is decoded: name to latents and keyword arguments of `reconstruct`; see `decode_controls`.
+
+    ``"other_context"`` is a job for each kind. ``"span"`` is left out where it is the same as ``"oracle"``.
+    """
+    if not np.array_equal(predicted.stimulus_ids, true.stimulus_ids):
+        raise InputError("predicted and true latents are not of the same images. Predict and extract them again.")
+    wanted, options, found = _wanted(names), dict(sampling or {}), dict[str, tuple[Latents, dict[str, Any]]]()
+    decodes = decoded_kinds(backbone, predicted)
+    if "mean" in wanted:
+        found["mean"] = (_means(training, predicted), options)
+    if "z_only" in wanted:
+        found["z_only"] = (predicted, options | {"use": sorted(decodes.values())})
+    for kind, context in {"picture": "c_text", "caption": "c_image"}.items():
+        if "other_context" in wanted and kind in decodes and context in predicted and LATENTS[context].guides:
+            found[f"other_context {kind}"] = (predicted, options | {"kinds": [kind], "use": [context]})
+    if "oracle" in wanted:
+        found["oracle"] = (true, options)
+    if "span" in wanted:
         spanned = span_projection(true, training)
         # With more training images than dimensions nothing is lost, and the oracle says it already.
         whole = all(np.abs(spanned[key] - true[key]).max() <= _SAME * np.abs(true[key]).max() for key in true)
-        return found["oracle"] if whole and "oracle" in found else from_latents(spanned)
-
-    if not any(kind in kinds and context in contexts for kind, context in guides_other.items()):
-        wanted = [name for name in wanted if name != "other_context"]
-    for name in track(wanted, "controls", unit="control"):
-        found[name] = make(name)
+        if not (whole and "oracle" in found):
+            found["span"] = (spanned, options)
     return found
 
 

@@ -331,6 +331,7 @@ def _network_rows(dialect: Dialect) -> Iterator[Metric]:
             optional=dialect.name == "standard",
             direction="" if distance else dialect.direction,
             image_path=dialect.path(dialect.sides[network]),
+            network=network,
         )
 
 

@@ -47,6 +47,7 @@ def evaluate(
     dialect: str = "standard",
     protocol: str = "none",
     features: Path | None = None,
+    known: Mapping[str, Score] | None = None,
 ) -> Scores:
     """Score what was decoded against what was seen.
 
@@ -83,6 +84,8 @@ def evaluate(
         `unibrain.evaluation.caption_protocols.CAPTION_PROTOCOLS`, or ``"none"``.
     features : pathlib.Path, optional
         A folder that keeps features of pictures for the next time.
+    known : mapping of str to Score, optional
+        What `metric_scores` found before with the same arguments, by name of the metric; it is not computed again.
 
     Returns
     -------
@@ -101,31 +104,16 @@ def evaluate(
     n = len(ids)
     if n == 0:
         raise InputError("there are no decoded images to score. Reconstruct the test images first.")
-    if metrics is None:
-        metrics = dialect_metrics(dialect)
-    if protocol != "none":
-        from unibrain.evaluation.caption_protocols import protocol_metrics
-
-        metrics = dict(metrics) | protocol_metrics(protocol)
-    cache, versions = FeatureCache(features), library_versions()
-    compared = _Compared(stimuli, backbone, cache)
-    items = compared.with_images(decoded)
-    others = {name: compared.with_images(other) for name, other in (controls or {}).items()}
-    # Controls are mostly of the same images, which are compared once.
-    which = {name: other.stimulus_ids.tobytes() for name, other in (controls or {}).items()}
-    same = {which[name]: compared.with_images(_same_images(decoded, other)) for name, other in (controls or {}).items()}
-    rows = [metric for metric in metrics.values() if metric.kind != "latent" and (simulated or not metric.scenes_only)]
-    scores = []
-    for metric in track(rows, "scores", unit="metric"):
-        score = replace(_score(metric, items, seed), dialect=metric.protocol or dialect, versions=versions)
-        if score.value is None and metric.optional:
-            continue
-        beside, own = {}, {key: None if metric.costly else _value(metric, some) for key, some in same.items()}
-        for name in (name for name in CONTROLS if name in others and not metric.costly):
-            value = _value(metric, others[name])
-            if value is not None:
-                beside[name] = Beside(value, own[which[name]], len(others[name].references))
-        scores.append(replace(score, beside=beside))
+    metrics = metrics_of(dialect, protocol, metrics)
+    scored = scored_metrics(metrics, simulated)
+    kept = dict(known or {})
+    left = [metric for metric in scored if metric.name not in kept]
+    made = metric_scores(
+        decoded, stimuli, backbone, left, seed=seed, controls=controls, dialect=dialect, features=features
+    )
+    kept |= {score.name: score for score in made}
+    pairs = [(metric, kept[metric.name]) for metric in scored]
+    scores = [score for metric, score in pairs if score.value is not None or not metric.optional]
     corrected = holm({score.name: score.p for score in scores if score.p is not None})
     scores = [replace(score, p=corrected.get(score.name)) for score in scores]
     accuracy: list[tuple[str, str, float]] = []
@@ -152,6 +140,58 @@ def evaluate(
         say(warning)
     image_ids = tuple(int(identity) for identity in ids)
     return Scores(tuple(scores), image_ids, tuple(accuracy), simulated, tuple(identified))
+
+
+def metrics_of(dialect: str, protocol: str, metrics: Mapping[str, Metric] | None = None) -> Mapping[str, Metric]:
+    """All metrics of a dialect, or `metrics`, by name; captions have those of the protocol in the place of others."""
+    if metrics is None:
+        metrics = dialect_metrics(dialect)
+    if protocol == "none":
+        return metrics
+    from unibrain.evaluation.caption_protocols import protocol_metrics
+
+    return dict(metrics) | protocol_metrics(protocol)
+
+
+def scored_metrics(metrics: Mapping[str, Metric], simulated: bool) -> list[Metric]:
+    """Those that are about pictures or captions, and of simulated scans also about composed scenes."""
+    return [metric for metric in metrics.values() if metric.kind != "latent" and (simulated or not metric.scenes_only)]
+
+
+def metric_scores(
+    decoded: Decoded,
+    stimuli: "Stimuli",
+    backbone: "Backbone | None",
+    metrics: Sequence[Metric],
+    *,
+    seed: int = 0,
+    controls: Mapping[str, Decoded] | None = None,
+    dialect: str = "standard",
+    features: Path | None = None,
+) -> list[Score]:
+    """Scores of some metrics of pictures and captions, each by itself: p is not corrected for their number.
+
+    See `evaluate`, which does that.
+    """
+    cache, versions = FeatureCache(features), library_versions()
+    compared = _Compared(stimuli, backbone, cache)
+    items = compared.with_images(decoded)
+    others = {name: compared.with_images(other) for name, other in (controls or {}).items()}
+    # Controls are mostly of the same images, which are compared once.
+    which = {name: other.stimulus_ids.tobytes() for name, other in (controls or {}).items()}
+    same = {which[name]: compared.with_images(_same_images(decoded, other)) for name, other in (controls or {}).items()}
+    scores = []
+    for metric in track(metrics, "scores", unit="metric"):
+        score = replace(_score(metric, items, seed), dialect=metric.protocol or dialect, versions=versions)
+        beside = dict[str, Beside]()
+        if score.value is not None or not metric.optional:
+            own = {key: None if metric.costly else _value(metric, some) for key, some in same.items()}
+            for name in (name for name in CONTROLS if name in others and not metric.costly):
+                value = _value(metric, others[name])
+                if value is not None:
+                    beside[name] = Beside(value, own[which[name]], len(others[name].references))
+        scores.append(replace(score, beside=beside))
+    return scores
 
 
 class _Compared:

@@ -149,6 +149,8 @@ class Metric:
         Of captions: the protocol whose definition this is, see `unibrain.evaluation.caption_protocols`.
     costly : bool
         Whether a value takes so long that there are no controls beside it.
+    network : str
+        Whose features it looks at; metrics of one network share them.
     """
 
     name: str
@@ -166,6 +168,7 @@ class Metric:
     optional: bool = False
     protocol: str = ""
     costly: bool = False
+    network: str = ""
 
     @property
     def unrelated(self) -> float:
@@ -348,6 +351,7 @@ _ROWS = (
         two_way(lambda items: items.network_features),
         direction="recon->images",
         image_path="224 x 224, bicubic (Pillow)",
+        network="efficientnet-lite0",
     ),
     Metric(
         "judge_object",
@@ -360,6 +364,7 @@ _ROWS = (
         _judged(_object_seen, single=True),
         scenes_only=True,
         image_path="224 x 224, bicubic (Pillow)",
+        network="judge",
     ),
     Metric(
         "judge_any_object",
@@ -371,6 +376,7 @@ _ROWS = (
         _judged(_object_seen),
         scenes_only=True,
         image_path="224 x 224, bicubic (Pillow)",
+        network="judge",
     ),
     Metric(
         "judge_background",
@@ -382,6 +388,7 @@ _ROWS = (
         _judged(_background_seen),
         scenes_only=True,
         image_path="224 x 224, bicubic (Pillow)",
+        network="judge",
     ),
     Metric(
         "meteor",
@@ -424,6 +431,7 @@ _ROWS = (
         "as lost, so where captions are alike guessing gives less.",
         two_way(_caption_embeddings),
         direction="recon->images",
+        network="backbone",
     ),
     Metric(
         "two_way_caption_same_background",
@@ -436,6 +444,7 @@ _ROWS = (
         _two_way_same_background,
         scenes_only=True,
         direction="recon->images",
+        network="backbone",
     ),
     Metric(
         "caption_object",

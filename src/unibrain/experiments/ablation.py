@@ -49,9 +49,8 @@ def ablate(bench: Bench) -> Findings:
     diffused = [name for name, use in settings.items() if name != FULL and any(latent[0] == "c" for latent in use)]
     bench.announce(len(diffused) * len(bench.ids), "ablate")
     predicted = bench.predicted
-    decoded = {
-        name: bench.decoded() if name == FULL else bench.decode(predicted, use=use) for name, use in settings.items()
-    }
+    others = bench.decode_all({name: (predicted, {"use": use}) for name, use in settings.items() if name != FULL})
+    decoded = {name: bench.decoded() if name == FULL else others[name] for name in settings}
     scores = {name: bench.score(items) for name, items in decoded.items()}
     cells = [
         cell

@@ -1,8 +1,10 @@
 """`Bench`: a finished run, opened for experiments: its parts, a few of its test images, and what decodes and scores."""
 
-from collections.abc import Callable, Iterator
+import shutil
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,9 +14,11 @@ from numpy.typing import NDArray
 from unibrain.errors import InputError
 from unibrain.experiments.findings import Strip
 from unibrain.pipeline import BackboneSource, RunFolder, Settings, declare, kept_settings
+from unibrain.pipeline.shards import LatentJobs, decode_work, jobs_digest
 from unibrain.pipeline.stages import STATE, read_seen, run_fingerprint, sampling_options, training_view
 from unibrain.workspace.fingerprints import code_digest, digest
 from unibrain.workspace.progress import say
+from unibrain.workspace.shards import Engine
 from unibrain.workspace.stages import Chain, read_record
 
 if TYPE_CHECKING:
@@ -55,6 +59,8 @@ class Bench:
         Keyword arguments of `unibrain.reconstruct`: how the run itself decoded.
     budget : float
         Minutes that an experiment may be expected to decode for.
+    ahead : callable or None
+        Has several processes decode what `decode_all` is about to ask for.
     """
 
     run: RunFolder
@@ -67,6 +73,7 @@ class Bench:
     ids: NDArray[np.int64]
     sampling: dict[str, Any]
     budget: float = 60.0
+    ahead: Callable[[Path, LatentJobs], None] | None = None
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -146,8 +153,16 @@ class Bench:
         """Decode as the run did, but for `options`; what was decoded before with the same input is read."""
         from unibrain.reconstruction import reconstruct
 
-        chosen = {"kinds": self.kinds, "seed": self.settings.reconstruct.seed, **self.sampling, **options}
-        return reconstruct(self.network, latents, cache=self.cache / "items", **chosen)
+        return reconstruct(self.network, latents, cache=self.cache / "items", **self._chosen(options))
+
+    def decode_all(self, jobs: "Mapping[str, tuple[Latents, Mapping[str, Any]]]") -> "dict[str, Decoded]":
+        """Decode several latents, each with options of its own; several processes share them if the bench has them."""
+        if self.ahead is not None and jobs:
+            self.ahead(self.cache, {name: (some, self._chosen(options)) for name, (some, options) in jobs.items()})
+        return {name: self.decode(some, **options) for name, (some, options) in jobs.items()}
+
+    def _chosen(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        return {"kinds": self.kinds, "seed": self.settings.reconstruct.seed, **self.sampling, **options}
 
     def decoded(self) -> "Decoded":
         """What the run itself decoded for `ids`."""
@@ -267,6 +282,7 @@ def open_bench(
     source: BackboneSource | None = None,
     budget: float = 60.0,
     lock: bool = True,
+    engine: Engine | None = None,
 ) -> Iterator[Bench]:
     """Open a finished run for experiments.
 
@@ -282,6 +298,8 @@ def open_bench(
         Minutes that an experiment may be expected to decode for.
     lock : bool
         Whether to work in the folder alone; what only reads for a moment may go beside a page that is open.
+    engine : callable, optional
+        Does the shards of what is decoded, as in `unibrain.pipeline.run_one`.
 
     Yields
     ------
@@ -315,4 +333,12 @@ def open_bench(
             spread(subject.test.stimulus_ids, images),
             sampling_options(settings, stimuli.has_captions),
             budget,
+            None if engine is None else partial(_decode_ahead, engine, source, settings.extract.backbone),
         )
+
+
+def _decode_ahead(engine: Engine, source: BackboneSource, network: str, cache: Path, jobs: LatentJobs) -> None:
+    """Have an engine decode jobs into the cache of a bench."""
+    folder = cache / "shards" / jobs_digest(jobs)[:16]
+    engine(decode_work(folder, "experiment", jobs, cache / "items", source, network))
+    shutil.rmtree(folder)

@@ -73,7 +73,8 @@ def caption_sources(bench: Bench, file: Path | None = None) -> Findings:
     run, true = bench.predicted, bench.true
     predicted = _predict(bench, sources)
     latents = {AS_RUN: run} | {name: _with(run, predicted, source.key) for name, source in sources.items()}
-    decoded = {name: bench.decoded() if name == AS_RUN else bench.decode(found) for name, found in latents.items()}
+    others = bench.decode_all({name: (found, {}) for name, found in latents.items() if name != AS_RUN})
+    decoded = {AS_RUN: bench.decoded()} | others
     scores = {name: bench.score(items) for name, items in decoded.items()}
     reference, cells, heard = scores[AS_RUN], list[Cell](), dict[str, float]()
     for name, found in scores.items():

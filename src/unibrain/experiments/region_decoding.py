@@ -80,7 +80,8 @@ def decode_regions(bench: Bench, chosen: Mapping[str, NDArray[np.bool_]]) -> Reg
         name: {latent: one.explained for latent, one in correlations_of(found, true).items()}
         for name, found in predicted.items()
     }
-    decoded = {name: bench.decoded() if found is run else bench.decode(found) for name, found in predicted.items()}
+    others = bench.decode_all({name: (found, {}) for name, found in predicted.items() if found is not run})
+    decoded = {name: bench.decoded() if found is run else others[name] for name, found in predicted.items()}
     scores = {name: bench.score(items) for name, items in decoded.items()}
     cells = list[Cell]()
     for name, found in predicted.items():

@@ -245,9 +245,15 @@ def _predict(bench: Bench, mask: NDArray[np.bool_], scan: NDArray[np.float32], v
 def _strips(bench: Bench, latents: "Mapping[str, Latents]", seeds: int) -> "list[Strip]":
     """The items of each region, seeds side by side."""
     first, found = bench.settings.reconstruct.seed, []
-    for name, predicted in latents.items():
-        # One scan at a time, so that none depends on its company.
-        items = [bench.decode(predicted, seed=first + number) for number in range(seeds)]
+    # One scan at a time, so that none depends on its company.
+    each = {
+        f"{name}, seed {number}": (predicted, {"seed": first + number})
+        for name, predicted in latents.items()
+        for number in range(seeds)
+    }
+    decoded = bench.decode_all(each)
+    for name in latents:
+        items = [decoded[f"{name}, seed {number}"] for number in range(seeds)]
         pictures = [item.pictures for item in items if item.pictures is not None]
         captions = [item.captions[0] for item in items if item.captions is not None]
         label = name if name == NOTHING else f"{name} active"

@@ -63,10 +63,17 @@ def repeats(bench: Bench, samples: int = 4) -> Findings:
     averaged = {most: AS_RUN}
 
     trials = cache(lambda: read_trials(bench, bench.ids))
+    means = {chosen: predicted_from(bench, trials, chosen) for n in range(1, most) for chosen in windows(n, most)}
+    seeds = {f"sample {n}": bench.settings.reconstruct.seed + n for n in range(1, samples)}
+    predicted = bench.predicted
+    decoded = bench.decode_all(
+        {str(chosen): (some, {}) for chosen, some in means.items()}
+        | {name: (predicted, {"seed": seed}) for name, seed in seeds.items()}
+    )
     for number in range(1, most):
         found = []
         for chosen in windows(number, most):
-            items = bench.decode(predicted_from(bench, trials, chosen))
+            items = decoded[str(chosen)]
             found.append(bench.score(items))
             if number == 1:
                 looks[f"repeat {chosen[0] + 1} alone"] = items
@@ -74,10 +81,7 @@ def repeats(bench: Bench, samples: int = 4) -> Findings:
         averaged[number] = f"{number} repeat{'s' * (number > 1)}"
         scores[averaged[number]] = together(found, lambda table, _: table.mean(axis=1))
 
-    drawn = [own]
-    predicted = bench.predicted
-    for extra in range(1, samples):
-        drawn.append(bench.decode(predicted, seed=bench.settings.reconstruct.seed + extra))
+    drawn = [own, *(decoded[name] for name in seeds)]
     agreed = [agreement(bench.network, items, predicted) for items in drawn]
     each = [scores[AS_RUN], *(bench.score(items) for items in drawn[1:])]
     curves: dict[str, dict[int, str]] = {"mean": {1: AS_RUN}, "best by agreement": {1: AS_RUN}}

@@ -101,11 +101,13 @@ def sweep(
     ]
     counted = "" if len(set(costs)) == 1 else ", counted at the run's own number of steps,"
     bench.announce(int(np.ceil(sum(costs) * images)), f"sweep of {len(settings)} settings{counted}")
-    scores, looks = {}, {}
-    for name, values in settings.items():
-        predicted = bench.validation(images, values.get("alpha", 1.0))
-        looks[name] = bench.decode(predicted, **_sampled(values))
-        scores[name] = bench.score(looks[name])
+    looks = bench.decode_all(
+        {
+            name: (bench.validation(images, values.get("alpha", 1.0)), _sampled(values))
+            for name, values in settings.items()
+        }
+    )
+    scores = {name: bench.score(items) for name, items in looks.items()}
     seen = looks[AS_RUN].stimulus_ids[:_SHOWN]
     columns, told, best = list(columns_of(scores[AS_RUN])), [], [AS_RUN]
     cells: list[Cell] = []

@@ -85,8 +85,8 @@ def transfer(bench: Bench, other: Bench) -> Findings:
 
     moved = _aligned(bench, other, pairs, counts) | plain
     predicted = {WITHIN: other.predicted, **_predict(bench, moved, ids)}
-    decoded = {WITHIN: other.decoded() if alike else bench.decode(other.predicted)}
-    decoded |= {name: bench.decode(predicted[name]) for name in shown}
+    jobs = ({} if alike else {WITHIN: other.predicted}) | {name: predicted[name] for name in shown}
+    decoded = ({WITHIN: other.decoded()} if alike else {}) | bench.decode_all({n: (z, {}) for n, z in jobs.items()})
     scores, true = {name: seen.score(items) for name, items in decoded.items()}, other.true
     cells, told = list[Cell](), dict[str, float]()
     for name, latents in predicted.items():

@@ -1,7 +1,8 @@
 """The table of latents; extracting them once and keeping them on disk."""
 
 from unibrain.latents.columns import LatentColumns
-from unibrain.latents.extract import extract, extract_to
+from unibrain.latents.extract import extract, extract_to, keep_batch
+from unibrain.latents.object_store import write_latents
 from unibrain.latents.store import (
     LatentWriter,
     Storage,
@@ -24,10 +25,12 @@ __all__ = [
     "StoredLatents",
     "extract",
     "extract_to",
+    "keep_batch",
     "load_latents",
     "open_latents",
     "read_manifest",
     "reopen_latents",
     "rows_of",
     "save_latents",
+    "write_latents",
 ]

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
@@ -10,6 +11,8 @@ from numpy.typing import NDArray
 from unibrain.errors import InputError
 from unibrain.latents.store import LatentWriter, Precision, Storage
 from unibrain.latents.table import LATENTS, Latents
+from unibrain.workspace.files import atomic_path
+from unibrain.workspace.fingerprints import digest
 from unibrain.workspace.progress import track
 
 if TYPE_CHECKING:
@@ -84,6 +87,7 @@ def extract_to(
     storage: Storage = "auto",
     precision: Precision = "float32",
     unfinished: str | os.PathLike[str] | None = None,
+    kept: Path | None = None,
 ) -> None:
     """Encode pictures and captions as `extract` does, straight into a folder, batch by batch.
 
@@ -97,6 +101,8 @@ def extract_to(
         See `extract`.
     storage, precision, unfinished
         See `LatentWriter`.
+    kept : pathlib.Path, optional
+        A folder of encoded batches, see `keep_batch`: what is there is not encoded again, and what is encoded is kept.
 
     Raises
     ------
@@ -115,11 +121,36 @@ def extract_to(
         key=str(batch_size),  # other batches may round differently
         unfinished=unfinished,
     )
-    for start, batch in plan.batches(writer.done.get("rows", 0)):
+    for start, batch in plan.batches(writer.done.get("rows", 0), kept):
         writer.begin({name: values.shape[1:] for name, values in batch.items()})
         writer.write_rows(start, batch)
         writer.mark("rows", min(start + batch_size, len(plan.ids)))
     writer.finish()
+
+
+def keep_batch(
+    kept: Path,
+    backbone: "Backbone",
+    stimuli: "Stimuli",
+    stimulus_ids: Sequence[int] | NDArray[np.int64],
+    caption: CaptionUse = "first",
+    caption_context: ContextUse = "mean",
+    caption_seed: int = 0,
+) -> None:
+    """Encode one batch for `extract_to`, and keep it in a folder, unless it is there.
+
+    Its name is made of the pictures, the captions that are encoded, and the backbone, so that runs on the same pictures
+    can share the folder.
+
+    Parameters
+    ----------
+    kept : pathlib.Path
+        The folder.
+    backbone, stimuli, stimulus_ids, caption, caption_context, caption_seed
+        See `extract`; all images are one batch.
+    """
+    plan = _Plan(backbone, stimuli, stimulus_ids, len(stimulus_ids), caption, caption_context, caption_seed)
+    plan.batch(0, kept)
 
 
 class _Plan:
@@ -161,28 +192,60 @@ class _Plan:
                         for image, texts in zip(self.ids, captions, strict=True)
                     ]
 
-    def batches(self, begin: int = 0) -> Iterator[tuple[int, dict[str, Array]]]:
+    def batches(self, begin: int = 0, kept: Path | None = None) -> Iterator[tuple[int, dict[str, Array]]]:
         """Latents of one batch after the other, from row `begin` on: its first row, and its values.
 
         What is encoded together depends on the batch alone, so that a stop in the middle changes nothing.
         """
         for start in track(range(begin, len(self.ids), self._size), "extract latents", unit="batch"):
-            batch = slice(start, start + self._size)
-            pictures, values = self._stimuli.pictures(self.ids[batch]), {}
-            for row in self._rows:
-                if row.source == "picture":
-                    values[row.name] = self._backbone.encode(row.name, pictures)
-                else:
-                    values[row.name] = encode_means(self._backbone, row.name, self._texts[row.name][batch])
-            for name, array in values.items():
-                finite = np.isfinite(array).reshape(len(array), -1).all(axis=1)
-                if not finite.all():
-                    raise InputError(
-                        f"{self._stimuli.source}: latent {name} of image id {self.ids[batch][~finite][0]} is not "
-                        "finite. Check that picture and its captions, and the weights of the backbone "
-                        f"{self._backbone.name}"
-                    )
-            yield start, values
+            yield start, self.batch(start, kept)
+
+    def batch(self, start: int, kept: Path | None) -> dict[str, Array]:
+        """Latents of the batch from row `start` on; read from the folder `kept` if they are there, else kept there."""
+        batch = slice(start, start + self._size)
+        pictures = self._stimuli.pictures(self.ids[batch])
+        if kept is None:
+            return self._encode(batch, pictures)
+        texts = {name: rows[batch] for name, rows in self._texts.items()}
+        about = [self._backbone.fingerprint, self._backbone.precision, [row.name for row in self._rows]]
+        file = kept / f"{digest(about, pictures, texts)[:32]}.safetensors"
+        found = _read_batch(file, [row.name for row in self._rows], len(pictures))
+        if found is None:
+            from safetensors.numpy import save_file
+
+            found = self._encode(batch, pictures)
+            with atomic_path(file) as temporary:
+                save_file({name: np.ascontiguousarray(array) for name, array in found.items()}, temporary)
+        return found
+
+    def _encode(self, batch: slice, pictures: NDArray[np.uint8]) -> dict[str, Array]:
+        values = {}
+        for row in self._rows:
+            if row.source == "picture":
+                values[row.name] = self._backbone.encode(row.name, pictures)
+            else:
+                values[row.name] = encode_means(self._backbone, row.name, self._texts[row.name][batch])
+        for name, array in values.items():
+            finite = np.isfinite(array).reshape(len(array), -1).all(axis=1)
+            if not finite.all():
+                raise InputError(
+                    f"{self._stimuli.source}: latent {name} of image id {self.ids[batch][~finite][0]} is not "
+                    "finite. Check that picture and its captions, and the weights of the backbone "
+                    f"{self._backbone.name}"
+                )
+        return values
+
+
+def _read_batch(file: Path, names: Sequence[str], rows: int) -> dict[str, Array] | None:
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    try:
+        found = load_file(file)
+        batch = {name: found[name] for name in names}
+    except (OSError, SafetensorError, ValueError, KeyError):  # not there, or cut off: it is encoded again
+        return None
+    return batch if all(len(array) == rows for array in batch.values()) else None
 
 
 def used_captions(use: str, seed: int, stimulus_id: int, captions: tuple[str, ...]) -> tuple[str, ...]:

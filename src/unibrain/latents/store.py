@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -357,16 +358,30 @@ def _open_zarr(path: Path) -> Any:
     return zarr.open_array(str(path), mode="r", zarr_format=3)
 
 
-def _open_address(address: str) -> tuple[bytes, dict[str, Any], NDArray[Any], dict[str, Any]]:
+def filesystem_of(address: str) -> tuple[Any, str]:
+    """The file system of an object store, and the path of `address` in it."""
     import fsspec  # type: ignore[import-untyped]
+    from fsspec.registry import registry  # type: ignore[import-untyped]
+
+    scheme = address.split("://", maxsplit=1)[0]
+    if find_spec("obstore") is not None and scheme not in registry:
+        from obstore.fsspec import SUPPORTED_PROTOCOLS, register
+
+        if scheme in SUPPORTED_PROTOCOLS and scheme not in ("file", "memory"):
+            register(scheme)
+    system, path = fsspec.core.url_to_fs(address)
+    return system, str(path)
+
+
+def _open_address(address: str) -> tuple[bytes, dict[str, Any], NDArray[Any], dict[str, Any]]:
     import zarr
 
     def read(name: str) -> bytes:
-        with fsspec.open(f"{address}/{name}", "rb") as file:
-            content: bytes = file.read()
+        content: bytes = system.cat_file(f"{root}/{name}")
         return content
 
     try:
+        system, root = filesystem_of(address)
         text = read(MANIFEST)
         manifest = _parse_manifest(text, Path(address, MANIFEST))
         if manifest["storage"] != "zarr":

@@ -11,6 +11,7 @@ from unibrain.pipeline.settings import Settings, read_settings, write_settings
 from unibrain.pipeline.stages import STAGES, declare, read_seen
 from unibrain.workspace.fingerprints import Fingerprint
 from unibrain.workspace.run_folder import RunFolder
+from unibrain.workspace.shards import Engine
 from unibrain.workspace.stages import Chain, StageResult, read_record
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ def run_one(
     with_earlier: bool = False,
     *,
     audit_betas: bool | None = None,
+    engine: Engine | None = None,
 ) -> StageResult:
     """Run one stage, and keep the settings in the run folder for the stages after it.
 
@@ -61,6 +63,9 @@ def run_one(
         First run the stages above it that are not up to date, instead of refusing.
     audit_betas : bool, optional
         Of the stage `audit`: whether to read the betas of all sessions again; by default as it did last.
+    engine : callable, optional
+        Does the shards of stages that can be divided, as from `unibrain.engines.engine_of`; by default this process
+        does everything.
 
     Returns
     -------
@@ -70,6 +75,8 @@ def run_one(
     ------
     InputError
         If the input is wrong or missing, a stage above is not up to date, or another run works in the folder.
+    UnfinishedError
+        If the engine could not do some shards.
     """
     if name == "simulate" and settings.simulate is None:
         settings = settings.changed("simulate", {}, where=str(run.settings))
@@ -82,10 +89,12 @@ def run_one(
         audit_betas = True
     chain = Chain(run, declare(run, settings, backbone, audit_betas if name == "audit" else None))
     names = [*chain.above(name), name] if with_earlier else [name]
-    return _run_stages(names, run, settings, backbone, audit_betas)[-1]
+    return _run_stages(names, run, settings, backbone, audit_betas, engine)[-1]
 
 
-def run_all(run: RunFolder, settings: Settings, backbone: BackboneSource | None = None) -> tuple[StageResult, ...]:
+def run_all(
+    run: RunFolder, settings: Settings, backbone: BackboneSource | None = None, engine: Engine | None = None
+) -> tuple[StageResult, ...]:
     """Run every stage; skip what is up to date.
 
     Parameters
@@ -95,6 +104,8 @@ def run_all(run: RunFolder, settings: Settings, backbone: BackboneSource | None 
         Scans are simulated if its ``simulate`` is there, and then audited as well: it takes a second.
     backbone : BackboneSource, optional
         By default that of the settings, on the best device. It is loaded once.
+    engine : callable, optional
+        As in `run_one`.
 
     Returns
     -------
@@ -104,11 +115,13 @@ def run_all(run: RunFolder, settings: Settings, backbone: BackboneSource | None 
     ------
     InputError
         If the input is wrong or missing, or another run works in the folder.
+    UnfinishedError
+        If the engine could not do some shards.
     """
     simulated = settings.simulate is not None
     audit = True if simulated and not run.artefact("audit").exists() else None
     names = [stage.name for stage in declare(run, settings, backbone, audit)]
-    return _run_stages(names, run, settings, backbone, audit)
+    return _run_stages(names, run, settings, backbone, audit, engine)
 
 
 def _run_stages(
@@ -117,6 +130,7 @@ def _run_stages(
     settings: Settings,
     backbone: BackboneSource | None,
     audit_betas: bool | None,
+    engine: Engine | None,
 ) -> tuple[StageResult, ...]:
     backbone = backbone or BackboneSource()
     results, seen = list[StageResult](), dict[str, Fingerprint]()
@@ -125,7 +139,8 @@ def _run_stages(
         for name in names:
             # Declared anew for each: what the audit reads depends on what is there by then.
             stages = declare(run, settings, backbone, audit_betas if name == "audit" else None)
-            results.append(Chain(run, stages, seen).run(name, lambda: write_settings(run.settings, settings)))
+            chain = Chain(run, stages, seen, engine)
+            results.append(chain.run(name, lambda: write_settings(run.settings, settings)))
     return tuple(results)
 
 
@@ -209,3 +224,38 @@ def write_weights(
     voxels = None if regions is None else np.any([subject.regions[name] for name in regions], axis=0)
     weights = export_weights(decoder, latent, slice(start, stop), voxels, path)
     return weights.shape[0], weights.shape[1]
+
+
+def push_latents(run: RunFolder, address: str) -> dict[str, str]:
+    """Copy the latents of a run, and its predictions if there are any, to an object store.
+
+    Parameters
+    ----------
+    run : RunFolder
+    address : str
+        Such as ``s3://bucket/my-run``.
+
+    Returns
+    -------
+    dict of str to str
+        Artefact to its address.
+
+    Raises
+    ------
+    InputError
+        If `extract` is not up to date, or the store does not take them.
+    """
+    from unibrain.latents import write_latents
+
+    if not re.fullmatch(r"[a-z][a-z0-9+.-]*://\S+", address):
+        raise InputError(f"{address}: this is no address of an object store, such as s3://bucket/my-run.")
+    if not run.begun:
+        raise InputError(f"{run.root}: there is no run in this folder. Check the path.")
+    with run.lock():
+        chain = Chain(run, declare(run, kept_settings(run)))
+        chain.require("extract")
+        names = ["latents", *["predicted"] * chain.is_current("reconstruct")]
+        places = {name: f"{address.rstrip('/')}/{name}" for name in names}
+        for name, place in places.items():
+            write_latents(run.artefact(name), place)
+    return places

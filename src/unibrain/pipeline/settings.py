@@ -108,6 +108,16 @@ def _control_list(value: str) -> str:
     return value
 
 
+def _engine(value: str) -> str:
+    from unibrain.pipeline.place import parse_place
+
+    try:
+        parse_place(value)
+    except ValueError as error:
+        raise ValueError(str(error)) from None
+    return value
+
+
 def _like(pattern: str, example: str) -> AfterValidator:
     def check(value: str) -> str:
         if not re.fullmatch(pattern, value):
@@ -335,6 +345,11 @@ class ExtractSection(Section):
         default="auto", description="How latents are stored: npy, or chunked zarr; auto takes zarr from 1 GB on."
     )
     precision: Literal["float32", "float16"] = Field(default="float32", description="Precision of the stored latents.")
+    shared: PathText | None = Field(
+        default=None,
+        description="Folder that keeps encoded batches for other runs on the same pictures; left out: none.",
+        json_schema_extra=_SPEED,
+    )
 
     @field_validator("captions_file")
     @classmethod
@@ -477,6 +492,26 @@ class ReportSection(Section):
     title: str = Field(default="UniBrain", description="Heading of the page.")
 
 
+class EngineSection(Section):
+    """Where the shards of a run are done."""
+
+    section: ClassVar[str] = "engine"
+
+    on: Annotated[str, AfterValidator(_engine)] | None = Field(
+        default=None,
+        description="Where shards are done: local[:WORKERS], dask:ADDRESS or slurm[:PARTITION,KEY=VALUE,...]; left "
+        "out: in one process, without shards.",
+        json_schema_extra=_SPEED,
+    )
+    time_limit: float = Field(
+        default=60.0,
+        gt=0,
+        le=10_000,
+        description="Minutes after which a shard is taken for hanging, and tried again elsewhere.",
+        json_schema_extra=_SPEED,
+    )
+
+
 SECTIONS: dict[str, type[Section]] = {
     kind.section: kind
     for kind in (
@@ -489,6 +524,7 @@ SECTIONS: dict[str, type[Section]] = {
         ControlsSection,
         EvaluateSection,
         ReportSection,
+        EngineSection,
     )
 }
 """Section of the settings file to its class, in the order of the stages."""
@@ -503,7 +539,7 @@ class Settings(BaseModel):
         None if the scans are real.
     custom : CustomSection or None
         None if the scans are not a laboratory's own.
-    prepare, extract, fit, reconstruct, controls, evaluate, report : Section
+    prepare, extract, fit, reconstruct, controls, evaluate, report, engine : Section
 
     Raises
     ------
@@ -523,6 +559,7 @@ class Settings(BaseModel):
     controls: ControlsSection = ControlsSection()
     evaluate: EvaluateSection = EvaluateSection()
     report: ReportSection = ReportSection()
+    engine: EngineSection = EngineSection()
 
     @model_validator(mode="after")
     def _one_place(self) -> Self:

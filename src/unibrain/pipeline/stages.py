@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,11 +13,13 @@ from unibrain.errors import InputError
 from unibrain.pipeline.backbone_source import BackboneSource
 from unibrain.pipeline.custom_source import check_complete, custom_files, find_custom
 from unibrain.pipeline.settings import CustomSection, Settings
+from unibrain.pipeline.shards import SHARDS, decode_work, encode_work, known_scores, score_work, worker_facts
 from unibrain.workspace.files import atomic_folder, read_json, write_bytes
 from unibrain.workspace.fingerprints import digest
 from unibrain.workspace.progress import say
 from unibrain.workspace.provenance import peak_memory_mb
 from unibrain.workspace.run_folder import RunFolder
+from unibrain.workspace.shards import Work
 from unibrain.workspace.stages import Chain, Record, Stage, read_record
 
 if TYPE_CHECKING:
@@ -24,6 +27,8 @@ if TYPE_CHECKING:
 
     from unibrain.audit import Material
     from unibrain.audit.scan_checks import SessionBetas
+    from unibrain.latents import Latents
+    from unibrain.reconstruction import Decoded
     from unibrain.scans import PrepareSettings, Subject
     from unibrain.scans.nsd_layout import NsdLayout
     from unibrain.stimuli import Stimuli
@@ -73,6 +78,23 @@ def read_seen(run: RunFolder, settings: Settings) -> "tuple[Subject, Stimuli]":
     made = _Declaration(run, settings, BackboneSource())
     subject = made.subject()
     return subject, made.stimuli(subject)
+
+
+def decoded_and_controls(run: RunFolder) -> "tuple[Decoded, dict[str, Decoded]]":
+    """What a run decoded, and its controls and ceilings by name."""
+    from unibrain.evaluation.controls import CONTROLS
+    from unibrain.reconstruction import load_decoded
+
+    folders = {name: run.artefact("controls") / name for name in CONTROLS}
+    controls = {name: load_decoded(folder) for name, folder in folders.items() if folder.is_dir()}
+    return load_decoded(run.artefact("decoded")), controls
+
+
+def has_captions(latents: "Latents") -> bool:
+    """Whether any of some latents was made from captions."""
+    from unibrain.latents import LATENTS
+
+    return any(name in latents for name, row in LATENTS.items() if row.source == "caption")
 
 
 class _Declaration:
@@ -243,6 +265,18 @@ class _Declaration:
 
     def extract(self) -> Stage:
         section, (inputs, outside) = self.settings.extract, self.stimulus_files()
+        choices: dict[str, Any] = {
+            name: getattr(section, name) for name in ("caption", "caption_context", "caption_seed")
+        }
+
+        def kept(cache: Path) -> Path:
+            return cache / "batches" if section.shared is None else Path(section.shared)
+
+        def divide(cache: Path) -> Work:
+            import numpy as np
+
+            ids, facts = np.unique(self.subject().stimulus_ids), worker_facts(self.backbone, self.network)
+            return encode_work(cache, self.run, ids, section.batch_size, kept(cache), choices, facts)
 
         def work(cache: Path) -> None:
             import numpy as np
@@ -257,12 +291,11 @@ class _Declaration:
                 stimuli,
                 np.unique(subject.stimulus_ids),  # of single trials, each image once
                 section.batch_size,
-                caption=section.caption,
-                caption_context=section.caption_context,
-                caption_seed=section.caption_seed,
+                **choices,
                 storage=section.storage,
                 precision=section.precision,
-                unfinished=cache,
+                unfinished=cache / "latents",
+                kept=kept(cache) if section.shared or kept(cache).exists() else None,
             )
 
         return Stage(
@@ -275,6 +308,7 @@ class _Declaration:
             outside,
             self.facts,
             self.call,
+            divide,
         )
 
     def fit(self) -> Stage:
@@ -309,13 +343,17 @@ class _Declaration:
     def reconstruct(self) -> Stage:
         section = self.settings.reconstruct
 
-        def work(cache: Path) -> dict[str, Any]:
+        def predict(cache: Path) -> "Latents":
+            """Latents of the test scans, in a folder of the cache."""
             import numpy as np
 
-            from unibrain.latents import LATENTS, load_latents, read_manifest
-            from unibrain.reconstruction import reconstruct, save_decoded
+            from unibrain.latents import load_latents, read_manifest
             from unibrain.regression import BrainDecoder
 
+            folder = cache / "predicted"
+            if folder.exists():
+                with suppress(InputError):  # damaged: predicted again
+                    return load_latents(folder)
             about = read_manifest(self.path("latents"))
             decoder = BrainDecoder.load(self.path("decoder"), verify=False)
             test = self.subject().test
@@ -326,7 +364,7 @@ class _Declaration:
                     f"training. Run `unibrain fit {self.run.root}` on other images."
                 )
             decoder.predict_to(
-                self.path("predicted"),
+                folder,
                 test.betas,
                 test.stimulus_ids,
                 about["backbone"],
@@ -334,15 +372,28 @@ class _Declaration:
                 storage="npy",
                 unfinished=cache / "predict",
             )
-            predicted = load_latents(self.path("predicted"), verify=False)
-            captions = any(name in predicted for name, row in LATENTS.items() if row.source == "caption")
-            network = self.backbone.load(self.network)
-            sampling = sampling_options(self.settings, captions)
-            decoded = reconstruct(
-                network, predicted, **sampling, seed=section.seed, batch_size=section.batch_size, cache=cache / "items"
-            )
+            return load_latents(folder, verify=False)
+
+        def options(predicted: "Latents") -> dict[str, Any]:
+            captions = has_captions(predicted)
+            return sampling_options(self.settings, captions) | {"seed": section.seed, "batch_size": section.batch_size}
+
+        def divide(cache: Path) -> Work:
+            jobs = {"decoded": (cache / "predicted", options(predict(cache)))}
+            return decode_work(cache / SHARDS, "reconstruct", jobs, cache / "items", self.backbone, self.network)
+
+        def work(cache: Path) -> dict[str, Any]:
+            from unibrain.reconstruction import reconstruct, save_decoded
+
+            predicted, network = predict(cache), self.backbone.load(self.network)
+            chosen = options(predicted)
+            decoded = reconstruct(network, predicted, **chosen, cache=cache / "items")
+            with atomic_folder(self.path("predicted")) as folder:
+                folder.rmdir()
+                (cache / "predicted").replace(folder)
             save_decoded(self.path("decoded"), decoded)
-            kinds = [kind for kind in network.kinds if captions or kind != "caption"]
+            sampling = sampling_options(self.settings, has_captions(predicted))
+            kinds = [kind for kind in network.kinds if has_captions(predicted) or kind != "caption"]
             return {"sampling": {kind: self.sampled(asdict(network.sampling(kind)), sampling, kind) for kind in kinds}}
 
         return Stage(
@@ -354,38 +405,54 @@ class _Declaration:
             ("reconstruction", "regression", "latents", "backbone"),
             facts=self.facts,
             call=self.call,
+            divide=divide,
         )
 
     def controls(self) -> Stage:
         section = self.settings.controls
 
-        def work(cache: Path) -> None:
+        def material() -> dict[str, Any]:
+            """What controls are made of, as `control_jobs` and `decode_controls` take it."""
             import numpy as np
 
-            from unibrain.evaluation.controls import CONTROLS, decode_controls
-            from unibrain.latents import LATENTS, load_latents, open_latents
-            from unibrain.reconstruction import save_decoded
+            from unibrain.evaluation.controls import CONTROLS
+            from unibrain.latents import load_latents, open_latents
 
-            subject = self.subject()
             predicted = load_latents(self.path("predicted"))
             predicted = predicted.rows(np.unique(np.linspace(0, predicted.n - 1, section.images).astype(np.int64)))
             stored = open_latents(self.path("latents"))
-            training_ids = np.unique(training_view(subject, self.settings).train.stimulus_ids)
-            names = [row for row in CONTROLS if section.controls == "all" or row in section.controls.split(",")]
+            training_ids = np.unique(training_view(self.subject(), self.settings).train.stimulus_ids)
+            return {
+                "backbone": self.backbone.load(self.network),
+                "predicted": predicted,
+                "true": stored.select(predicted.stimulus_ids).read(),
+                "training": stored.select(training_ids),
+                "names": [row for row in CONTROLS if section.controls == "all" or row in section.controls.split(",")],
+                "sampling": sampling_options(self.settings, has_captions(predicted))
+                | {"batch_size": section.batch_size},
+            }
+
+        def divide(cache: Path) -> Work:
+            from unibrain.evaluation.controls import control_jobs
+
+            seed = {"seed": self.settings.reconstruct.seed}
+            jobs = {name: (latents, chosen | seed) for name, (latents, chosen) in control_jobs(**material()).items()}
+            return decode_work(cache / SHARDS, "controls", jobs, cache / "items", self.backbone, self.network)
+
+        def work(cache: Path) -> None:
+            from unibrain.evaluation.controls import CONTROLS, decode_controls
+            from unibrain.reconstruction import save_decoded
+
+            given = material()
+            n, names = given["predicted"].n, given["names"]
             diffusions = sum(CONTROLS[name].diffuses for name in names)
             say(
-                f"{len(names)} controls and ceilings for {predicted.n} images; {diffusions} of them diffuse, which "
-                f"costs as much as decoding {diffusions * predicted.n} images"
+                f"{len(names)} controls and ceilings for {n} images; {diffusions} of them diffuse, which "
+                f"costs as much as decoding {diffusions * n} images"
             )
-            captions = any(name in predicted for name, row in LATENTS.items() if row.source == "caption")
             found = decode_controls(
-                self.backbone.load(self.network),
-                predicted,
-                stored.select(predicted.stimulus_ids).read(),
-                stored.select(training_ids),
-                self.stimuli(subject),
-                names=names,
-                sampling=sampling_options(self.settings, captions) | {"batch_size": section.batch_size},
+                **given,
+                stimuli=self.stimuli(self.subject()),
                 seed=self.settings.reconstruct.seed,
                 cache=cache / "items",
             )
@@ -404,6 +471,7 @@ class _Declaration:
             outside,
             self.facts,
             self.call,
+            divide,
         )
 
     @staticmethod
@@ -417,15 +485,21 @@ class _Declaration:
         # They are told beside the scores, so they count even where they changed nothing else.
         told = digest({stage.name: stage.settings for stage in above})
 
+        def divide(cache: Path) -> Work:
+            from unibrain.evaluation.evaluate import metrics_of, scored_metrics
+
+            chosen = {"dialect": section.dialect, "protocol": section.protocol, "seed": section.seed}
+            subject, facts = self.subject(), worker_facts(self.backbone, self.network)
+            metrics = scored_metrics(metrics_of(section.dialect, section.protocol), subject.simulated)
+            return score_work(cache, self.run, metrics, chosen, int(subject.is_test.sum()), facts)
+
         def work(cache: Path) -> None:
             import time
 
             import numpy as np
 
             from unibrain.evaluation import evaluate, save_scores
-            from unibrain.evaluation.controls import CONTROLS
             from unibrain.latents import load_latents, open_latents
-            from unibrain.reconstruction import load_decoded
             from unibrain.regression import BrainDecoder, region_accuracy
             from unibrain.scans import split_hash
 
@@ -434,8 +508,9 @@ class _Declaration:
             predicted = load_latents(self.path("predicted"))
             truth = open_latents(self.path("latents")).select(predicted.stimulus_ids).read()
             network = self.backbone.load(self.network)
+            decoded, controls = decoded_and_controls(self.run)
             scores = evaluate(
-                load_decoded(self.path("decoded")),
+                decoded,
                 self.stimuli(subject),
                 network,
                 simulated=subject.simulated,
@@ -443,11 +518,8 @@ class _Declaration:
                 predicted=predicted,
                 latents=truth,
                 region_accuracy=region_accuracy(decoder, subject.regions, subject.test.betas, truth),
-                controls={
-                    name: load_decoded(self.path("controls") / name)
-                    for name in CONTROLS
-                    if (self.path("controls") / name).is_dir()
-                },
+                controls=controls,
+                known=known_scores(cache),
                 dialect=section.dialect,
                 protocol=section.protocol,
                 features=cache / "features",
@@ -485,6 +557,7 @@ class _Declaration:
             outside,
             lambda: self.facts() | {"settings of the stages above": told},
             self.call,
+            divide,
         )
 
     def audit(self, betas: bool | None, with_latents: bool) -> Stage:

@@ -133,12 +133,8 @@ def reconstruct(
             raise InputError(
                 f"latent {name} of image id {latents.stimulus_ids[~finite][0]} is not finite: fit and predict again"
             )
-    starts = {row.starts: name for name, row in LATENTS.items() if row.starts is not None and name in used}
-    if kinds is None:
-        kinds = [kind for kind in backbone.kinds if kind in starts]
-    unknown = set(kinds) - set(backbone.kinds)
-    if unknown or not kinds:
-        raise InputError(f"kinds is {sorted(kinds)}, and {backbone.name} decodes {', '.join(backbone.kinds)}")
+    starts = _starts(used)
+    kinds = kinds_of(backbone, used, kinds)
     contexts = [name for name, row in LATENTS.items() if row.guides and name in used]
     chosen = {
         "image_weight": image_weight,
@@ -149,7 +145,7 @@ def reconstruct(
         "sampler": sampler,
     }
     items: dict[str, list[Any]] = {}
-    for kind in [kind for kind in backbone.kinds if kind in kinds]:
+    for kind in kinds:
         start = starts.get(kind)
         if start is None and not contexts:
             raise InputError(f"use leaves nothing to decode a {kind} from: name its start or a context")
@@ -162,6 +158,25 @@ def reconstruct(
         None if captions is None else tuple(captions),
         {kind: np.stack(arrays) for kind, arrays in items.items()},
     )
+
+
+def kinds_of(backbone: "Backbone", used: Collection[str], kinds: Collection[str] | None = None) -> list[str]:
+    """Kinds of items that are decoded, in the backbone's order: `kinds`, or all whose start is among `used`."""
+    if kinds is None:
+        kinds = [kind for kind in backbone.kinds if kind in _starts(used)]
+    if set(kinds) - set(backbone.kinds) or not kinds:
+        raise InputError(f"kinds is {sorted(kinds)}, and {backbone.name} decodes {', '.join(backbone.kinds)}")
+    return [kind for kind in backbone.kinds if kind in kinds]
+
+
+def batches_of(backbone: "Backbone", kind: str, scans: int, batch_size: int | None) -> list[NDArray[np.int64]]:
+    """Rows of each batch: what is decoded together depends on these numbers alone."""
+    size = min(batch_size or BATCH, backbone.scans_at_once(kind))
+    return [np.arange(start, min(start + size, scans)) for start in range(0, scans, size)]
+
+
+def _starts(used: Collection[str]) -> dict[str, str]:
+    return {row.starts: name for name, row in LATENTS.items() if row.starts is not None and name in used}
 
 
 def _sampling(backbone: "Backbone", kind: str, chosen: Mapping[str, Any]) -> SamplingSettings:
@@ -192,8 +207,7 @@ class _Flow:
         cache: str | os.PathLike[str] | None,
         callback: StepCallback | None,
     ) -> list[Any]:
-        size = min(batch_size or BATCH, self.backbone.scans_at_once(self.kind))
-        batches = [np.arange(start, min(start + size, latents.n)) for start in range(0, latents.n, size)]
+        batches = batches_of(self.backbone, self.kind, latents.n, batch_size)
         kept = None if cache is None else _Cache(Path(cache), self.kind, self._keys(latents, seeds))
         done = {} if kept is None else kept.read()
         # A batch is decoded whole or not at all, so that what is in it never depends on where a run was stopped.

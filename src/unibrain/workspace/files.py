@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -167,12 +167,15 @@ def is_partial(path: str | os.PathLike[str]) -> bool:
     return _PARTIAL.match(Path(path).name) is not None
 
 
-def sweep_partials(folder: str | os.PathLike[str]) -> list[Path]:
-    """Remove what killed writers left in `folder` and below it, and return it; nobody may be writing there."""
+def sweep_partials(folder: str | os.PathLike[str], leave: Collection[str] = ()) -> list[Path]:
+    """Remove what killed writers left in `folder` and below it, and return it; nobody may be writing there.
+
+    Folders whose names are in `leave` are not looked into.
+    """
     left = []
     for place, subfolders, names in os.walk(folder):
         left += [Path(place, name) for name in (*subfolders, *names) if is_partial(name)]
-        subfolders[:] = [name for name in subfolders if not is_partial(name)]
+        subfolders[:] = [name for name in subfolders if not is_partial(name) and name not in leave]
     for path in left:
         _remove(path)
     return left

@@ -28,11 +28,15 @@ ARTEFACTS = {
 }
 """Artefact to its path in the run folder."""
 
+JOBS = "jobs.json"
+"""File, somewhere in the cache of a run, that names the jobs of a cluster that work for it."""
+
 _OURS = {".lock", ".lock-held", ".stages", ".cache", "settings.toml"}
 _NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP}
 
 
-def _holder(folder: Path) -> str:
+def holder(folder: Path) -> str:
+    """Who says to hold the lock of a folder, such as ``"process 7 on host"``; empty if nobody does."""
     try:
         about = json.loads((folder / ".lock").read_bytes())
         return f"process {int(about['pid'])} on {about['host']}, `{about['command']}`"
@@ -42,7 +46,7 @@ def _holder(folder: Path) -> str:
         process, host = (folder / ".lock-held").read_text(encoding="utf-8").split("\n")[:2]
         return f"process {int(process)} on {host}"
     except (OSError, ValueError):
-        return "its process could not be read"
+        return ""
 
 
 @contextmanager
@@ -75,9 +79,9 @@ def folder_lock(folder: Path) -> Iterator[None]:
             lock = SoftFileLock(folder / ".lock-held")
             lock.acquire(timeout=0)
     except Timeout:
+        who = holder(folder) or "its process could not be read"
         raise InputError(
-            f"{folder}: another run is working in this folder ({_holder(folder)}). Wait until it ends, or choose "
-            "another folder."
+            f"{folder}: another run is working in this folder ({who}). Wait until it ends, or choose another folder."
         ) from None
     try:
         command = " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
@@ -156,7 +160,9 @@ class RunFolder:
         new = self._make()
         try:
             with folder_lock(self.root):
-                sweep_partials(self.root)
+                # Jobs of a cluster outlive the client that submitted them, and may be writing results there.
+                at_work = any((self.root / ".cache").glob(f"**/{JOBS}"))
+                sweep_partials(self.root, leave=(".cache",) if at_work else ())
                 (self.root / ".stages").mkdir(exist_ok=True)
                 self._depth = 1
                 try:

@@ -22,6 +22,7 @@ from unibrain.workspace.fingerprints import LARGE, Fingerprint, code_digest, dig
 from unibrain.workspace.progress import say
 from unibrain.workspace.provenance import Provenance
 from unibrain.workspace.run_folder import RunFolder
+from unibrain.workspace.shards import Engine, Work
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,8 @@ class Stage:
     call : mapping of str to str
         What else was chosen for this call alone, such as the precision. It counts when this stage is asked for, and not
         when a later one is.
+    divide : callable, optional
+        Writes down, in the folder that `work` gets, what several processes can do of it before `work` is called.
     """
 
     name: str
@@ -58,6 +61,7 @@ class Stage:
     outside: Mapping[str, Path] = field(default_factory=dict)
     facts: Callable[[], Mapping[str, str]] = dict
     call: Callable[[], Mapping[str, str]] = dict
+    divide: Callable[[Path], Work] | None = None
 
 
 @dataclass(frozen=True)
@@ -138,13 +142,22 @@ class Chain:
         In the order in which they run; each artefact is written by one of them.
     seen : dict, optional
         Artefacts that were read in full under the same lock, as an earlier chain of it left them.
+    engine : callable, optional
+        Does the shards of stages that can be divided; without it, this process does everything.
     """
 
-    def __init__(self, run: RunFolder, stages: Iterable[Stage], seen: dict[str, Fingerprint] | None = None) -> None:
+    def __init__(
+        self,
+        run: RunFolder,
+        stages: Iterable[Stage],
+        seen: dict[str, Fingerprint] | None = None,
+        engine: Engine | None = None,
+    ) -> None:
         self.run_folder = run
         self.stages = {stage.name: stage for stage in stages}
         self.producer = {output: stage.name for stage in self.stages.values() for output in stage.outputs}
         self.seen = {} if seen is None else seen
+        self.engine = engine
 
     def above(self, name: str) -> list[str]:
         """Every stage that `name` depends on, in the order in which they run."""
@@ -301,7 +314,9 @@ class Chain:
         for name in stage.outputs:
             self.seen.pop(name, None)
         try:
-            notes = stage.work(self._cache(stage.name, declared))
+            cache = self._cache(stage.name, declared)
+            divided = self._divided(stage, cache)
+            notes = dict(stage.work(cache) or {}) | divided
         except DamagedFileError as error:
             self._forget(error.path)
             raise
@@ -311,11 +326,22 @@ class Chain:
         if absent:
             raise RuntimeError(f"stage {stage.name} ended without writing {', '.join(absent)}")
         about = Provenance.of_now(started, seconds)
-        record = Record(stage=stage.name, **declared, outputs=made, notes=_plain(notes or {}), provenance=about)  # type: ignore[arg-type]
+        record = Record(stage=stage.name, **declared, outputs=made, notes=_plain(notes), provenance=about)  # type: ignore[arg-type]
         write_json(run.record(stage.name), asdict(record))
         shutil.rmtree(run.cache(stage.name), ignore_errors=True)
         say(f"{stage.name}: done in {seconds:.1f} s")
         return StageResult(stage.name, False, seconds, self._paths(stage))
+
+    def _divided(self, stage: Stage, cache: Path) -> dict[str, Any]:
+        """Have the shards of a stage done, if there are any; what is to be remembered of them."""
+        if self.engine is None or stage.divide is None:
+            return {}
+        work = stage.divide(cache)
+        self.engine(work)
+        records = work.records().values()
+        seconds = round(sum(record["seconds"] for record in records), 3)
+        workers = len({(record["host"], record["process"]) for record in records})
+        return {"shards": {"count": len(work.shards), "seconds": seconds, "workers": workers}}
 
     def _cache(self, name: str, declared: Mapping[str, Any]) -> Path:
         """A folder to resume in, for exactly this declaration: what was begun under another is removed."""

@@ -1,0 +1,180 @@
+"""Shards on this machine: one process a worker, each with a graphics card of its own if there are any.
+
+A worker is a `concurrent.futures` pool of one process, so that one that is killed takes nothing with it but its shard.
+Workers live from stage to stage, and keep the backbone that they have opened.
+"""
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections import deque
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field
+from typing import Any
+
+from unibrain.engines.following import Following
+from unibrain.engines.worker import Perform, RefusedError, ShardError, check, do
+from unibrain.errors import InputError, UnfinishedError
+from unibrain.pipeline.place import Place
+from unibrain.workspace.progress import say
+from unibrain.workspace.shards import Shard, Work
+
+_GRACE = 10.0
+"""Seconds beyond the time limit after which a worker that did not end itself is killed: it may be stopped, or deaf."""
+
+_STARTS = 3
+"""How often a worker may die before it has begun."""
+
+
+class Local:
+    """Does shards with the processes of this machine: `place.workers` of them, by default one per graphics card."""
+
+    def __init__(self) -> None:
+        self._workers: list[_Worker] = []
+
+    def __call__(self, work: Work, place: Place, following: Following, does: Perform) -> None:
+        """Do the shards that are left."""
+        cards = visible_cards() if str(work.about.get("device", "cpu")) in ("auto", "cuda") else []
+        count = min(place.workers or max(1, len(cards)), len(following.left))
+        _warn_of_threads(work, count, bool(cards))
+        for number in range(len(self._workers), count):
+            self._workers.append(_Worker(cards[number % len(cards)] if cards else None))
+        try:
+            _do_all(self._workers[:count], work, following, does)
+        except BaseException:
+            for worker in self._workers:
+                worker.end()
+            self._workers = []
+            raise
+
+
+def _do_all(workers: "list[_Worker]", work: Work, following: Following, does: Perform) -> None:
+    queue, running = deque(following.left), dict[Future[Any], _Running]()
+    while queue or running:
+        for worker in [one for one in workers if one.idle and queue]:
+            if worker.starts >= _STARTS:
+                workers.remove(worker)
+                continue
+            ready = worker.token == work.token
+            shard = queue.popleft() if ready else None
+            task = (check, work.token) if shard is None else (do, shard.name, following.limit, does)
+            running[worker.submit(work, *task)] = _Running(worker, shard, following.limit)
+        if not workers:
+            raise UnfinishedError(f"{work.stage}: worker processes die before they have begun. Is there enough memory?")
+        finished, _ = wait(running, timeout=1.0, return_when=FIRST_COMPLETED)
+        for future in finished:
+            _settle(future, running.pop(future), work, following, queue)
+        for one in running.values():
+            if time.monotonic() > one.deadline:
+                one.worker.kill()
+
+
+def visible_cards() -> list[str]:
+    """Graphics cards that this process may use, as CUDA_VISIBLE_DEVICES names them."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return []
+    named = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+    return named or [str(number) for number in range(torch.cuda.device_count())]
+
+
+def _warn_of_threads(work: Work, workers: int, cards: bool) -> None:
+    threads, processors = work.about.get("threads") or 1, os.cpu_count() or 1
+    if not cards and workers * threads > processors:
+        say(
+            f"{workers} workers with {threads} threads each share {processors} processors; --threads "
+            f"{max(1, processors // workers)} would be faster, and may round otherwise"
+        )
+
+
+@dataclass(frozen=True)
+class _Running:
+    """A shard that a worker does; None: it is checked."""
+
+    worker: "_Worker"
+    shard: Shard | None
+    limit: float
+    began: float = field(default_factory=time.monotonic)
+
+    @property
+    def deadline(self) -> float:
+        return self.began + self.limit + _GRACE
+
+
+def _settle(future: Future[Any], one: _Running, work: Work, following: Following, queue: deque[Shard]) -> None:
+    """Take note of how a check or a shard ended."""
+    worker, shard = one.worker, one.shard
+    worker.idle = True
+    try:
+        future.result()
+    except RefusedError as error:
+        raise InputError(str(error)) from None
+    except BrokenProcessPool:
+        worker.renew()
+        if shard is None:
+            worker.starts += 1
+        elif work.record(shard.name).exists():  # it died behind the record
+            following.done(shard)
+        else:
+            late = time.monotonic() - one.began >= one.limit
+            reason = f"it took longer than {one.limit / 60:.3g} min" if late else "its worker process died"
+            if following.failed(shard, reason):
+                queue.append(shard)
+    except ShardError as error:
+        assert shard is not None
+        if following.failed(shard, str(error)):
+            queue.append(shard)
+    else:
+        if shard is None:
+            worker.token, worker.starts = work.token, 0
+        else:
+            following.done(shard)
+
+
+class _Worker:
+    """One process that lives for as long as it can, and is replaced when it died."""
+
+    def __init__(self, card: str | None) -> None:
+        self.card, self.idle, self.starts = card, True, 0
+        self.process: Any = None
+        self.renew()
+
+    def renew(self) -> None:
+        self.token, self.process = "", None
+        context = multiprocessing.get_context("spawn")  # a fork would share what CUDA and threads hold
+        self.pool = ProcessPoolExecutor(1, mp_context=context, initializer=_begin, initargs=(self.card,))
+
+    def submit(self, work: Work, function: Any, *arguments: Any) -> Future[Any]:
+        self.idle, before = False, set(multiprocessing.active_children())
+        future = self.pool.submit(function, str(work.folder), *arguments)
+        # A pool starts its process when it is first used, and does not tell which it is.
+        self.process = next(iter(set(multiprocessing.active_children()) - before), self.process)
+        return future
+
+    def kill(self) -> None:
+        if self.process is not None:
+            self.process.kill()
+
+    def end(self) -> None:
+        self.kill()
+        self.pool.shutdown(cancel_futures=True)
+
+
+def _begin(card: str | None) -> None:
+    """Begin a worker: with its graphics card, and with an end when the client ends."""
+    if card is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = card
+    # Ctrl-C goes to the whole group of processes; the client is told, and ends the workers.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch(process: Any = parent) -> None:
+        process.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

@@ -1,0 +1,277 @@
+"""What a run has left to do, from what was measured: shards, seconds, disk; and how far it is."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+from unibrain.errors import InputError
+from unibrain.pipeline.backbone_source import BackboneSource
+from unibrain.pipeline.run import kept_settings
+from unibrain.pipeline.settings import Settings
+from unibrain.pipeline.shards import SHARDS
+from unibrain.pipeline.stages import STAGES, declare
+from unibrain.workspace.disk import free_bytes, readable_bytes
+from unibrain.workspace.run_folder import RunFolder, holder
+from unibrain.workspace.shards import PLAN, Work, read_work
+from unibrain.workspace.stages import Chain, Record, read_record
+
+DIVIDED = ("extract", "reconstruct", "controls", "evaluate")
+"""Stages that are done in shards."""
+
+
+@dataclass(frozen=True)
+class StagePlan:
+    """What a stage has left.
+
+    Attributes
+    ----------
+    name : str
+    state : str
+        ``"up to date"``, or that it has to run.
+    shards : int or None
+        None where it is not divided, or its input is not known yet.
+    items : int or None
+        Images or scans that it is about.
+    seconds : float or None
+        That it takes one worker, at the speed that was measured; None if it was not.
+    size : int or None
+        Bytes that it writes, as measured.
+    """
+
+    name: str
+    state: str
+    shards: int | None
+    items: int | None
+    seconds: float | None
+    size: int | None
+
+
+@dataclass(frozen=True)
+class _Counts:
+    """How many items and shards a stage has, as far as that is known."""
+
+    items: int | None
+    shards: int | None
+
+
+def plan_run(run: RunFolder, like: RunFolder | None = None, backbone: BackboneSource | None = None) -> list[StagePlan]:
+    """Plan what a run has left to do; nothing is computed.
+
+    Parameters
+    ----------
+    run : RunFolder
+        With its settings; nothing may have been done yet.
+    like : RunFolder, optional
+        Another run whose measured speed counts where this one has not been measured.
+    backbone : BackboneSource, optional
+        By default that of the settings.
+
+    Returns
+    -------
+    list of StagePlan
+        One per stage, in their order.
+
+    Raises
+    ------
+    InputError
+        If there is no run, and there are no settings.
+    """
+    if not run.settings.exists():
+        raise InputError(f"{run.root}: there is no run in this folder. Check the path, or copy a settings.toml there.")
+    settings = kept_settings(run)
+    stages = declare(run, settings, backbone)
+    chain, found = Chain(run, stages), []
+    for stage in stages:
+        current, counts = chain.is_current(stage.name), _counts(stage.name, run, settings)
+        each, size = _measured(stage.name, run, counts)
+        if each is None and like is not None:
+            there = kept_settings(like)
+            each, size = _measured(stage.name, like, _counts(stage.name, like, there), counts)
+        found.append(
+            StagePlan(
+                stage.name,
+                "up to date" if current else "to do",
+                counts.shards,
+                counts.items,
+                each,
+                size,
+            )
+        )
+    return found
+
+
+def _counts(name: str, run: RunFolder, settings: Settings) -> _Counts:
+    """How many items and shards a stage has; unknown while the scans are not prepared."""
+    from unibrain.evaluation.controls import CONTROLS
+    from unibrain.evaluation.evaluate import metrics_of, scored_metrics
+    from unibrain.reconstruction.reconstruct import BATCH
+
+    images, test, simulated = _images(run, settings)
+    if images is None or test is None:
+        return _Counts(None, None)
+    if name == "extract":
+        return _Counts(images, ceil(images / settings.extract.batch_size))
+    if name == "reconstruct":
+        return _Counts(test, 2 * ceil(test / (settings.reconstruct.batch_size or BATCH)))
+    if name == "controls":
+        section, few = settings.controls, min(test, settings.controls.images)
+        wanted = [
+            row for key, row in CONTROLS.items() if section.controls == "all" or key in section.controls.split(",")
+        ]
+        batches = 2 * ceil(few / (section.batch_size or BATCH))
+        decoded = [row for row in wanted if row.diffuses or row.name == "z_only"]
+        return _Counts(few * sum(row.diffuses for row in wanted), batches * len(decoded))
+    if name == "evaluate":
+        section_of_scores = settings.evaluate
+        metrics = scored_metrics(metrics_of(section_of_scores.dialect, section_of_scores.protocol), simulated)
+        return _Counts(test, len({(metric.kind, metric.network) for metric in metrics}))
+    return _Counts(test if name == "report" else images, None)
+
+
+def _images(run: RunFolder, settings: Settings) -> tuple[int | None, int | None, bool]:
+    """Images in all, test images, and whether they are simulated."""
+    import numpy as np
+
+    if run.artefact("subject").exists():
+        from unibrain.scans import load_subject
+
+        subject = load_subject(run.artefact("subject"))
+        return len(np.unique(subject.stimulus_ids)), int(subject.is_test.sum()), subject.simulated
+    section = settings.simulate
+    if section is None:
+        return None, None, False
+    return section.training_images + section.test_images, section.test_images, True
+
+
+def _measured(
+    name: str, run: RunFolder, counts: _Counts, wanted: _Counts | None = None
+) -> tuple[float | None, int | None]:
+    """Seconds and bytes of a stage in a run, scaled to the items that are wanted."""
+    record = read_record(run, name)
+    share = 1.0
+    if wanted is not None:
+        if not wanted.items or not counts.items:
+            return None, None
+        share = wanted.items / counts.items
+    if record is not None:
+        return share * _seconds(record), int(share * _size(record))
+    work = work_of(run, name)
+    records = [] if work is None else list(work.records().values())
+    items = sum(one["items"] for one in records)
+    if work is None or not items:
+        return None, None
+    total = sum(shard.items for shard in work.shards)
+    return share * total * sum(one["seconds"] for one in records) / items, None
+
+
+def _seconds(record: Record) -> float:
+    """Seconds that a stage took, or that its shards took one worker."""
+    shards = record.notes.get("shards")
+    return float(shards["seconds"]) if isinstance(shards, dict) else record.provenance.seconds
+
+
+def _size(record: Record) -> int:
+    return sum(state.size for found in record.outputs.values() for state in found.values())
+
+
+def work_of(run: RunFolder, name: str) -> Work | None:
+    """The shards of a stage that is under way, or was stopped."""
+    plans = sorted(run.cache(name).glob(f"*/{SHARDS}/{PLAN}"), key=lambda path: path.stat().st_mtime)
+    try:
+        return read_work(plans[-1].parent) if plans else None
+    except InputError:
+        return None
+
+
+def plan_text(plan: Sequence[StagePlan], root: Path, workers: int) -> str:
+    """Lay out a plan as a table, with the sum over what is to do."""
+    lines = [f"{'stage':<12}{'state':<12}{'items':>8}{'shards':>8}{'one worker':>14}{'disk':>10}"]
+    for stage in plan:
+        cells = f"{_shown(stage.items):>8}{_shown(stage.shards):>8}{_duration(stage.seconds):>14}"
+        size = "-" if stage.size is None else readable_bytes(stage.size)
+        lines.append(f"{stage.name:<12}{stage.state:<12}{cells}{size:>10}")
+    todo = [stage for stage in plan if stage.state != "up to date"]
+    divided = [stage for stage in todo if stage.name in DIVIDED and stage.seconds is not None]
+    alone = sum(stage.seconds or 0 for stage in todo if stage.name not in DIVIDED)
+    shared = sum(stage.seconds or 0 for stage in divided)
+    # A worker too many has nothing to do: no stage is done sooner than its rounds of shards.
+    rounds = sum((s.seconds or 0) * ceil((s.shards or 1) / workers) / (s.shards or 1) for s in divided)
+    unknown = [stage.name for stage in todo if stage.seconds is None]
+    lines += [
+        "",
+        f"To do: {_duration(alone + shared)} with one worker, {_duration(alone + rounds)} with {workers}; "
+        f"{shared / 3600:.2f} hours of workers (GPU hours, where each has a graphics card).",
+    ]
+    if unknown:
+        lines.append(
+            f"Not measured yet, and not counted: {', '.join(unknown)}. --like RUN takes the speed of another run."
+        )
+    known = sum(stage.size or 0 for stage in todo)
+    lines.append(f"Disk: {readable_bytes(known)} to be written as measured, {readable_bytes(free_bytes(root))} free.")
+    return "\n".join(lines)
+
+
+def status_text(run: RunFolder) -> str:
+    """How far a run is, from its records and those of its shards; works while it runs, and takes no lock.
+
+    Raises
+    ------
+    InputError
+        If there is no run.
+    """
+    if not run.begun:
+        raise InputError(f"{run.root}: there is no run in this folder. Check the path.")
+    lines = []
+    for name in STAGES:
+        record, work = read_record(run, name), work_of(run, name)
+        if record is not None:
+            lines.append(f"{name:<12}done in {_duration(record.provenance.seconds)} ({record.provenance.started})")
+        elif work is not None:
+            lines += _under_way(name, work)
+        elif run.record(name).exists():
+            lines.append(f"{name:<12}begun, and not ended")
+        elif name not in ("simulate", "audit"):
+            lines.append(f"{name:<12}not begun")
+    who = holder(run.root)
+    return "\n".join([*lines, "", f"Works here: {who}." if who else "Nobody holds the run."])
+
+
+def _under_way(name: str, work: Work) -> list[str]:
+    records, left = work.records(), work.left()
+    done, total = len(records), len(work.shards)
+    text = f"{name:<12}{done} of {total} shards"
+    if records:
+        ends = [datetime.fromisoformat(record["finished"]).timestamp() for record in records.values()]
+        begins = [end - record["seconds"] for end, record in zip(ends, records.values(), strict=True)]
+        each = max(max(ends) - min(begins), 0.001) / done
+        hosts = sorted({f"{record['host']}, process {record['process']}" for record in records.values()})
+        text += f", {60 / each:.3g} a minute, about {_duration(each * len(left))} to go; done by {'; '.join(hosts)}"
+    lines = [text]
+    for shard in left:
+        log = work.log(shard.name)
+        if log.exists():
+            last = (log.read_text(encoding="utf-8", errors="replace").strip().splitlines() or [""])[-1]
+            lines.append(f"{'':<12}begun: {shard.what}: {last[:100]} (log: {log})")
+    return lines
+
+
+def _shown(value: Any) -> str:
+    return "-" if value is None else f"{value:,}"
+
+
+def _duration(seconds: float | None) -> str:
+    """Write a duration in one unit.
+
+    Examples
+    --------
+    >>> _duration(42), _duration(3900), _duration(200_000)
+    ('42 s', '65 min', '55.6 h')
+    """
+    if seconds is None:
+        return "-"
+    if seconds < 100:
+        return f"{seconds:.3g} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
