@@ -12,6 +12,7 @@ LAYERS = (
     {"pipeline"},
     {"doctor"},
     {"report"},
+    {"plot"},
     {"audit"},
     {"evaluation"},
     {"reconstruction"},

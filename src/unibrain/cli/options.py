@@ -70,6 +70,12 @@ class PathType(click.ParamType):  # type: ignore[type-arg]  # older versions of 
         except RuntimeError:
             self.fail(f"{value}: no user of this name is known here.", param, ctx)
 
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:
+        """Let the shell complete it."""
+        from click.shell_completion import CompletionItem
+
+        return [CompletionItem(incomplete, type="file")]
+
 
 PATH = PathType()
 

@@ -11,12 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unibrain.errors import DamagedFileError, InputError
+from unibrain.workspace import notebook
 from unibrain.workspace.files import atomic_folder, write_json
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 INDEX = "decoded.json"
+_SHOWN = 12
+"""Most items that a notebook shows."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -62,6 +65,17 @@ class Decoded:
 
     def __repr__(self) -> str:
         return f"Decoded({len(self.stimulus_ids)} scans: {', '.join(f'{kind}s' for kind in self._kinds())})"
+
+    def _repr_html_(self) -> str:
+        """For notebooks: the first pictures, each over its caption."""
+        shown = min(_SHOWN, len(self.stimulus_ids))
+        count = f", the first {shown} of them" * (shown < len(self.stimulus_ids))
+        captions = self.captions or [f"image {identity}" for identity in self.stimulus_ids[:shown]]
+        items = (
+            (None if self.pictures is None else self.pictures[row], captions[row] or "(no caption)")
+            for row in range(shown)
+        )
+        return notebook.paragraph(repr(self) + count, bold=True) + notebook.pictures(items)
 
     def show(self, most: int = 12) -> "Figure":
         """Draw the first `most` pictures, each under its caption, as a matplotlib figure."""
