@@ -31,9 +31,9 @@ def test_a_scan_is_decoded_as_the_run_decoded_it(finished: RunFolder) -> None:
 
 def test_options_are_those_of_reconstruct_and_the_rest_is_the_runs(run: RunFolder) -> None:
     command(run, "reconstruct", image_weight_pictures=0.1, seed=4)
-    with pytest.raises(unibrain.InputError, match="fit"):
-        edit(run, "folds = 5", "folds = 3")
-        unibrain.decode(run, np.zeros(3))
+    edit(run, "folds = 5", "folds = 3")
+    with pytest.raises(unibrain.InputError, match="fit is not up to date"):
+        unibrain.decode(run, np.zeros(3), backbone=toy())
     edit(run, "folds = 3", "folds = 5")
     test = unibrain.load_subject(run.root).test
     same(unibrain.decode(run, test, backbone=toy()), unibrain.load_decoded(run.artefact("decoded")), list(range(6)))

@@ -8,7 +8,7 @@ from sklearn.linear_model import Ridge
 from stored_targets import named
 
 from unibrain.errors import InputError
-from unibrain.plot.penalties import alpha_figure
+from unibrain.plot.alphas import alpha_figure
 from unibrain.regression import AlphaChoice
 from unibrain.regression import penalties as module
 from unibrain.regression.leave_out import split_images

@@ -209,15 +209,16 @@ def decode(
         raise InputError(
             f"{folder.root}: there is no run in this folder. Check the path, or begin with `unibrain demo`."
         )
+    betas: Any = scans
     if isinstance(scans, Subject):
         if stimulus_ids is not None:
             raise InputError(f"{scans.name}: a subject has stimulus ids of its own. Leave stimulus_ids out.")
-        scans, stimulus_ids = scans.betas, scans.stimulus_ids
+        betas, stimulus_ids = scans.betas, scans.stimulus_ids
     settings, source = kept_settings(folder), backbone or BackboneSource()
     with folder.lock():
         Chain(folder, declare(folder, settings, source)).require("fit")
         decoder = BrainDecoder.load(folder.artefact("decoder"), verify=False)
-        predicted = decoder.predict(scans, stimulus_ids)
+        predicted = decoder.predict(betas, stimulus_ids)
     captions = any(name in predicted for name, row in LATENTS.items() if row.source == "caption")
     usual = sampling_options(settings, captions) | {"seed": settings.reconstruct.seed}
     return reconstruct(source.load(settings.extract.backbone), predicted, **(usual | options))

@@ -283,7 +283,7 @@ class _Declaration:
 
         def work(_: Path) -> None:
             from unibrain.latents import open_latents
-            from unibrain.plot.penalties import alpha_figure
+            from unibrain.plot.alphas import alpha_figure
             from unibrain.regression import BrainDecoder
 
             train = training_view(self.subject(), self.settings).train
@@ -305,7 +305,7 @@ class _Declaration:
                 if decoder.alpha_choice_:
                     write_bytes(folder / "alpha.svg", alpha_figure(decoder.alpha_choice_))
 
-        chosen, code = section.plain(only_result=True), ("regression", "latents", "plot/canvas.py", "plot/penalties.py")
+        chosen, code = section.plain(only_result=True), ("regression", "latents", "plot/canvas.py", "plot/alphas.py")
         return Stage("fit", chosen, ("subject", "latents"), ("decoder",), work, code)
 
     def reconstruct(self) -> Stage:

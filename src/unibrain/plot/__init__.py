@@ -4,8 +4,8 @@ In a notebook a figure shows itself when the cell ends; in a script, call ``matp
 ``unibrain.plot.scores(scores).figure.savefig("scores.svg")``.
 """
 
-from unibrain.plot.penalties import penalties
+from unibrain.plot.alphas import penalties
 from unibrain.plot.results import accuracy, neighbours, pictures, scores
-from unibrain.plot.slices import slices
+from unibrain.plot.volumes import slices
 
 __all__ = ["accuracy", "neighbours", "penalties", "pictures", "scores", "slices"]

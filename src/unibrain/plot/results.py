@@ -115,8 +115,8 @@ def scores(found: "Scores", axes: "Axes | None" = None) -> "Axes":
     for name, (marker, colour, label) in styles.items():
         if points[name]:
             x, y = zip(*points[name], strict=True)
-            hollow = {"markerfacecolor": "none"} if name == "ceiling" else {}
-            axes.plot(x, y, marker, color=colour, label=label, markersize=5, **hollow)
+            face = "none" if name == "ceiling" else colour
+            axes.plot(x, y, marker, color=colour, label=label, markersize=5, markerfacecolor=face)
     values = [float(score.value) for score in known if score.value is not None]
     axes.plot(values, range(len(known)), "o", color=BLUE, label="score, 95 % interval", markersize=5)
     axes.set_yticks(range(len(known)), [f"{s.title} {'↑' if s.higher_is_better else '↓'}" for s in known])

@@ -70,7 +70,7 @@ def penalty_charts(choices: Mapping[str, "AlphaChoice"]) -> list[dict[str, str]]
     """For each latent whose alpha was chosen: its title, its chart, what the choice looked at, a warning or nothing."""
     if not choices:
         return []
-    from unibrain.plot.penalties import alpha_figure
+    from unibrain.plot.alphas import alpha_figure
 
     return [
         {
