@@ -3,6 +3,11 @@
 import os
 import sys
 from pathlib import Path
+from typing import Any
+
+from docutils import nodes
+from sphinx.addnodes import pending_xref
+from sphinx.application import Sphinx
 
 import unibrain
 
@@ -30,7 +35,10 @@ myst_enable_extensions = ["colon_fence"]
 autosummary_generate = True
 autodoc_typehints = "none"  # the docstrings say more: shapes, units, what is allowed
 autodoc_member_order = "bysource"
-autodoc_default_options = {"members": True}
+autodoc_default_options = {
+    "members": True,
+    "exclude-members": "set_fit_request, set_predict_request, set_score_request",  # scikit-learn's, on every estimator
+}
 napoleon_google_docstring = False
 napoleon_use_ivar = True
 napoleon_use_rtype = False
@@ -45,7 +53,7 @@ sphinx_gallery_conf = {
     "abort_on_example_error": True,
     "download_all_examples": False,
     "show_signature": False,
-    "min_reported_time": 0,
+    "write_computation_times": False,
     "plot_gallery": "True",
 }
 
@@ -58,3 +66,16 @@ html_theme_options = {
     "light_css_variables": {"color-brand-primary": "#3a4fc4", "color-brand-content": "#3a4fc4"},
     "dark_css_variables": {"color-brand-primary": "#9aa8ff", "color-brand-content": "#9aa8ff"},
 }
+
+
+def link_classes_only(app: Sphinx, document: nodes.document) -> None:
+    """Take the links from words of a type that are no class: the n of "shape (n, voxels)" is no `Latents.n`."""
+    for node in list(document.findall(pending_xref)):
+        if node.get("refspecific") and not node["reftarget"].split(".")[-1][:1].isupper():
+            node.replace_self(node.children)
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    """Connect the above; Sphinx calls this."""
+    app.connect("doctree-read", link_classes_only)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -31,4 +31,5 @@ found
 # layout that the image latent holds.
 predicted = unibrain.load_latents("gallery-run/predicted").rows(slice(0, 4))
 backbone = unibrain.load_backbone("small")
-unibrain.reconstruct(backbone, predicted, kinds={"picture"}, use={"z_image"})
+layout = unibrain.reconstruct(backbone, predicted, kinds={"picture"}, use={"z_image"})
+axes = unibrain.plot.pictures(layout, bench.stimuli)

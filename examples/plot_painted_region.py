@@ -19,10 +19,12 @@ results = unibrain.run_all(run, unibrain.demo_settings(images=12, training_image
 subject = unibrain.load_subject(run.root)
 
 # %%
-# Voxels are z-scored, so 0 is a voxel's mean over the training scans. Paint one region two deviations above it.
+# Start from the mean of the training scans. Voxels are z-scored, so 2 is two deviations: paint one region that far
+# above its mean.
 names = ["faces", "places", "V1"]
-scans = np.array([np.zeros(subject.betas.shape[1]), *(2.0 * subject.regions[name] for name in names)])
-painted = dict(zip(names, scans[1:], strict=True))
+rest = subject.train.betas.mean(axis=0)
+scans = np.array([rest, *(rest + 2.0 * subject.regions[name] for name in names)])
+painted = {name: 2.0 * subject.regions[name] for name in names}
 axes = unibrain.plot.slices(subject, painted, {name: subject.regions[name] for name in names}, "deviations")
 
 # %%

@@ -4,6 +4,7 @@ import json
 import re
 import runpy
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,10 @@ from matplotlib import pyplot
 from runs import SETTINGS, cheaply
 
 from toy_backbone import ToyBackbone
-from unibrain import load_backbone
+from unibrain import evaluation, load_backbone
+from unibrain.backbone import BackboneConfig
+from unibrain.backbone.folder import backbone_folder
+from unibrain.evaluation import METRICS
 from unibrain.latents import LATENTS
 
 ROOT = Path(__file__).parents[2]
@@ -20,12 +24,16 @@ ORDER: tuple[str, ...] = runpy.run_path(str(ROOT / "docs" / "gallery_order.py"))
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """One folder for all examples, which share a run of thirty images by a toy backbone."""
+    """One folder for all examples, which share a run of thirty images by a toy backbone, with few metrics."""
 
     def small(name: str = "small", **options: str) -> object:
         return ToyBackbone() if name == "small" else load_backbone(name, **options)
 
+    few = {name: METRICS[name] for name in ("pixcorr", "ssim", "two_way_picture", "rougeL", "latent_accuracy")}
     with cheaply(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(evaluation, "evaluate", partial(evaluation.evaluate, metrics=few))
+        own = BackboneConfig.from_json(backbone_folder("small") / "config.json")
+        patch.setattr("unibrain.backbone.config.OFFICIAL", own)
         patch.setattr("unibrain.pipeline.demo_settings", lambda **sizes: SETTINGS)
         patch.setattr("unibrain.backbone.load_backbone", small)
         patch.setenv("UNIBRAIN_HOME", str(tmp_path_factory.mktemp("home")))

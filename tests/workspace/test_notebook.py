@@ -143,7 +143,7 @@ def test_findings_show_table_figures_and_pictures() -> None:
         figures={"Heading": b"<svg/>"},
     )
     shown = Reader(found._repr_html_())
-    assert shown.rows == [["", "SSIM (higher is better)"], ["full", "0.500"], ["less", "0.200*"]]
+    assert shown.rows == [["", "SSIM ↑"], ["full", "0.500"], ["less", "0.200*"]]
     assert [source.split(";")[0] for source in shown.sources] == [
         "data:image/svg+xml",
         "data:image/png",

@@ -47,7 +47,8 @@ def notebook_view(findings: "Findings") -> str:
             if any(cells):
                 texts = ("-" if c is None or c.value is None else f"{c.value:.3f}{'*' * c.differs}" for c in cells)
                 rows.append((setting, *texts))
-        parts.append(notebook.table(("", *(_heading(column) for column in columns)), rows))
+        headings = (f"{column.short} {'↑' if column.higher_is_better else '↓'}" for column in columns)
+        parts.append(notebook.table(("", *headings), rows))
     against = next((cell.against for cell in findings.cells if cell.differs), "")
     if against:
         parts.append(notebook.paragraph(f"*: differs from {against}; the interval of the difference leaves out zero."))
@@ -120,7 +121,9 @@ def curve_figure(
 
 
 def _heading(column: "Column") -> str:
-    return f"{column.short} ({'higher' if column.higher_is_better else 'lower'} is better)"
+    """The title of a panel; a long one in two lines, so that it does not reach into the next panel."""
+    words = f"({'higher' if column.higher_is_better else 'lower'} is better)"
+    return f"{column.short}\n{words}" if len(column.short) > 16 else f"{column.short} {words}"
 
 
 def index_page(entries: Sequence[Mapping[str, Any]]) -> str:

@@ -98,7 +98,7 @@ def scores(found: "Scores", axes: "Axes | None" = None) -> "Axes":
     known = [score for score in found.scores if score.value is not None]
     if not known:
         raise InputError("no score has a value to draw. Their notes say what is missing.")
-    axes = axes_of(axes, 6.4, 0.32 * len(known) + 1.4)
+    axes = axes_of(axes, 8.4, 0.3 * len(known) + 1.2)
     styles = {
         "shuffled": ("x", GREY, "shuffled"),
         "control": ("|", ORANGE, "other controls"),
@@ -122,7 +122,7 @@ def scores(found: "Scores", axes: "Axes | None" = None) -> "Axes":
     axes.set_yticks(range(len(known)), [f"{s.title} {'↑' if s.higher_is_better else '↓'}" for s in known])
     axes.set_ylim(len(known) - 0.5, -0.5)
     axes.set_xlabel(f"{len(found.stimulus_ids)} images{', simulated scans' * found.simulated}")
-    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=4, frameon=False, fontsize=7)
+    axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=4, frameon=False, fontsize=7)
     return axes
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 _SIDE = 192
-_CELL = "text-align:{};padding:.2em .7em"
+_FIRST, _OTHERS = "text-align:left;padding:.2em .7em;min-width:9em", "text-align:right;padding:.2em .7em"
 
 
 def picture_uri(picture: NDArray[np.uint8]) -> str:
@@ -37,7 +37,7 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A table: first column left, the others right."""
 
     def line(tag: str, cells: Sequence[str]) -> str:
-        styles = [_CELL.format("right" if number else "left") for number in range(len(cells))]
+        styles = [_OTHERS if number else _FIRST for number in range(len(cells))]
         return "".join(
             f'<{tag} style="{style}">{html.escape(cell)}</{tag}>' for style, cell in zip(styles, cells, strict=True)
         )
