@@ -96,7 +96,7 @@ def highest(session: nox.Session) -> None:
 @nox.session
 def release(session: nox.Session) -> None:
     """Build wheel and source archive; install each into an empty environment, and run a small demo there."""
-    archives = Path(session.create_tmp()) / "dist"
+    archives = Path(session.create_tmp()).resolve() / "dist"
     shutil.rmtree(archives, ignore_errors=True)
     session.install("build", "twine")
     session.run("python", "-m", "build", "--outdir", str(archives), str(ROOT))
@@ -114,7 +114,7 @@ def release(session: nox.Session) -> None:
 
 def try_archive(session: nox.Session, path: Path) -> None:
     """Install one archive into an environment of its own, and run a small demo there, in a folder without the clone."""
-    home = Path(session.create_tmp()) / f"tried-{path.suffix[1:]}"
+    home = Path(session.create_tmp()).resolve() / f"tried-{path.suffix[1:]}"
     shutil.rmtree(home, ignore_errors=True)
     home.mkdir()
     session.run("python", "-m", "venv", str(home / "venv"))
@@ -122,6 +122,9 @@ def try_archive(session: nox.Session, path: Path) -> None:
     command = str(home / "venv" / "bin" / "unibrain")
     constraints = str(ROOT / "constraints.txt")
     session.run(python, "-m", "pip", "install", "-q", "-c", constraints, f"{path}[demo]", external=True)
+    # The other extras are large: that they can be installed beside it is asked, and not done.
+    extras = ("-q", "--dry-run", "-c", constraints, f"{path}[captions,docs,test]")
+    session.run(python, "-m", "pip", "install", *extras, external=True)
     with session.chdir(home):
         # Nothing of the clone may help: neither its folder nor an address of it.
         quiet = {"PYTHONPATH": None, "PYTHONNOUSERSITE": "1", "HF_HUB_OFFLINE": "1"}
