@@ -11,6 +11,7 @@ PyTorch is large and not everywhere to be had in every version, so both take the
 import os
 import re
 import shutil
+import tempfile
 import tomllib
 from pathlib import Path
 
@@ -114,28 +115,23 @@ def release(session: nox.Session) -> None:
 
 def try_archive(session: nox.Session, path: Path) -> None:
     """Install one archive into an environment of its own, and run a small demo there, in a folder without the clone."""
-    home = Path(session.create_tmp()).resolve() / f"tried-{path.suffix[1:]}"
-    shutil.rmtree(home, ignore_errors=True)
-    home.mkdir()
-    session.run("python", "-m", "venv", str(home / "venv"))
-    python = str(home / "venv" / "bin" / "python")
-    command = str(home / "venv" / "bin" / "unibrain")
-    constraints = str(ROOT / "constraints.txt")
-    session.run(python, "-m", "pip", "install", "-q", "-c", constraints, f"{path}[demo]", external=True)
-    # The other extras are large: that they can be installed beside it is asked, and not done.
-    extras = ("-q", "--dry-run", "-c", constraints, f"{path}[captions,docs,test]")
-    session.run(python, "-m", "pip", "install", *extras, external=True)
-    with session.chdir(home):
-        # Nothing of the clone may help: neither its folder nor an address of it.
-        quiet = {"PYTHONPATH": None, "PYTHONNOUSERSITE": "1", "HF_HUB_OFFLINE": "1"}
-        shown = session.run(command, "--version", silent=True, external=True, env=quiet) or ""
-        if shown.split()[-1:] != [path.name.removesuffix(".tar.gz").split("-")[1]]:
-            session.error(f"{path.name} says {shown!r}")
-        session.run(command, "doctor", external=True, env=quiet)
-        demo = ("demo", "--out", "run", "--images", "4", "--training-images", "40")
-        session.run(command, *demo, external=True, env=quiet)
-    wanted = ("report.html", "scores.json", "decoded/decoded.json")
-    missing = [name for name in wanted if not (home / "run" / name).is_file()]
-    if missing:
-        session.error(f"{path.name}: the demo ended without {missing[0]}")
-    shutil.rmtree(home)
+    with tempfile.TemporaryDirectory(prefix="unibrain-release-") as folder:
+        home = Path(folder)
+        session.run("python", "-m", "venv", str(home / "venv"))
+        python, command = (str(home / "venv" / "bin" / name) for name in ("python", "unibrain"))
+        pip = (python, "-m", "pip", "install", "-q", "-c", str(ROOT / "constraints.txt"))
+        session.run(*pip, f"{path}[demo]", external=True)
+        # The other extras are large: that they can be installed beside it is asked, and not done.
+        session.run(*pip, "--dry-run", f"{path}[captions,docs,test]", external=True)
+        with session.chdir(home):
+            quiet = {"PYTHONPATH": None, "PYTHONNOUSERSITE": "1", "HF_HUB_OFFLINE": "1"}
+            shown = session.run(command, "--version", silent=True, external=True, env=quiet) or ""
+            if shown.split()[-1:] != [path.name.removesuffix(".tar.gz").split("-")[1]]:
+                session.error(f"{path.name} says {shown!r}")
+            session.run(command, "doctor", external=True, env=quiet)
+            demo = ("demo", "--out", "run", "--images", "4", "--training-images", "40")
+            session.run(command, *demo, external=True, env=quiet)
+        wanted = ("report.html", "scores.json", "decoded/decoded.json")
+        missing = [name for name in wanted if not (home / "run" / name).is_file()]
+        if missing:
+            session.error(f"{path.name}: the demo ended without {missing[0]}")

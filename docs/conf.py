@@ -1,6 +1,7 @@
 """Sphinx builds these pages with ``make docs``: without a network, and with every warning an error."""
 
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -75,7 +76,13 @@ def link_classes_only(app: Sphinx, document: nodes.document) -> None:
             node.replace_self(node.children)
 
 
+def keep_underscores(app: Sphinx, what: str, name: str, item: object, options: object, lines: list[str]) -> None:
+    """Keep the underscore at the end of a fitted attribute's name, which would be read as the mark of a link."""
+    lines[:] = [re.sub(r"^(:(?:ivar|vartype) \w+)_:", r"\1\\_:", line) for line in lines]
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
     """Connect the above; Sphinx calls this."""
+    app.connect("autodoc-process-docstring", keep_underscores, priority=900)  # after napoleon
     app.connect("doctree-read", link_classes_only)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
