@@ -15,6 +15,7 @@ from unibrain.audit.audit import Neighbours
 from unibrain.errors import InputError
 from unibrain.evaluation import Score, Scores
 from unibrain.evaluation.scores import Beside
+from unibrain.plot.canvas import STYLE, styled
 from unibrain.reconstruction import Decoded
 from unibrain.regression import BrainDecoder
 from unibrain.scans import Subject
@@ -150,6 +151,19 @@ def test_a_figure_leaves_the_style_of_the_process_alone() -> None:
     before = dict(pyplot.rcParams)
     plot.scores(SCORES)
     assert dict(pyplot.rcParams) == before
+
+
+def test_a_notebook_that_becomes_interactive_with_its_first_figure_stays_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(pyplot.rcParams, "interactive", False)
+
+    @styled
+    def first() -> float:
+        pyplot.rcParams["interactive"] = True  # as importing pyplot does in a notebook
+        return float(pyplot.rcParams["font.size"])
+
+    usual = pyplot.rcParams["font.size"]
+    assert first() == STYLE["font.size"] != usual
+    assert (pyplot.rcParams["interactive"], pyplot.rcParams["font.size"]) == (True, usual)
 
 
 @pytest.mark.parametrize(

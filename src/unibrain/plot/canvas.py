@@ -35,10 +35,16 @@ def styled(draw: Callable[P, T]) -> Callable[P, T]:
 
     @wraps(draw)
     def drawn(*args: P.args, **kwargs: P.kwargs) -> T:
-        import matplotlib as mpl
+        from matplotlib import rcParams
 
-        with mpl.rc_context(STYLE):
+        # `rc_context` would take back all that changes meanwhile, such as that pyplot, imported for the first figure of
+        # a notebook, became interactive: no later figure would be shown.
+        before = {name: rcParams[name] for name in STYLE}
+        rcParams.update(STYLE)
+        try:
             return draw(*args, **kwargs)
+        finally:
+            rcParams.update(before)
 
     return drawn
 
