@@ -128,7 +128,7 @@ def test_slices_show_each_voxel_in_its_place() -> None:
 
 
 def test_a_painted_region_is_seen_though_most_voxels_are_zero() -> None:
-    who = subject((9, 9, 9))
+    who = subject((7, 7, 7))
     painted = np.zeros(len(who.voxel_indices))
     painted[0] = 2.0
     assert plot.slices(who, {"painted": painted})[0, 0].images[0].get_clim() == (0, 2)
