@@ -32,6 +32,8 @@ lint: $(VENV)/.installed-test
 docs: $(VENV)/.installed-docs
 	rm -rf docs/_build docs/gallery docs/api/generated
 	$(BIN)/python -m sphinx -W --keep-going -q -j 2 docs docs/_build/html
+	@! grep -rnE '(src|href)="(https?:)?//[^"]*\.(js|css|woff2?|png|svg)"' docs/_build/html --include=*.html || \
+	  { echo "Error: these pages ask other hosts for files" >&2; exit 1; }
 
 release: $(BIN)/python
 	$(BIN)/python -m pip install --disable-pip-version-check -q nox
