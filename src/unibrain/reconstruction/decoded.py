@@ -5,7 +5,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,9 +13,6 @@ from numpy.typing import NDArray
 from unibrain.errors import DamagedFileError, InputError
 from unibrain.workspace import notebook
 from unibrain.workspace.files import atomic_folder, write_json
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 INDEX = "decoded.json"
 _SHOWN = 12
@@ -76,21 +73,6 @@ class Decoded:
             for row in range(shown)
         )
         return notebook.paragraph(repr(self) + count, bold=True) + notebook.pictures(items)
-
-    def show(self, most: int = 12) -> "Figure":
-        """Draw the first `most` pictures, each under its caption, as a matplotlib figure."""
-        from matplotlib.figure import Figure
-
-        n = min(most, len(self.stimulus_ids))
-        columns = min(4, n)
-        figure = Figure(figsize=(3 * columns, 3.4 * -(-n // columns)), layout="constrained")
-        for row in range(n):
-            axes = figure.add_subplot(-(-n // columns), columns, row + 1)
-            axes.set_axis_off()
-            axes.set_title(self.captions[row] if self.captions else str(self.stimulus_ids[row]), fontsize=8, wrap=True)
-            if self.pictures is not None:
-                axes.imshow(self.pictures[row])
-        return figure
 
 
 def save_decoded(folder: str | os.PathLike[str], decoded: Decoded) -> None:
