@@ -8,12 +8,14 @@ PYTEST_ARGS ?=
 # For pip, for example: make demo PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu"
 PIP_ARGS ?=
 
-.PHONY: help demo test lint clean
+.PHONY: help demo test lint docs release clean
 
 help:
 	@echo "make demo   decode pictures and captions from simulated scans, and write a page that shows them"
 	@echo "make test   check format, lint and types, and run the tests"
 	@echo "make lint   check format, lint and types only"
+	@echo "make docs   build the documentation and the gallery of examples into docs/_build/html, without a network"
+	@echo "make release  build wheel and source archive, install each into an empty environment, and try it"
 	@echo "make clean  remove .venv (the results of runs stay)"
 
 demo: $(VENV)/.installed-demo
@@ -27,6 +29,16 @@ lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+docs: $(VENV)/.installed-docs
+	rm -rf docs/_build docs/gallery docs/api/generated
+	$(BIN)/python -m sphinx -W --keep-going -q -j 2 docs docs/_build/html
+	@! grep -rnE '(src|href)="(https?:)?//[^"]*\.(js|css|woff2?|png|svg)"' docs/_build/html --include=*.html || \
+	  { echo "Error: these pages ask other hosts for files" >&2; exit 1; }
+
+release: $(BIN)/python
+	$(BIN)/python -m pip install --disable-pip-version-check -q nox
+	$(BIN)/python -m nox -s release
+
 clean:
 	rm -rf $(VENV)
 
@@ -38,6 +50,10 @@ $(VENV)/.installed-demo: pyproject.toml constraints.txt | $(BIN)/python
 $(VENV)/.installed-test: pyproject.toml constraints.txt | $(BIN)/python
 	$(BIN)/python -m pip install --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e ".[demo,test]"
 	@touch $@ $(VENV)/.installed-demo
+
+$(VENV)/.installed-docs: pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e ".[demo,docs]"
+	@touch $@
 
 # Python 3.11 to 3.13, or what PYTHON names: make demo PYTHON=/opt/python3.12/bin/python3
 $(BIN)/python:

@@ -15,13 +15,15 @@ Ten lines from a scan to scores::
     scores = unibrain.evaluate(decoded, stimuli, backbone, simulated=subject.simulated)
     print(unibrain.format_table(scores))
 
+A scan of a finished run is decoded in one line, ``unibrain.decode("my-run", scan)``; figures are in `unibrain.plot`.
+
 Names are imported when they are first used, so that ``import unibrain`` takes no time.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _EXPORTS = {
     "unibrain.backbone": "BACKBONES Backbone SamplingSettings load_backbone",
@@ -29,7 +31,7 @@ _EXPORTS = {
     "unibrain.errors": "InputError",
     "unibrain.evaluation": "METRICS Metric Score Scores evaluate format_table load_scores save_scores",
     "unibrain.latents": "LATENTS Latents StoredLatents extract load_latents open_latents save_latents",
-    "unibrain.pipeline": "RunFolder Settings read_settings run_all run_one write_settings",
+    "unibrain.pipeline": "RunFolder Settings decode demo_settings read_settings run_all run_one write_settings",
     "unibrain.reconstruction": "Decoded load_decoded reconstruct save_decoded",
     "unibrain.regression": "BrainDecoder",
     "unibrain.report": "ReportContent write_report",
@@ -60,6 +62,8 @@ __all__ = [
     "StoredLatents",
     "Subject",
     "__version__",
+    "decode",
+    "demo_settings",
     "evaluate",
     "extract",
     "format_table",
@@ -116,6 +120,8 @@ if TYPE_CHECKING:
     from unibrain.pipeline import (
         RunFolder,
         Settings,
+        decode,
+        demo_settings,
         read_settings,
         run_all,
         run_one,
@@ -144,6 +150,8 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
+    if name == "plot":
+        return import_module("unibrain.plot")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)

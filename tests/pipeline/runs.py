@@ -32,7 +32,7 @@ def cheaply() -> Iterator[None]:
         looked_at = "unibrain.evaluation.metrics.picture_features"
         patch.setattr(looked_at, lambda some: np.stack([np.resize(p[::8, ::8], 1280) for p in some]).astype("float32"))
         patch.setattr(import_module("unibrain.evaluation.evaluate"), "_PERMUTATIONS", 19)
-        patch.setattr("unibrain.regression.alpha_figure", lambda choices: b"<svg xmlns='http://www.w3.org/2000/svg'/>")
+        patch.setattr("unibrain.plot.alphas.alpha_figure", lambda choices: b"<svg xmlns='http://www.w3.org/2000/svg'/>")
         yield
 
 

@@ -13,6 +13,7 @@ LAYERS = (
     {"pipeline"},
     {"doctor"},
     {"report"},
+    {"plot"},
     {"audit"},
     {"evaluation"},
     {"reconstruction"},

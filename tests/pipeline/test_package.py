@@ -1,3 +1,4 @@
+import re
 import tomllib
 from pathlib import Path
 
@@ -16,14 +17,22 @@ def test_public_names_are_those_of_the_packages() -> None:
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:
-    with pytest.raises(AttributeError, match="has no attribute 'decode'"):
-        _ = unibrain.decode
+    with pytest.raises(AttributeError, match="has no attribute 'encode'"):
+        _ = unibrain.encode
 
 
 def test_one_version_everywhere() -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    assert project["version"] == unibrain.__version__
+    content = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    assert content["project"]["dynamic"] == ["version"]
+    assert content["tool"]["setuptools"]["dynamic"]["version"] == {"attr": "unibrain.__version__"}
     assert f"version: {unibrain.__version__}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    changes = re.findall(r"(?m)^## (\S+)$", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"))
+    assert changes[0] == unibrain.__version__
+
+
+def test_figures_are_reached_without_another_import() -> None:
+    assert unibrain.plot is unibrain.__getattr__("plot")
+    assert set(unibrain.plot.__all__) >= {"pictures", "scores", "slices"}
 
 
 def test_what_is_installed_is_pinned_within_the_ranges() -> None:

@@ -66,12 +66,6 @@ def test_writing_again_replaces_all(folder):
     assert [path.name for path in folder.parent.iterdir()] == ["decoded"]
 
 
-def test_a_figure_shows_pictures_under_their_captions():
-    figure = draw().show(most=2)
-    assert [axes.get_title() for axes in figure.axes] == list(CAPTIONS[:2])
-    np.testing.assert_array_equal(figure.axes[1].images[0].get_array(), draw().pictures[1])
-
-
 @pytest.mark.parametrize(("ids", "named"), [((4, 4), "image id 4 occurs twice"), ((4, -1), "image id -1")])
 def test_ids_without_a_file_name_of_their_own(tmp_path, ids, named):
     with pytest.raises(InputError, match=named):

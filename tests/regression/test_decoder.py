@@ -5,9 +5,14 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from sklearn.base import clone
+from sklearn.decomposition import PCA
+from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import Ridge
 from sklearn.metrics import r2_score
 from sklearn.model_selection import GridSearchCV, GroupKFold
+from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import check_estimator
 from stored_targets import SHAPES, VOXELS, M, N, changed, flat, make, same
 
@@ -317,3 +322,34 @@ def test_a_grid_search_chooses_what_it_chooses_among_ridges(data):
     )
     assert ours.best_params_ == theirs.best_params_
     np.testing.assert_allclose(ours.cv_results_["mean_test_score"], theirs.cv_results_["mean_test_score"], rtol=1e-6)
+
+
+def test_a_pipeline_is_cloned_searched_and_predicts_what_its_steps_predict(data):
+    X, latents = data
+    Y, groups = flat(latents, "c_image").astype(float), np.arange(N + M) // 2
+    steps = Pipeline([("scale", StandardScaler()), ("reduce", PCA(20)), ("decode", BrainDecoder(alpha=40.0))])
+    fitted = clone(steps).fit(X[:N], latents.rows(slice(0, N)))
+    found = fitted.predict(X[N:], stimulus_ids=np.arange(M) + 7)
+    reduced = PCA(20).fit(StandardScaler().fit_transform(X[:N]))
+    small, new = (reduced.transform(StandardScaler().fit(X[:N]).transform(part)) for part in (X[:N], X[N:]))
+    expected = BrainDecoder(alpha=40.0).fit(small, latents.rows(slice(0, N))).predict(new)
+    same(found, expected, 1e-4)
+    assert found.stimulus_ids.tolist() == list(range(7, 7 + M))
+    grid = {"reduce__n_components": [2, 20], "decode__rescale": ["none", "train"]}
+    search = GridSearchCV(steps, grid, cv=GroupKFold(4)).fit(X, Y, groups=groups)
+    ridge = Pipeline([*steps.steps[:2], ("decode", Ridge(40.0))])
+    theirs = GridSearchCV(ridge, {"reduce__n_components": [2, 20]}, cv=GroupKFold(4)).fit(X, Y, groups=groups)
+    ours = dict(zip(map(str, search.cv_results_["params"]), search.cv_results_["mean_test_score"], strict=True))
+    for chosen, score in zip(theirs.cv_results_["params"], theirs.cv_results_["mean_test_score"], strict=True):
+        assert ours[str({"decode__rescale": "none", **chosen})] == pytest.approx(score, rel=1e-6)
+
+
+def test_a_clone_has_the_parameters_and_nothing_that_was_fitted(data):
+    X, latents = data
+    model = BrainDecoder(alpha={"z_text": 2.0, "c_image": 3.0}, bands=None, folds="loo", memory=0.5)
+    model.fit(X[:N], {name: latents[name][:N] for name in ("z_text", "c_image")})
+    copy = clone(model)
+    assert copy.get_params() == model.get_params()
+    assert not [name for name in vars(copy) if name.endswith("_")]
+    with pytest.raises(NotFittedError):
+        copy.predict(X[N:])

@@ -8,7 +8,8 @@ from sklearn.linear_model import Ridge
 from stored_targets import named
 
 from unibrain.errors import InputError
-from unibrain.regression import AlphaChoice, alpha_figure
+from unibrain.plot.alphas import alpha_figure
+from unibrain.regression import AlphaChoice
 from unibrain.regression import penalties as module
 from unibrain.regression.leave_out import split_images
 from unibrain.regression.penalties import choose_alphas

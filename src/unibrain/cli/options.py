@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Callable, Sequence
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -70,6 +70,12 @@ class PathType(click.ParamType):  # type: ignore[type-arg]  # older versions of 
             return Path(value).expanduser()
         except RuntimeError:
             self.fail(f"{value}: no user of this name is known here.", param, ctx)
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:
+        """Let the shell complete it."""
+        from click.shell_completion import CompletionItem
+
+        return [CompletionItem(incomplete, type="file")]
 
 
 PATH = PathType()
@@ -144,11 +150,26 @@ def settings_options(kind: "type[Section]", names: Sequence[str] | None = None) 
                 function = click.option(f"{option}/--no-{option[2:]}", name, default=None, help=f"{about}.")(function)
                 continue
             default = "" if field.default is None else f" [default: {field.default}]"
-            metavar = "|".join(_allowed(schema[name]))
-            function = click.option(option, name, metavar=metavar, help=f"{about}.{default}")(function)
+            allowed = _allowed(schema[name])
+            function = click.option(
+                option,
+                name,
+                metavar="|".join(allowed),
+                help=f"{about}.{default}",
+                shell_complete=partial(_complete, allowed),
+            )(function)
         return function
 
     return decorate
+
+
+def _complete(allowed: Sequence[str], ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:
+    """What the shell offers for a setting: its words, or files where it may be any text."""
+    from click.shell_completion import CompletionItem
+
+    if allowed == ["TEXT"]:
+        return [CompletionItem(incomplete, type="file")]
+    return [word for word in allowed if word.islower() and word.startswith(incomplete)]
 
 
 def _allowed(schema: dict[str, Any]) -> list[str]:

@@ -3,13 +3,14 @@
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from unibrain.errors import DamagedFileError, InputError
 from unibrain.evaluation.controls import CONTROLS
+from unibrain.workspace import notebook
 from unibrain.workspace.files import write_json
 
 if TYPE_CHECKING:
@@ -180,6 +181,16 @@ class Scores:
     simulated: bool
     latent_identification: tuple[LatentIdentification, ...] = ()
 
+    @property
+    def accuracy_by_region(self) -> dict[str, dict[str, float]]:
+        """Region to latent to correlation, of `latent_accuracy`; ``"all"`` is first, and unknown ones are left out."""
+        regions = dict.fromkeys(region for _, region, _ in self.latent_accuracy)
+        table: dict[str, dict[str, float]] = {name: {} for name in sorted(regions, key=lambda name: name != "all")}
+        for latent, region, value in self.latent_accuracy:
+            if math.isfinite(value):
+                table[region][latent] = value
+        return table
+
     def __getitem__(self, name: str) -> Score:
         for score in self.scores:
             if score.name == name:
@@ -189,6 +200,23 @@ class Scores:
     def __repr__(self) -> str:
         found = ", ".join(f"{score.name} {_number(score.value)}" for score in self.scores)
         return f"Scores({len(self.stimulus_ids)} images{', simulated' * self.simulated}: {found})"
+
+    def _repr_html_(self) -> str:
+        """For notebooks: the table of `format_table`."""
+        cells, legend = _cells(self), _legend(self)
+        headings = list(next(iter(cells), {}))
+        notes = list(dict.fromkeys(score.note for score in self.scores if score.note))
+        rows = [
+            [f"{score.title} ({'higher' if score.higher_is_better else 'lower'}){_mark(score, notes)}", *row.values()]
+            for score, row in zip(self.scores, cells, strict=True)
+        ]
+        return "".join(
+            (
+                notebook.simulated_note(self.simulated),
+                notebook.table((f"{len(self.stimulus_ids)} images", *headings), rows),
+                *(notebook.paragraph(line) for line in (*legend, *_numbered(notes))),
+            )
+        )
 
     def to_frame(self) -> "pandas.DataFrame":
         """One row per score, indexed by its name; controls and ceilings have a column each."""
@@ -225,36 +253,20 @@ def format_table(scores: Scores) -> str:
     labels = [f"  {score.title}  ({'higher' if score.higher_is_better else 'lower'})" for score in scores.scores]
     width = max(map(len, labels), default=0)
     lines = ["SIMULATED SCANS: no human was scanned for these numbers.", ""] if scores.simulated else []
-    others = [row for name, row in CONTROLS.items() if any(name in score.beside for score in scores.scores)]
-    stands = any(score.standing is not None for score in scores.scores)
-    columns = f"{'score':>8}{'95 % interval':>17}{'images':>8}{'shuffled':>10}"
-    columns += "".join(f"{row.title:>10}" for row in others) + f"{'stands':>8}" * stands
+    cells = _cells(scores)
+    wide = {"score": 8, "95 % interval": 17, "images": 8, "stands": 8}
+    columns = "".join(f"{name:>{wide.get(name, 10)}}" for name in next(iter(cells), {}))
     notes = list(dict.fromkeys(score.note for score in scores.scores if score.note))
     for kind, heading in _HEADINGS.items():
-        group = [(label, score) for label, score in zip(labels, scores.scores, strict=True) if score.kind == kind]
+        group = [line for line in zip(labels, scores.scores, cells, strict=True) if line[1].kind == kind]
         if group:
             lines.append(f"{heading:<{width}}{columns}".rstrip())
             columns = ""
-        for label, score in group:
-            interval = "-" if score.interval is None else f"{score.interval[0]:.3f} to {score.interval[1]:.3f}"
-            cells = f"{_number(score.value):>8}{interval:>17}{score.images:>8}{_number(score.control):>10}"
-            for row in others:
-                found = score.beside.get(row.name)
-                cells += f"{_number(None if found is None else found.value):>10}"
-            if stands:
-                cells += f"{'-' if score.standing is None else format(score.standing, '.0%'):>8}"
-            mark = f" [{notes.index(score.note) + 1}]" if score.note else ""
-            lines.append(f"{label:<{width}}{cells}{mark}")
+        for label, score, texts in group:
+            row = "".join(f"{text:>{wide.get(name, 10)}}" for name, text in texts.items())
+            lines.append(f"{label:<{width}}{row}{_mark(score, notes)}")
     if scores.scores:
-        lines += ["", "shuffled: decoded items shuffled against the images."]
-        lines += [f"{row.title}{' (ceiling)' if row.role == 'ceiling' else ''}: {row.explanation}" for row in others]
-        counts = sorted({found.images for score in scores.scores for found in score.beside.values()})
-        if counts and counts[0] < len(scores.stimulus_ids):
-            lines.append(f"These are of {counts[0]} of the {len(scores.stimulus_ids)} images.")
-        if stands:
-            lines.append("stands: where the score lies between random (0 %) and oracle (100 %), on the same images.")
-        if any(score.name.startswith("two_way") for score in scores.scores):
-            lines.append("Two-way identification: chance is 0.5, less with ties.")
+        lines += ["", *_legend(scores)]
     if scores.latent_identification:
         lines += [
             "",
@@ -263,7 +275,48 @@ def format_table(scores: Scores) -> str:
         for one in scores.latent_identification:
             top = "".join(f"{share:>8.3f}" for share in one.top)
             lines.append(f"  {one.latent + ', ' + one.among + ' images':<32}{one.pool:>8,}{one.two_way:>10.3f}{top}")
-    return "\n".join([*lines, *(f"[{number}] {note}" for number, note in enumerate(notes, 1))])
+    return "\n".join([*lines, *_numbered(notes)])
+
+
+def _cells(scores: Scores) -> list[dict[str, str]]:
+    """A row for each score, column to text; all rows have the same columns."""
+    others = [row for name, row in CONTROLS.items() if any(name in score.beside for score in scores.scores)]
+    stands = any(score.standing is not None for score in scores.scores)
+    rows = []
+    for score in scores.scores:
+        interval = "-" if score.interval is None else f"{score.interval[0]:.3f} to {score.interval[1]:.3f}"
+        row = {"score": _number(score.value), "95 % interval": interval, "images": str(score.images)}
+        row["shuffled"] = _number(score.control)
+        for other in others:
+            found = score.beside.get(other.name)
+            row[other.title] = _number(None if found is None else found.value)
+        if stands:
+            row["stands"] = "-" if score.standing is None else format(score.standing, ".0%")
+        rows.append(row)
+    return rows
+
+
+def _legend(scores: Scores) -> list[str]:
+    """What the columns of `_cells` are, a line each."""
+    others = [row for name, row in CONTROLS.items() if any(name in score.beside for score in scores.scores)]
+    lines = ["shuffled: decoded items shuffled against the images."]
+    lines += [f"{row.title}{' (ceiling)' if row.role == 'ceiling' else ''}: {row.explanation}" for row in others]
+    counts = sorted({found.images for score in scores.scores for found in score.beside.values()})
+    if counts and counts[0] < len(scores.stimulus_ids):
+        lines.append(f"These are of {counts[0]} of the {len(scores.stimulus_ids)} images.")
+    if any(score.standing is not None for score in scores.scores):
+        lines.append("stands: where the score lies between random (0 %) and oracle (100 %), on the same images.")
+    if any(score.name.startswith("two_way") for score in scores.scores):
+        lines.append("Two-way identification: chance is 0.5, less with ties.")
+    return lines
+
+
+def _mark(score: Score, notes: Sequence[str]) -> str:
+    return f" [{notes.index(score.note) + 1}]" if score.note else ""
+
+
+def _numbered(notes: Sequence[str]) -> list[str]:
+    return [f"[{number}] {note}" for number, note in enumerate(notes, 1)]
 
 
 def _number(value: float | None) -> str:

@@ -13,8 +13,9 @@ from unibrain.experiments.bench import Bench, spread
 from unibrain.experiments.correlation import correlations_of
 from unibrain.experiments.findings import Cell, Column, Findings, Strip
 from unibrain.experiments.latent_scores import latent_cells, latent_columns, mean_cell
-from unibrain.experiments.page import interval_figure, svg_figure
+from unibrain.experiments.page import interval_figure
 from unibrain.latents import LATENTS, Latents
+from unibrain.plot.canvas import svg_figure
 
 if TYPE_CHECKING:
     from unibrain.regression import BrainDecoder

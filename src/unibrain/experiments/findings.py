@@ -138,6 +138,12 @@ class Findings:
         """Rows of the table, in order."""
         return tuple(dict.fromkeys(cell.setting for cell in self.cells))
 
+    def _repr_html_(self) -> str:
+        """For notebooks: the table, the figures and the pictures of the page."""
+        from unibrain.experiments.page import notebook_view
+
+        return notebook_view(self)
+
     def cell(self, setting: str, metric: str) -> Cell | None:
         """One number, if it is there."""
         found = (cell for cell in self.cells if (cell.setting, cell.metric) == (setting, metric))

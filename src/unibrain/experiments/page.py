@@ -1,20 +1,16 @@
 """The page of an experiment, and its figures."""
 
-import io
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from unibrain.plot.canvas import BLUE, GREY, ORANGE, svg_figure
 from unibrain.report.sections import data_uri, svg_uri
+from unibrain.workspace import notebook
 
 if TYPE_CHECKING:
     from jinja2 import Environment
-    from matplotlib.figure import Figure
 
     from unibrain.experiments.findings import Column, Findings, Strip
-
-_BLUE, _ORANGE, _GREY = "#3a4fc4", "#d0622b", "#5d626d"
-_STYLE: Any = {"font.size": 8, "axes.spines.top": False, "axes.spines.right": False, "svg.hashsalt": "unibrain"}
 
 
 def render(findings: "Findings") -> str:
@@ -46,21 +42,33 @@ def plain_strips(strips: "Sequence[Strip]") -> list[dict[str, Any]]:
     ]
 
 
-@contextmanager
-def svg_figure(width: float, height: float, title: str) -> "Iterator[tuple[Figure, list[bytes]]]":
-    """A matplotlib figure; when the block ends, its SVG is the one entry of the list."""
-    import matplotlib as mpl
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-    from matplotlib.figure import Figure
-
-    made: list[bytes] = []
-    with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(width, height), layout="constrained")
-        FigureCanvasSVG(figure)
-        yield figure, made
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Title": title})
-        made.append(buffer.getvalue())
+def notebook_view(findings: "Findings") -> str:
+    """The table, the figures and the pictures as HTML for a notebook."""
+    parts = [notebook.paragraph(findings.title, bold=True), notebook.simulated_note(findings.simulated)]
+    for columns in findings.kinds().values():
+        rows = []
+        for setting in findings.settings:
+            cells = [findings.cell(setting, column.name) for column in columns]
+            if any(cells):
+                texts = ("-" if c is None or c.value is None else f"{c.value:.3f}{'*' * c.differs}" for c in cells)
+                rows.append((setting, *texts))
+        headings = (f"{column.short} {'↑' if column.higher_is_better else '↓'}" for column in columns)
+        parts.append(notebook.table(("", *headings), rows))
+    against = next((cell.against for cell in findings.cells if cell.differs), "")
+    if against:
+        parts.append(notebook.paragraph(f"*: differs from {against}; the interval of the difference leaves out zero."))
+    parts.append(notebook.paragraph(findings.answer) if findings.answer else "")
+    for heading, figure in findings.figures.items():
+        parts.append(notebook.paragraph(heading, bold=True))
+        parts.append(f'<img src="{svg_uri(figure)}" alt="" style="max-width:100%;background:white">')
+    for strip in findings.strips:
+        count = len(strip.captions or () if strip.pictures is None else strip.pictures)
+        items = (
+            (None if strip.pictures is None else strip.pictures[row], "" if not strip.captions else strip.captions[row])
+            for row in range(count)
+        )
+        parts += [notebook.paragraph(strip.label, bold=True), notebook.pictures(items)]
+    return "".join(parts)
 
 
 def interval_figure(findings: "Findings", reference: str | None = None, kind: str | None = None) -> bytes:
@@ -78,12 +86,12 @@ def interval_figure(findings: "Findings", reference: str | None = None, kind: st
                 cell = findings.cell(setting, column.name)
                 if cell is None or cell.value is None:
                     continue
-                colour = _BLUE if setting == reference else _ORANGE if cell.differs else _GREY
+                colour = BLUE if setting == reference else ORANGE if cell.differs else GREY
                 if cell.low is not None and cell.high is not None:
                     panel.plot([cell.low, cell.high], [place, place], color=colour, linewidth=2, alpha=0.4)
                 panel.plot(cell.value, place, "o", color=colour, markersize=4)
                 if setting == reference:
-                    panel.axvline(cell.value, color=_BLUE, linewidth=0.6)
+                    panel.axvline(cell.value, color=BLUE, linewidth=0.6)
             panel.set_yticks(range(len(settings)), settings)
             panel.set_ylim(len(settings) - 0.5, -0.5)
             panel.set_title(_heading(column), fontsize=8)
@@ -104,14 +112,12 @@ def curve_figure(
         for panel, column in zip(panels, columns, strict=False):
             cells = [(x[name], findings.cell(name, column.name)) for name in sorted(x, key=lambda name: x[name])]
             known = [(at, cell) for at, cell in cells if cell is not None and cell.value is not None]
-            panel.plot(
-                [at for at, _ in known], [cell.value for _, cell in known], color=_BLUE, marker="o", markersize=3
-            )
+            panel.plot([at for at, _ in known], [cell.value for _, cell in known], color=BLUE, marker="o", markersize=3)
             bands = [(at, cell.low, cell.high) for at, cell in known if cell.low is not None and cell.high is not None]
             if bands:
-                panel.fill_between(*zip(*bands, strict=True), color=_BLUE, alpha=0.15, linewidth=0)
+                panel.fill_between(*zip(*bands, strict=True), color=BLUE, alpha=0.15, linewidth=0)
             for at in marked:
-                panel.axvline(at, color=_ORANGE, linewidth=0.8, linestyle="--")
+                panel.axvline(at, color=ORANGE, linewidth=0.8, linestyle="--")
             if log:
                 panel.set_xscale("symlog", linthresh=1)
             panel.set_title(_heading(column), fontsize=8)
@@ -120,7 +126,9 @@ def curve_figure(
 
 
 def _heading(column: "Column") -> str:
-    return f"{column.short} ({'higher' if column.higher_is_better else 'lower'} is better)"
+    """The title of a panel; a long one in two lines, so that it does not reach into the next panel."""
+    words = f"({'higher' if column.higher_is_better else 'lower'} is better)"
+    return f"{column.short}\n{words}" if len(column.short) > 16 else f"{column.short} {words}"
 
 
 def index_page(entries: Sequence[Mapping[str, Any]]) -> str:

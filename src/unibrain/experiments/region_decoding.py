@@ -11,8 +11,9 @@ from unibrain.experiments.bench import Bench
 from unibrain.experiments.correlation import correlations_of
 from unibrain.experiments.findings import Cell, Column, Findings, Strip, cells_of, columns_of
 from unibrain.experiments.latent_scores import latent_cells, latent_columns, mean_cell
-from unibrain.experiments.page import interval_figure, svg_figure
+from unibrain.experiments.page import interval_figure
 from unibrain.latents import LATENTS
+from unibrain.plot.canvas import svg_figure
 from unibrain.workspace.fingerprints import digest
 
 if TYPE_CHECKING:

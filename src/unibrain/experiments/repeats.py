@@ -13,8 +13,8 @@ from unibrain.evaluation import Score, Scores
 from unibrain.evaluation.statistics import bootstrap_interval, over_samples, share_interval
 from unibrain.experiments.bench import Bench, spread
 from unibrain.experiments.findings import Cell, Findings, Strip, cells_of, columns_of
-from unibrain.experiments.page import svg_figure
 from unibrain.experiments.trials import Trials, equally_repeated, read_trials
+from unibrain.plot.canvas import svg_figure
 from unibrain.reconstruction import Decoded
 
 if TYPE_CHECKING:

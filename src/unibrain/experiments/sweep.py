@@ -13,7 +13,8 @@ from unibrain.errors import InputError
 from unibrain.evaluation.statistics import LEVEL, Interval, bootstrap_interval
 from unibrain.experiments.bench import Bench
 from unibrain.experiments.findings import Cell, Column, Findings, Strip, cells_of, columns_of
-from unibrain.experiments.page import curve_figure, svg_figure
+from unibrain.experiments.page import curve_figure
+from unibrain.plot.canvas import svg_figure
 from unibrain.workspace.stages import read_record
 
 if TYPE_CHECKING:

@@ -13,9 +13,9 @@ from unibrain.errors import InputError
 from unibrain.experiments.bench import Bench, open_bench, spread
 from unibrain.experiments.findings import Cell, Findings, Strip, cells_of, columns_of
 from unibrain.experiments.latent_scores import latent_cells, latent_columns, mean_two_way
-from unibrain.experiments.page import svg_figure
 from unibrain.experiments.shared_images import shared_images
 from unibrain.pipeline import BackboneSource, RunFolder
+from unibrain.plot.canvas import svg_figure
 from unibrain.workspace.stages import read_record
 
 if TYPE_CHECKING:

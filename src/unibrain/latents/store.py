@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 
 from unibrain.errors import DamagedFileError, InputError
 from unibrain.latents.columns import LatentColumns
-from unibrain.latents.table import Latents, rows_of
+from unibrain.latents.table import Latents, rows_of, shapes_table
+from unibrain.workspace import notebook
 from unibrain.workspace.files import atomic_folder, write_json
 from unibrain.workspace.fingerprints import digest, sha256_of
 
@@ -138,6 +139,11 @@ class StoredLatents:
 
     def __repr__(self) -> str:
         return f"StoredLatents({self.n} images in {self.folder}: {', '.join(self.names)})"
+
+    def _repr_html_(self) -> str:
+        """For notebooks: the shape of each latent, and what it does."""
+        title = notebook.paragraph(f"Latents of {self.n:,} images in {self.folder}", bold=True)
+        return title + shapes_table(self.shapes)
 
     @property
     def n(self) -> int:

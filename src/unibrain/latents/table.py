@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unibrain.errors import InputError
+from unibrain.workspace import notebook
 
 
 @dataclass(frozen=True)
@@ -131,6 +132,11 @@ class Latents(Mapping[str, NDArray[np.float32]]):
         shapes = (f"{name} {'x'.join(map(str, array.shape[1:]))}" for name, array in self.arrays.items())
         return f"Latents({self.n} images: {', '.join(shapes)})"
 
+    def _repr_html_(self) -> str:
+        """For notebooks: the shape of each latent, and what it does."""
+        shapes = {name: array.shape[1:] for name, array in self.arrays.items()}
+        return notebook.paragraph(f"Latents of {self.n:,} images", bold=True) + shapes_table(shapes)
+
     @property
     def n(self) -> int:
         """Number of images."""
@@ -149,6 +155,17 @@ class Latents(Mapping[str, NDArray[np.float32]]):
             If one of them is missing.
         """
         return self.rows(rows_of(self.stimulus_ids, stimulus_ids))
+
+
+def shapes_table(shapes: Mapping[str, tuple[int, ...]]) -> str:
+    """A table for notebooks: name of each latent, its shape for one image, and what it does."""
+    rows = []
+    for name, shape in shapes.items():
+        row = LATENTS.get(name)
+        role = "" if row is None else f"{row.starts} starts from it" if row.starts else "guides" if row.guides else ""
+        title, size = "" if row is None else row.title, int(np.prod(shape))
+        rows.append((name, " x ".join(map(str, shape)) or "1", f"{size:,}", title, role))
+    return notebook.table(("latent", "shape", "numbers", "title", "role"), rows)
 
 
 def rows_of(known: NDArray[np.int64], wanted: NDArray[np.int64]) -> NDArray[np.int64]:

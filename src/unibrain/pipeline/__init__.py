@@ -1,7 +1,7 @@
 """The stages of a run over its folder: what the command line calls, and what Python may call."""
 
 from unibrain.pipeline.backbone_source import BackboneSource
-from unibrain.pipeline.run import decoded_items, kept_settings, run_all, run_one, write_weights
+from unibrain.pipeline.run import decode, decoded_items, kept_settings, run_all, run_one, write_weights
 from unibrain.pipeline.settings import (
     SECTIONS,
     ControlsSection,
@@ -41,6 +41,7 @@ __all__ = [
     "Settings",
     "SimulateSection",
     "declare",
+    "decode",
     "decoded_items",
     "demo_settings",
     "kept_settings",

@@ -1,21 +1,25 @@
 """Running the stages of a run folder: one, or all of them."""
 
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from unibrain.errors import InputError
 from unibrain.pipeline.backbone_source import BackboneSource
 from unibrain.pipeline.settings import Settings, read_settings, write_settings
-from unibrain.pipeline.stages import STAGES, declare, read_seen
+from unibrain.pipeline.stages import STAGES, declare, read_seen, sampling_options
 from unibrain.workspace.fingerprints import Fingerprint
 from unibrain.workspace.run_folder import RunFolder
 from unibrain.workspace.shards import Engine
 from unibrain.workspace.stages import Chain, StageResult, read_record
 
 if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
     from unibrain.reconstruction import Decoded
+    from unibrain.scans import Subject
     from unibrain.stimuli import Stimuli
 
 _FIRST = ("simulate", "prepare")
@@ -167,6 +171,72 @@ def decoded_items(run: RunFolder) -> "tuple[Decoded, Stimuli]":
     with run.lock():
         Chain(run, declare(run, settings)).require("reconstruct")
         return load_decoded(run.artefact("decoded")), read_seen(run, settings)[1]
+
+
+def decode(
+    run: RunFolder | str | os.PathLike[str],
+    scans: "Subject | ArrayLike",
+    stimulus_ids: "ArrayLike | None" = None,
+    *,
+    backbone: BackboneSource | None = None,
+    **options: Any,
+) -> "Decoded":
+    """Decode scans with the decoder of a run: a picture and a caption of each.
+
+    Parameters
+    ----------
+    run : RunFolder or path-like
+        Everything up to `fit` must be up to date.
+    scans : Subject, or array-like of shape (n, voxels) or (voxels,)
+        One scan or several, prepared like those of the run: the same voxels in the same order, z-scored.
+    stimulus_ids : array-like of shape (n,), optional
+        Image of each scan, which decides its noise; a `Subject` has its own. Left out: 0, 1, 2 and so on.
+    backbone : BackboneSource, optional
+        By default that of the settings, on the best device. One that is given is not loaded again by the next call.
+    **options
+        Anything that `unibrain.reconstruct` takes, such as ``image_weight=0.8`` or ``use={"z_image"}``. What is left
+        out is as in the run.
+
+    Returns
+    -------
+    Decoded
+        For a scan that the run decoded itself, what it decoded, up to rounding (a grey level).
+
+    Raises
+    ------
+    InputError
+        If a stage is not up to date, or the scans do not fit the decoder.
+
+    Examples
+    --------
+    The first unseen image of the demo::
+
+        subject = unibrain.load_subject("unibrain-demo")
+        decoded = unibrain.decode("unibrain-demo", subject.test.rows([0]))
+    """
+    from unibrain.latents import LATENTS
+    from unibrain.reconstruction import reconstruct
+    from unibrain.regression import BrainDecoder
+    from unibrain.scans import Subject
+
+    folder = run if isinstance(run, RunFolder) else RunFolder(run)
+    if not folder.begun:
+        raise InputError(
+            f"{folder.root}: there is no run in this folder. Check the path, or begin with `unibrain demo`."
+        )
+    betas: Any = scans
+    if isinstance(scans, Subject):
+        if stimulus_ids is not None:
+            raise InputError(f"{scans.name}: a subject has stimulus ids of its own. Leave stimulus_ids out.")
+        betas, stimulus_ids = scans.betas, scans.stimulus_ids
+    settings, source = kept_settings(folder), backbone or BackboneSource()
+    with folder.lock():
+        Chain(folder, declare(folder, settings, source)).require("fit")
+        decoder = BrainDecoder.load(folder.artefact("decoder"), verify=False)
+        predicted = decoder.predict(betas, stimulus_ids)
+    captions = any(name in predicted for name, row in LATENTS.items() if row.source == "caption")
+    usual = sampling_options(settings, captions) | {"seed": settings.reconstruct.seed}
+    return reconstruct(source.load(settings.extract.backbone), predicted, **(usual | options))
 
 
 def write_weights(

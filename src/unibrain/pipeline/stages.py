@@ -316,7 +316,8 @@ class _Declaration:
 
         def work(_: Path) -> None:
             from unibrain.latents import open_latents
-            from unibrain.regression import BrainDecoder, alpha_figure
+            from unibrain.plot.alphas import alpha_figure
+            from unibrain.regression import BrainDecoder
 
             train = training_view(self.subject(), self.settings).train
             decoder = BrainDecoder(
@@ -337,8 +338,8 @@ class _Declaration:
                 if decoder.alpha_choice_:
                     write_bytes(folder / "alpha.svg", alpha_figure(decoder.alpha_choice_))
 
-        chosen = section.plain(only_result=True)
-        return Stage("fit", chosen, ("subject", "latents"), ("decoder",), work, ("regression", "latents"))
+        chosen, code = section.plain(only_result=True), ("regression", "latents", "plot/canvas.py", "plot/alphas.py")
+        return Stage("fit", chosen, ("subject", "latents"), ("decoder",), work, code)
 
     def reconstruct(self) -> Stage:
         section = self.settings.reconstruct
@@ -653,7 +654,7 @@ class _Declaration:
 
         names = ("scores", "decoded", "decoder", "subject", *["audit"] * audited, *inputs)
         chosen = section.plain() | self.caption_source() | ({"experiments": done} if done else {})
-        return Stage("report", chosen, names, ("report",), work, ("report",), outside)
+        return Stage("report", chosen, names, ("report",), work, ("report", "plot"), outside)
 
     def audited(self, stimuli: "Stimuli") -> dict[str, Any]:
         """The audit for the page, with the pictures that it shows."""

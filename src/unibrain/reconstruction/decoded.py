@@ -5,18 +5,18 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from unibrain.errors import DamagedFileError, InputError
+from unibrain.workspace import notebook
 from unibrain.workspace.files import atomic_folder, write_json
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
 INDEX = "decoded.json"
+_SHOWN = 12
+"""Most items that a notebook shows."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -63,20 +63,16 @@ class Decoded:
     def __repr__(self) -> str:
         return f"Decoded({len(self.stimulus_ids)} scans: {', '.join(f'{kind}s' for kind in self._kinds())})"
 
-    def show(self, most: int = 12) -> "Figure":
-        """Draw the first `most` pictures, each under its caption, as a matplotlib figure."""
-        from matplotlib.figure import Figure
-
-        n = min(most, len(self.stimulus_ids))
-        columns = min(4, n)
-        figure = Figure(figsize=(3 * columns, 3.4 * -(-n // columns)), layout="constrained")
-        for row in range(n):
-            axes = figure.add_subplot(-(-n // columns), columns, row + 1)
-            axes.set_axis_off()
-            axes.set_title(self.captions[row] if self.captions else str(self.stimulus_ids[row]), fontsize=8, wrap=True)
-            if self.pictures is not None:
-                axes.imshow(self.pictures[row])
-        return figure
+    def _repr_html_(self) -> str:
+        """For notebooks: the first pictures, each over its caption."""
+        shown = min(_SHOWN, len(self.stimulus_ids))
+        count = f", the first {shown} of them" * (shown < len(self.stimulus_ids))
+        captions = self.captions or [f"image {identity}" for identity in self.stimulus_ids[:shown]]
+        items = (
+            (None if self.pictures is None else self.pictures[row], captions[row] or "(no caption)")
+            for row in range(shown)
+        )
+        return notebook.paragraph(repr(self) + count, bold=True) + notebook.pictures(items)
 
 
 def save_decoded(folder: str | os.PathLike[str], decoded: Decoded) -> None:

@@ -1,7 +1,6 @@
 """Ridge regression from voxels to latents: the dual form, choice of penalties, rescaling, accuracy."""
 
 from unibrain.regression.accuracy import latent_accuracy, region_accuracy
-from unibrain.regression.alpha_plot import alpha_figure
 from unibrain.regression.bands import BandChoice
 from unibrain.regression.decoder import DEFAULT_ALPHAS, BrainDecoder
 from unibrain.regression.decoder_file import load_choices
@@ -16,7 +15,6 @@ __all__ = [
     "AlphaChoice",
     "BandChoice",
     "BrainDecoder",
-    "alpha_figure",
     "export_weights",
     "latent_accuracy",
     "load_choices",

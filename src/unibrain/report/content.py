@@ -14,26 +14,7 @@ if TYPE_CHECKING:
     from unibrain.audit import Audit
     from unibrain.reconstruction import Decoded
     from unibrain.regression import AlphaChoice, BandChoice
-    from unibrain.scans import Subject
-
-
-@dataclass(frozen=True)
-class Region:
-    """Voxels of a region, and the median of their noise ceiling in percent; None where no voxel has a known one."""
-
-    voxels: int
-    noise_ceiling: float | None
-
-
-def regions_of(subject: "Subject") -> dict[str, Region]:
-    """The regions of a subject by name; ``"all"``, all of its voxels, comes first."""
-    masks = {"all": np.ones(len(subject.noise_ceiling), dtype=bool), **subject.regions}
-    return {name: _region(mask, subject.noise_ceiling[mask]) for name, mask in masks.items()}
-
-
-def _region(mask: NDArray[np.bool_], ceiling: NDArray[np.float32]) -> Region:
-    known = ceiling[np.isfinite(ceiling)]
-    return Region(int(mask.sum()), float(np.median(known)) if len(known) else None)
+    from unibrain.scans.subject import Region
 
 
 @dataclass(frozen=True, repr=False)
@@ -71,7 +52,7 @@ class ReportContent:
     bands : BandChoice or None
         How the penalties of the bands were chosen, and what each band carries; None for ridge without bands.
     regions : mapping of str to Region
-        As from `regions_of`; shown beside how well latents are predicted from each region.
+        As from `unibrain.report.regions_of`; shown beside how well latents are predicted from each region.
     audit : Audit or None
         What is known of these scans and images; None if nobody looked.
     audit_pictures : mapping of int to ndarray of shape (height, width, 3), uint8
@@ -99,7 +80,7 @@ class ReportContent:
     limits: tuple[str, ...] = ()
     alpha_choices: Mapping[str, "AlphaChoice"] = field(default_factory=dict)
     bands: "BandChoice | None" = None
-    regions: Mapping[str, Region] = field(default_factory=dict)
+    regions: Mapping[str, "Region"] = field(default_factory=dict)
     audit: "Audit | None" = None
     audit_pictures: Mapping[int, NDArray[np.uint8]] = field(default_factory=dict)
     experiments: Mapping[str, str] = field(default_factory=dict)

@@ -2,7 +2,6 @@
 
 import base64
 import io
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -55,16 +54,15 @@ def latent_rows(content: "ReportContent") -> list[tuple[str, str, str]]:
 
 def accuracy_table(content: "ReportContent") -> dict[str, Any]:
     """Prediction accuracy: regions down (all voxels first), latents across; None where a cell is not known."""
-    found = content.scores.latent_accuracy
-    known = {(latent, region): value for latent, region, value in found if math.isfinite(value)}
-    latents = list(dict.fromkeys(latent for latent, _, _ in found))
-    regions = sorted(dict.fromkeys(region for _, region, _ in found), key=lambda region: region != "all")
+    table = content.scores.accuracy_by_region
+    latents = list(dict.fromkeys(latent for latent, _, _ in content.scores.latent_accuracy))
     return {
         "latents": latents,
         "rows": [
-            (region, content.regions.get(region), [known.get((name, region)) for name in latents]) for region in regions
+            (region, content.regions.get(region), [known.get(name) for name in latents])
+            for region, known in table.items()
         ],
-        "largest": max([0.01, *known.values()]),
+        "largest": max([0.01, *(value for known in table.values() for value in known.values())]),
     }
 
 
@@ -72,7 +70,7 @@ def penalty_charts(choices: Mapping[str, "AlphaChoice"]) -> list[dict[str, str]]
     """For each latent whose alpha was chosen: its title, its chart, what the choice looked at, a warning or nothing."""
     if not choices:
         return []
-    from unibrain.regression import alpha_figure
+    from unibrain.plot.alphas import alpha_figure
 
     return [
         {

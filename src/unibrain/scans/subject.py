@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from unibrain.errors import DamagedFileError, InputError
 from unibrain.scans.foreign import reading, require_file
+from unibrain.workspace import notebook
 from unibrain.workspace.files import atomic_path, write_json
 from unibrain.workspace.fingerprints import digest
 
@@ -157,6 +158,59 @@ class Subject:
             is_test=self.is_test[rows],
             repeats=self.repeats[rows],
         )
+
+    def volume(self, values: NDArray[Any], outside: float = 0.0) -> NDArray[np.float32]:
+        """One value per voxel as a volume on the grid of the scans, with `outside` where there is no voxel."""
+        flat = np.full(int(np.prod(self.grid_shape)), outside, dtype=np.float32)
+        flat[self.voxel_indices] = values
+        return flat.reshape(self.grid_shape)
+
+    def _repr_html_(self) -> str:
+        """For notebooks: both sides of the split, preparation, and regions."""
+        sides = []
+        for name, rows in (("training", ~self.is_test), ("test", self.is_test)):
+            images, trials = len(np.unique(self.stimulus_ids[rows])), int(self.repeats[rows].sum())
+            sides.append((name, f"{int(rows.sum()):,}", f"{images:,}", f"{trials:,}"))
+        regions = []
+        for name, region in regions_of(self).items():
+            known = "not known" if region.noise_ceiling is None else f"{region.noise_ceiling:.0f} %"
+            regions.append(("all voxels" if name == "all" else name, f"{region.voxels:,}", known))
+        prepared = "; ".join(f"{name}: {_shown(value)}" for name, value in self.preparation.items())
+        return "".join(
+            (
+                notebook.paragraph(repr(self), bold=True),
+                notebook.simulated_note(self.simulated),
+                notebook.table(("images", "rows", "different images", "trials"), sides),
+                notebook.table(("region", "voxels", "noise ceiling, median"), regions),
+                notebook.paragraph(f"Prepared with {prepared}.") if prepared else "",
+            )
+        )
+
+
+@dataclass(frozen=True)
+class Region:
+    """Voxels of a region, and the median of their noise ceiling in percent; None where no voxel has a known one."""
+
+    voxels: int
+    noise_ceiling: float | None
+
+
+def regions_of(subject: Subject) -> dict[str, Region]:
+    """The regions of a subject by name; ``"all"``, all of its voxels, comes first."""
+    masks = {"all": np.ones(len(subject.noise_ceiling), dtype=bool), **subject.regions}
+    return {name: _region(mask, subject.noise_ceiling[mask]) for name, mask in masks.items()}
+
+
+def _region(mask: NDArray[np.bool_], ceiling: NDArray[np.float32]) -> Region:
+    known = ceiling[np.isfinite(ceiling)]
+    return Region(int(mask.sum()), float(np.median(known)) if len(known) else None)
+
+
+def _shown(value: Any) -> str:
+    """A choice of preparation in a few words: of a long list, its ends."""
+    if isinstance(value, list | tuple) and len(value) > 4:
+        return f"{value[0]}, {value[1]} ... {value[-1]} ({len(value)})"
+    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
 def save_subject(path: str | os.PathLike[str], subject: Subject) -> None:
