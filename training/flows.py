@@ -1,6 +1,5 @@
 """Training the four flows on latents and contexts that were computed beforehand."""
 
-import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -159,14 +158,8 @@ def train_flows(
         total = image + TEXT_WEIGHT * text + WHERE_WEIGHT * where + SAID_WEIGHT * said
         return {"loss": total, "image": image, "text": text, "where": where, "said": said}
 
-    train(networks, loss, recipe, folder, "flows", device, _by_muon)
+    train(networks, loss, recipe, folder, "flows", device)
     return flows
-
-
-def _by_muon(name: str) -> bool:
-    """Convolutions of the image flow and matrices of the context blocks, but for its first and last."""
-    inside = ".context_blocks." in name or re.search(r"image\.data_blocks\.\d+\.0\.(in_layers|out_layers|skip)", name)
-    return bool(inside) and name.endswith("weight") and "norm" not in name and not re.search(r"layers\.0\.", name)
 
 
 def _timesteps(uniform: Tensor, count: int, generator: torch.Generator) -> Tensor:

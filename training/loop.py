@@ -1,4 +1,4 @@
-"""One training loop for all parts: AdamW or Muon, warm-up and cool-down, averages, and checkpoints that survive."""
+"""One training loop for all parts: AdamW, warm-up and cool-down, averaged weights, and checkpoints that survive."""
 
 import json
 import math
@@ -7,7 +7,6 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -63,15 +62,7 @@ LOG_EVERY = 50
 Loss = Callable[[nn.Module, torch.Generator], dict[str, Tensor]]
 
 
-def train(
-    model: nn.Module,
-    loss: Loss,
-    recipe: Recipe,
-    folder: Path,
-    name: str,
-    device: str = "cpu",
-    by_muon: Callable[[str], bool] = lambda _: False,
-) -> nn.Module:
+def train(model: nn.Module, loss: Loss, recipe: Recipe, folder: Path, name: str, device: str = "cpu") -> nn.Module:
     """Train, or go on training, and return the model with its averaged weights, on the processor in float32.
 
     The network that is trained computes in bfloat16, which processors with matrix units and graphics cards do several
@@ -90,9 +81,6 @@ def train(
     name : str
     device : str
         ``"cpu"`` or ``"cuda"``.
-    by_muon : callable, optional
-        Which weights, by name, Muon updates (Jordan et al. 2024): matrices and convolutions inside a network. Its steps
-        are as large as those of AdamW, which updates the rest.
 
     Raises
     ------
@@ -113,16 +101,15 @@ def train(
     model.to(device)
     exact = {key: p.detach().clone() for key, p in model.named_parameters() if p.requires_grad}
     averaged = {key: state["averaged"][key].to(device) if state else value.clone() for key, value in exact.items()}
-    # Muon takes matrices only: a convolution is one of its output channels. They share the memory of the weights.
-    flat = {key: value.flatten(1) for key, value in exact.items() if by_muon(key)}
-    settings: dict[str, Any] = {"lr": recipe.learning_rate, "weight_decay": recipe.weight_decay}
-    others = [value for key, value in exact.items() if key not in flat]
-    optimisers: dict[str, Any] = {"optimiser": torch.optim.AdamW(others, betas=(0.9, 0.99), fused=True, **settings)}
-    if flat:
-        optimisers["muon"] = torch.optim.Muon(list(flat.values()), adjust_lr_fn="match_rms_adamw", **settings)
+    optimiser = torch.optim.AdamW(
+        list(exact.values()),
+        lr=recipe.learning_rate,
+        betas=(0.9, 0.99),
+        weight_decay=recipe.weight_decay,
+        fused=True,
+    )
     if state:
-        for part, optimiser in optimisers.items():
-            optimiser.load_state_dict(state[part])
+        optimiser.load_state_dict(state["optimiser"])
     model.to(torch.bfloat16).train()
     narrow: list[Tensor] = [p for p in model.parameters() if p.requires_grad]
     begun = saved = time.monotonic()
@@ -137,7 +124,7 @@ def train(
             torch.save(
                 {
                     "model": whole(exact),
-                    **{part: optimiser.state_dict() for part, optimiser in optimisers.items()},
+                    "optimiser": optimiser.state_dict(),
                     "averaged": whole(averaged),
                     "step": step,
                     "seconds": seconds + time.monotonic() - begun,
@@ -157,7 +144,7 @@ def train(
             seed = recipe.seed * 1_000_003 + step
             # Dropout draws from the global generator; with a seed of its own, a resumed run drops the same.
             torch.manual_seed(-1 - seed)
-            for group in (group for optimiser in optimisers.values() for group in optimiser.param_groups):
+            for group in optimiser.param_groups:
                 group["lr"] = recipe.rate(step)
             with attention():
                 losses = loss(model, torch.Generator(device).manual_seed(seed))
@@ -166,11 +153,7 @@ def train(
                 weight.grad = None if parameter.grad is None else parameter.grad.float()
                 parameter.grad = None
             nn.utils.clip_grad_norm_(exact.values(), 1.0)
-            for key, matrix in flat.items():
-                gradient = exact[key].grad
-                matrix.grad = None if gradient is None else gradient.flatten(1)
-            for optimiser in optimisers.values():
-                optimiser.step()
+            optimiser.step()
             with torch.no_grad():
                 torch._foreach_copy_(narrow, list(exact.values()))
                 decay = min(recipe.average, (1 + step) / (10 + step))  # early on the random start is soon forgotten
