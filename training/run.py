@@ -216,7 +216,7 @@ class TrainingRun:
         file = self.folder / f"{part}.log.jsonl"
         if not file.exists():
             earlier = None if self.start is None else self.start / "training-log.json"
-            return json.loads(earlier.read_text())[part] if earlier and earlier.exists() else []
+            return json.loads(earlier.read_text()).get(part, []) if earlier and earlier.exists() else []
         lines = [json.loads(line) for line in file.read_text().splitlines()]
         return [*lines[9:-1:10], *lines[-1:]]
 
@@ -260,7 +260,9 @@ def model_card(
         "|---|---|---|---|---|---|",
     ]
     for part, title in TITLES.items():
-        last, recipe = (logs[part] or [{}])[-1], recipes[part]
+        if not logs[part]:
+            continue
+        last, recipe = logs[part][-1], recipes[part]
         losses = ", ".join(f"{key} {value:.4g}" for key, value in last.items() if key not in ("step", "seconds"))
         hours = last.get("seconds", 0.0) / 3600
         lines.append(
