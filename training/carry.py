@@ -25,10 +25,8 @@ def carried(weights: dict[str, Tensor], flows: FourFlows, old: Tensor, new: Tens
     old, new : Tensor of shape (n, channels, h, w)
         Scaled latents of the same pictures.
     """
-    rows_old, rows_new = (latents.float().movedim(1, -1).flatten(0, -2) for latents in (old, new))
-    ones = torch.ones(len(rows_old), 1)
-    back = torch.linalg.lstsq(torch.cat([rows_new, ones], 1), rows_old).solution
-    forth = torch.linalg.lstsq(torch.cat([rows_old, ones], 1), rows_new).solution[:-1]
+    rows_old, rows_new = (latents.double().movedim(1, -1).flatten(0, -2) for latents in (old, new))
+    back, forth = _affine(rows_new, rows_old), _affine(rows_old, rows_new)[:-1]
     stem, head = (f"image.data_blocks.{index}.0" for index in (0, len(flows.plan.data) - 1))
     kernel = weights[f"{stem}.weight"]
     # What the mean of the old latents adds depends on the noise; half of it is never far off.
@@ -55,3 +53,10 @@ def carried(weights: dict[str, Tensor], flows: FourFlows, old: Tensor, new: Tens
             value = torch.cat([split, split], 1).flatten(0, 1)
         found[key] = value
     return found
+
+
+def _affine(given: Tensor, wanted: Tensor) -> Tensor:
+    """Weights, and the constants in the last row, that make one from the other; empty directions of it are not read."""
+    rows = torch.cat([given, torch.ones(len(given), 1, dtype=given.dtype)], 1)
+    solution: Tensor = torch.linalg.lstsq(rows, wanted, rcond=1e-5, driver="gelsd").solution
+    return solution.float()

@@ -1,6 +1,5 @@
 """Training the four flows on latents and contexts that were computed beforehand."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +15,15 @@ from unibrain.backbone.flows import FourFlows, PreparedContext, repeated
 from unibrain.backbone.sampling import alphas_cumprod
 from unibrain.demo import BACKGROUNDS, load_catalogue
 
-CONTEXTS_PER_PICTURE, CAPTIONS_PER_CONTEXT = 4, 2
-"""In a step, contexts for each image latent, and text latents for each of them: text latents cost little."""
-TEXT_WEIGHT, WHERE_WEIGHT, SAID_WEIGHT = 0.7, 0.15, 0.1
-DROP_CONTEXT = 0.1
-PREDICTED_CONTEXT = 0.7
-MOST_GAIN = 1.8
-"""Predicted contexts are drawn out from their mean by up to this factor, seldom by much, as rescaling does it."""
-BOTH = 0.8
-"""Share of the steps that mix both contexts; the others take one of them."""
+CAPTIONS_PER_STEP = 4
+"""Text latents per image latent in a step."""
+TEXT_WEIGHT, WHERE_WEIGHT, SAID_WEIGHT = 0.5, 0.15, 0.1
 PATCHES = 4
-"""Rows of patches of which the middle of the image flow has to tell what is there."""
-MIDDLE, IN_MIDDLE = (200, 800), 0.6
-"""Timesteps at which it is decided what is shown, and the share of samples that are drawn from them alone."""
+"""Rows of patches of which the image flow has to tell what is there."""
+DROP_CONTEXT = 0.1
+PREDICTED_CONTEXT = 0.65
+MOST_GAIN = 1.3
+"""Predicted contexts are drawn out from their mean by up to this factor, as rescaling does it."""
 
 
 class Telling(nn.Module):
@@ -92,7 +87,7 @@ def train_flows(
     Each step draws one mix of contexts (both with a random weight, or one of them), leaves the contexts of a tenth of
     the samples out, and takes those of most others from ridge regressions of simulated subjects (see
     `training.contexts`): a network that has only met exact contexts paints the errors of predicted ones. Neither the
-    demo's subject nor its scenes take part. `start` holds weights of the same sizes.
+    demo's subject nor its scenes take part.
     """
     torch.manual_seed(recipe.seed)
     flows = FourFlows(config.flows)
@@ -101,60 +96,59 @@ def train_flows(
     else:
         _strengthen_contexts(flows, data)
     networks = nn.ModuleDict({"flows": flows, "telling": Telling(flows)})
+    objects, backgrounds = (torch.from_numpy(rows).to(device) for rows in (scenes.objects, scenes.backgrounds))
+    shares = torch.from_numpy(covered(scenes, PATCHES)).flatten(2).to(device)
     levels = alphas_cumprod(config.schedule).to(device)
     exact = {name: value.to(device) for name, value in data.exact.items()}
     empty = {name: value.to(device) for name, value in data.empty.items()}
     means = {name: exact[name].float().mean(0) for name in CONTEXTS}
     predicted = [{name: value.to(device) for name, value in brain.items()} for brain in data.predicted]
-    objects, backgrounds = (torch.from_numpy(rows).to(device) for rows in (scenes.objects, scenes.backgrounds))
-    shares = torch.from_numpy(covered(scenes, PATCHES)).flatten(2).to(device)
     count = len(exact["z_image"])
 
-    def loss(networks: Any, generator: torch.Generator) -> dict[str, Tensor]:
-        network, telling = networks["flows"], networks["telling"]
-
+    def contexts(network: Any, rows: Tensor, generator: torch.Generator) -> list[PreparedContext]:
         def random(*shape: int) -> Tensor:
             return torch.rand(shape, generator=generator, device=device)
 
-        def contexts(rows: Tensor, names: tuple[str, ...]) -> list[PreparedContext]:
-            kept = random(len(rows), 1, 1) >= DROP_CONTEXT
-            # What a scan gets wrong, it gets wrong in both contexts.
-            brain = (random(len(rows)) * len(predicted) / PREDICTED_CONTEXT).long()
-            gain = 1 + (MOST_GAIN - 1) * random(len(rows), 1, 1).square()
-            prepared = []
-            for name in names:
+        draw, share = random(2).tolist()
+        weight = 0.4 + 0.55 * share if draw < 0.75 else float(draw < 0.875)
+        kept = random(len(rows), 1, 1) >= DROP_CONTEXT
+        # What a scan gets wrong, it gets wrong in both contexts.
+        brain = (random(len(rows)) * len(predicted) / PREDICTED_CONTEXT).long()
+        gain = 1 + (MOST_GAIN - 1) * random(len(rows), 1, 1)
+        prepared = []
+        for name, part in zip(CONTEXTS, (weight, 1 - weight), strict=True):
+            if part > 0:
                 context = exact[name][rows].float()
                 for number, guesses in enumerate(predicted):
                     chosen = brain == number
                     guess = guesses[name][rows[chosen]].float()
                     context[chosen] = means[name] + gain[chosen] * (guess - means[name])
                 context = torch.where(kept, context, empty[name].float())
-                prepared.append(network.prepare(name, context.bfloat16()))
-            return prepared
+                prepared.append(network.prepare(name, context.bfloat16(), part))
+        return prepared
 
-        def error(x0: Tensor, prepared: list[PreparedContext]) -> Tensor:
-            timesteps = _timesteps(random(len(x0)), len(levels), generator)
-            alpha = levels[timesteps].view(-1, *[1] * (x0.ndim - 1))
-            noise = torch.randn(x0.shape, generator=generator, device=device)
-            x = alpha.sqrt() * x0 + (1 - alpha).sqrt() * noise
-            velocity = alpha.sqrt() * noise - (1 - alpha).sqrt() * x0
-            return functional.mse_loss(network(x.bfloat16(), timesteps, prepared).float(), velocity)
+    def error(network: Any, x0: Tensor, prepared: list[PreparedContext], generator: torch.Generator) -> Tensor:
+        timesteps = torch.randint(len(levels), (len(x0),), generator=generator, device=device)
+        alpha = levels[timesteps].view(-1, *[1] * (x0.ndim - 1))
+        noise = torch.randn(x0.shape, generator=generator, device=device)
+        x = alpha.sqrt() * x0 + (1 - alpha).sqrt() * noise
+        velocity = alpha.sqrt() * noise - (1 - alpha).sqrt() * x0
+        found = network(x.bfloat16(), timesteps, prepared).float()
+        return functional.mse_loss(found, velocity)
 
-        rows = torch.randint(
-            data.first, count, (CONTEXTS_PER_PICTURE * recipe.batch_size,), generator=generator, device=device
+    def loss(networks: Any, generator: torch.Generator) -> dict[str, Tensor]:
+        network, telling = networks["flows"], networks["telling"]
+        rows = torch.randint(data.first, count, (recipe.batch_size,), generator=generator, device=device)
+        prepared = contexts(network, rows, generator)
+        image = error(network, exact["z_image"][rows].float(), prepared, generator)
+        where = telling.where_error(objects[rows], shares[rows])
+        # Text latents cost little once the contexts are projected, so each context serves several captions.
+        which = torch.rand((exact["z_text"].shape[1], len(rows)), generator=generator, device=device).argsort(0)
+        captions = exact["z_text"][rows, which[:CAPTIONS_PER_STEP]].float().flatten(0, 1)
+        text = error(network, captions, [_repeated(context) for context in prepared], generator)
+        said = telling.said_error(
+            objects[rows].repeat(CAPTIONS_PER_STEP, 1), backgrounds[rows].repeat(CAPTIONS_PER_STEP)
         )
-        draw, for_image, for_text = random(3).tolist()
-        names = CONTEXTS if draw < BOTH else CONTEXTS[:1] if draw < (1 + BOTH) / 2 else CONTEXTS[1:]
-        prepared = contexts(rows, names)
-        some = rows[: recipe.batch_size]
-        of_pictures = _shared([_rows(context, recipe.batch_size) for context in prepared], 0.45 + 0.3 * for_image)
-        image = error(exact["z_image"][some].float(), of_pictures)
-        where = telling.where_error(objects[some], shares[some])
-        which = random(exact["z_text"].shape[1], len(rows)).argsort(0)[:CAPTIONS_PER_CONTEXT]
-        captions = exact["z_text"][rows, which].float().flatten(0, 1)
-        text = error(captions, _shared([_copies(context) for context in prepared], 0.2 + 0.7 * for_text))
-        copies = (CAPTIONS_PER_CONTEXT, 1)
-        said = telling.said_error(objects[rows].repeat(copies), backgrounds[rows].repeat(copies[0]))
         total = image + TEXT_WEIGHT * text + WHERE_WEIGHT * where + SAID_WEIGHT * said
         return {"loss": total, "image": image, "text": text, "where": where, "said": said}
 
@@ -162,38 +156,13 @@ def train_flows(
     return flows
 
 
-def _timesteps(uniform: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """Timesteps of a batch, evenly spread over it, most of them from the middle."""
-    size, (low, high) = len(uniform), MIDDLE
-    place = (torch.arange(size, device=uniform.device) + uniform) / size
-    place = place[torch.randperm(size, generator=generator, device=uniform.device)]
-    middle = low + place / IN_MIDDLE * (high - low)
-    anywhere = (place - IN_MIDDLE) / (1 - IN_MIDDLE) * count
-    return torch.where(place < IN_MIDDLE, middle, anywhere).long().clamp(0, count - 1)
-
-
-def _shared(prepared: list[PreparedContext], image_weight: float) -> list[PreparedContext]:
-    """Two contexts by the weight of the first; a single one as it is."""
-    if len(prepared) == 1:
-        return prepared
-    return [
-        replace(context, share=share) for context, share in zip(prepared, (image_weight, 1 - image_weight), strict=True)
-    ]
-
-
-def _rows(context: PreparedContext, count: int) -> PreparedContext:
-    """The first rows of a context."""
-    kept = tuple(tuple((keys[:count], values[:count]) for keys, values in pairs) for pairs in context.keys_values)
-    return PreparedContext(context.name, kept)
-
-
-def _copies(context: PreparedContext) -> PreparedContext:
+def _repeated(context: PreparedContext) -> PreparedContext:
     """One copy of a context for each caption."""
     copies = tuple(
-        tuple((repeated(keys, CAPTIONS_PER_CONTEXT), repeated(values, CAPTIONS_PER_CONTEXT)) for keys, values in pairs)
+        tuple((repeated(keys, CAPTIONS_PER_STEP), repeated(values, CAPTIONS_PER_STEP)) for keys, values in pairs)
         for pairs in context.keys_values
     )
-    return PreparedContext(context.name, copies)
+    return PreparedContext(context.name, copies, context.share)
 
 
 @torch.no_grad()
