@@ -4,26 +4,79 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from training.contexts import CONTEXTS, FlowData
 from training.loop import Recipe, train
+from training.scenes import SceneSet, covered
 from unibrain.backbone.config import BackboneConfig
 from unibrain.backbone.flows import FourFlows, PreparedContext, repeated
 from unibrain.backbone.sampling import alphas_cumprod
+from unibrain.demo import BACKGROUNDS, load_catalogue
 
 CAPTIONS_PER_STEP = 4
 """Text latents per image latent in a step."""
+TEXT_WEIGHT, WHERE_WEIGHT, SAID_WEIGHT = 0.5, 0.15, 0.1
+PATCHES = 4
+"""Rows of patches of which the image flow has to tell what is there."""
 DROP_CONTEXT = 0.1
 PREDICTED_CONTEXT = 0.65
 MOST_GAIN = 1.3
 """Predicted contexts are drawn out from their mean by up to this factor, as rescaling does it."""
 
 
+class Telling(nn.Module):
+    """Linear maps that tell from the flows' states what is on the picture and where; only used in training.
+
+    They pull the flows to read from contexts what is shown before they can paint or write it. They look at what comes
+    into the second block behind the middle.
+
+    Parameters
+    ----------
+    flows : FourFlows
+    """
+
+    def __init__(self, flows: FourFlows) -> None:
+        super().__init__()
+        config, objects = flows.config, len(load_catalogue())
+        self.where = nn.Linear(config.model_channels, objects + 1)
+        self.said = nn.Linear(config.model_channels * config.second_dim, objects + len(BACKGROUNDS))
+        self._seen: dict[str, Tensor] = {}
+        joins = [place for place, step in enumerate(flows.plan.steps) if step.action == "join"]
+        index = flows.plan.steps[joins[1] + 1].index
+        for kind in ("image", "text"):
+            block: Any = getattr(flows, kind).data_blocks[index]
+            block[0].register_forward_pre_hook(self._keeper(kind, config.model_channels))
+
+    def _keeper(self, kind: str, channels: int) -> Any:
+        def keep(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            self._seen[kind] = inputs[0][:, :channels]  # the rest is what was saved on the way down
+
+        return keep
+
+    def where_error(self, objects: Tensor, shares: Tensor) -> Tensor:
+        """Cross-entropy of what fills each patch: shares (B, 2, patches) of the objects (B, 2), -1 for none."""
+        state = self._seen["image"]
+        pooled: Tensor = functional.avg_pool2d(state, state.shape[2] // PATCHES).flatten(2).transpose(1, 2)
+        found: Tensor = self.where(pooled).float().log_softmax(-1)
+        index = objects.clamp(min=0)[:, :, None, None].expand(-1, -1, found.shape[1], 1)
+        of_objects = found[:, None].expand(-1, 2, -1, -1).gather(3, index)[..., 0]
+        rest = (1 - shares.sum(1)).clamp(min=0)
+        return -((of_objects * shares).sum(1) + found[..., -1] * rest).mean()
+
+    def said_error(self, objects: Tensor, backgrounds: Tensor) -> Tensor:
+        """Cross-entropies of the objects (B, 2), -1 for none, and of the background (B,)."""
+        found: Tensor = self.said(self._seen["text"].flatten(1)).float()
+        there, of_objects = (objects >= 0).float(), found[:, : -len(BACKGROUNDS)].log_softmax(-1)
+        missed = -(of_objects.gather(1, objects.clamp(min=0)) * there).sum(1) / there.sum(1)
+        return missed.mean() + functional.cross_entropy(found[:, -len(BACKGROUNDS) :], backgrounds)
+
+
 def train_flows(
     config: BackboneConfig,
     data: FlowData,
+    scenes: SceneSet,
     recipe: Recipe,
     folder: Path,
     device: str = "cpu",
@@ -42,6 +95,9 @@ def train_flows(
         flows.load_state_dict(start)
     else:
         _strengthen_contexts(flows, data)
+    networks = nn.ModuleDict({"flows": flows, "telling": Telling(flows)})
+    objects, backgrounds = (torch.from_numpy(rows).to(device) for rows in (scenes.objects, scenes.backgrounds))
+    shares = torch.from_numpy(covered(scenes, PATCHES)).flatten(2).to(device)
     levels = alphas_cumprod(config.schedule).to(device)
     exact = {name: value.to(device) for name, value in data.exact.items()}
     empty = {name: value.to(device) for name, value in data.empty.items()}
@@ -80,19 +136,24 @@ def train_flows(
         found = network(x.bfloat16(), timesteps, prepared).float()
         return functional.mse_loss(found, velocity)
 
-    def loss(network: Any, generator: torch.Generator) -> dict[str, Tensor]:
+    def loss(networks: Any, generator: torch.Generator) -> dict[str, Tensor]:
+        network, telling = networks["flows"], networks["telling"]
         rows = torch.randint(data.first, count, (recipe.batch_size,), generator=generator, device=device)
         prepared = contexts(network, rows, generator)
         image = error(network, exact["z_image"][rows].float(), prepared, generator)
+        where = telling.where_error(objects[rows], shares[rows])
         # Text latents cost little once the contexts are projected, so each context serves several captions.
         which = torch.rand((exact["z_text"].shape[1], len(rows)), generator=generator, device=device).argsort(0)
         captions = exact["z_text"][rows, which[:CAPTIONS_PER_STEP]].float().flatten(0, 1)
         text = error(network, captions, [_repeated(context) for context in prepared], generator)
-        return {"loss": image + 0.5 * text, "image": image, "text": text}
+        said = telling.said_error(
+            objects[rows].repeat(CAPTIONS_PER_STEP, 1), backgrounds[rows].repeat(CAPTIONS_PER_STEP)
+        )
+        total = image + TEXT_WEIGHT * text + WHERE_WEIGHT * where + SAID_WEIGHT * said
+        return {"loss": total, "image": image, "text": text, "where": where, "said": said}
 
-    trained = train(flows, loss, recipe, folder, "flows", device)
-    assert isinstance(trained, FourFlows)
-    return trained
+    train(networks, loss, recipe, folder, "flows", device)
+    return flows
 
 
 def _repeated(context: PreparedContext) -> PreparedContext:

@@ -45,7 +45,7 @@ def small_config(bert_vocabulary: int, gpt2_vocabulary: int, clip_vocabulary: in
             attention=(True,),
             heads=4,
             context_width=128,
-            second_dim=2,
+            second_dim=4,
         ),
         schedule=ScheduleConfig(prediction="v_prediction"),
         autokl=AutoKLConfig(

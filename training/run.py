@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from training.carry import carried
 from training.coders import condensed, train_autokl, train_clip, train_decoder, train_optimus
 from training.contexts import FlowData, flow_data, scene_latents, version_of
 from training.flows import train_flows
@@ -29,6 +30,7 @@ from training.scenes import SceneSet, scene_set
 from training.vocabularies import Vocabularies, make_vocabularies, open_vocabularies
 from unibrain.backbone.coders import Optimus, make_autokl, make_clip
 from unibrain.backbone.config import BackboneConfig
+from unibrain.backbone.flows import FourFlows
 from unibrain.backbone.folder import PARTS
 from unibrain.backbone.loading import write_backbone
 from unibrain.errors import InputError
@@ -44,6 +46,8 @@ TITLES = {
 }
 CONDENSED_BY = 6000
 """Scenes whose latents say which directions are kept."""
+CARRIED_BY = 600
+"""Scenes whose latents say how those of the start lie in the new ones."""
 CODERS = ("autokl", "clip", "optimus")
 
 
@@ -121,7 +125,8 @@ class TrainingRun:
             gpt2_ids = nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=gpt2.pad)
             train_optimus(self.config.optimus, bert_ids, gpt2_ids, recipe, self.folder, **options)
         else:
-            train_flows(self.config, self.data, recipe, self.folder, **options)
+            options["start"] = self._flows_of_start(begin)
+            train_flows(self.config, self.data, self.scenes, recipe, self.folder, **options)
 
     def coders(self) -> dict[str, Any]:
         """The trained coders, frozen."""
@@ -161,7 +166,7 @@ class TrainingRun:
                 raise InputError(f"{file}: there is no checkpoint of {part}. Train that part first.")
             return begin
         averaged: dict[str, Tensor] = torch.load(file, weights_only=True, map_location="cpu")["averaged"]
-        if part not in ("clip", "optimus"):
+        if part not in ("clip", "optimus", "flows"):
             return averaged
         # They are trained together with readers that are not kept.
         prefix = f"{part}."
@@ -175,6 +180,20 @@ class TrainingRun:
             weights = Optimus(self.config.optimus).state_dict() | weights
             weights["gpt2.lm_head.weight"] = weights["gpt2.transformer.wte.weight"]
         return weights
+
+    def _flows_of_start(self, weights: dict[str, Tensor] | None) -> dict[str, Tensor] | None:
+        """Weights of the start's flows, taken over into the sizes of these."""
+        if self.start is None or weights is None:
+            return None
+        with torch.device("meta"):
+            flows = FourFlows(self.config.flows)
+        if all(weights[key].shape == value.shape for key, value in flows.state_dict().items()):
+            return weights
+        begun = BackboneConfig.from_json(self.start / "config.json").autokl
+        autokl = make_autokl(begun)
+        autokl.load_state_dict(self._weights_of_start("autokl"))
+        old = scene_latents(autokl.eval().to(self.device), self.scenes, self.device, CARRIED_BY) * begun.scale_factor
+        return carried(weights, flows, old, self.data.exact["z_image"][: len(old)])
 
     def export(self, target: Path) -> Path:
         """Write the backbone folder, in float16 and with a model card; it is replaced if it exists."""
@@ -197,7 +216,7 @@ class TrainingRun:
         file = self.folder / f"{part}.log.jsonl"
         if not file.exists():
             earlier = None if self.start is None else self.start / "training-log.json"
-            return json.loads(earlier.read_text())[part] if earlier and earlier.exists() else []
+            return json.loads(earlier.read_text()).get(part, []) if earlier and earlier.exists() else []
         lines = [json.loads(line) for line in file.read_text().splitlines()]
         return [*lines[9:-1:10], *lines[-1:]]
 
@@ -241,7 +260,9 @@ def model_card(
         "|---|---|---|---|---|---|",
     ]
     for part, title in TITLES.items():
-        last, recipe = (logs[part] or [{}])[-1], recipes[part]
+        if not logs[part]:
+            continue
+        last, recipe = logs[part][-1], recipes[part]
         losses = ", ".join(f"{key} {value:.4g}" for key, value in last.items() if key not in ("step", "seconds"))
         hours = last.get("seconds", 0.0) / 3600
         lines.append(

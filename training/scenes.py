@@ -70,3 +70,17 @@ def scene_set(folder: Path, split: Split, count: int, seed: int = 0, size: int =
             seed=seed,
             split=split,
         )
+
+
+def covered(scenes: SceneSet, rows: int) -> NDArray[np.float32]:
+    """Share of each of rows x rows patches that the square around each object fills: (n, 2, rows, rows)."""
+    shares = np.zeros((len(scenes.captions), 2, rows, rows), dtype=np.float32)
+    edges = np.arange(rows + 1) / rows
+    for index in range(len(shares)):
+        for slot, placement in enumerate(sample_scene(scenes.seed, index, scenes.split).placements):
+            inside = []
+            for centre in (placement.y, placement.x):
+                least, most = centre - placement.size / 2, centre + placement.size / 2
+                inside.append(np.clip(np.minimum(edges[1:], most) - np.maximum(edges[:-1], least), 0, None) * rows)
+            shares[index, slot] = inside[0][:, None] * inside[1]
+    return shares

@@ -20,7 +20,7 @@ from training.judge import fit_judge, write_judge
 from training.loop import Recipe
 from training.recipe import small_config
 from training.run import TrainingRun
-from training.scenes import scene_set
+from training.scenes import covered, scene_set
 from unibrain.backbone import load_backbone
 from unibrain.backbone.coders import encode_pictures, make_autokl
 from unibrain.demo import describe, sample_scene
@@ -139,6 +139,18 @@ def test_condensed_latents_lose_little_and_are_more_even() -> None:
         before = wide.decoder.conv_in(wide.post_quant_conv(kept.reshape(40, 8, 8, 12).movedim(-1, 1)))
         after = narrow.decoder.conv_in(narrow.post_quant_conv(found))
         torch.testing.assert_close(after[:, :, 1:-1, 1:-1], before[:, :, 1:-1, 1:-1], atol=1e-4, rtol=1e-3)
+
+
+def test_what_the_squares_around_objects_cover(run: TrainingRun) -> None:
+    shares = covered(run.scenes, 4)
+    pixels = np.zeros((SCENES, 2, 64, 64))
+    for index in range(SCENES):
+        for slot, thing in enumerate(sample_scene(run.scenes.seed, index, "train").placements):
+            top, left, side = (
+                round(64 * value) for value in (thing.y - thing.size / 2, thing.x - thing.size / 2, thing.size)
+            )
+            pixels[index, slot, top : top + side, left : left + side] = 1
+    np.testing.assert_allclose(shares, pixels.reshape(SCENES, 2, 4, 16, 4, 16).mean(axis=(3, 5)), atol=1e-6)
 
 
 def test_the_judge_finds_what_features_tell(tmp_path: Path) -> None:

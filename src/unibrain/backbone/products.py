@@ -55,7 +55,8 @@ def state_dtype(weights: torch.dtype, device: torch.device) -> torch.dtype:
 
 
 def _widens(x: Tensor, weight: Tensor, rows: int) -> bool:
-    return rows >= WIDEN_FROM_ROWS and state_dtype(weight.dtype, x.device) != weight.dtype
+    # In training, widening costs more than it saves: gradients would be widened and narrowed again as well.
+    return not weight.requires_grad and rows >= WIDEN_FROM_ROWS and state_dtype(weight.dtype, x.device) != weight.dtype
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
