@@ -64,7 +64,8 @@ class TrainingRun:
         ``"cpu"`` or ``"cuda"``.
     start : Path, optional
         A backbone folder: parts that have no checkpoint yet start from its weights, and its vocabularies are taken. The
-        image autoencoder always starts afresh when it is trained, since it has more channels then.
+        image autoencoder always starts afresh when it is trained, since it has more channels then; flows of other sizes
+        are taken over (`training.carry`).
     """
 
     def __init__(
