@@ -117,8 +117,9 @@ class Conv2d(nn.Conv2d):
     """`torch.nn.Conv2d`, in the arithmetic that is fastest, on a processor with weights in the order that it wants.
 
     oneDNN brings weights into an order of its own at every call, which takes up to half of the time where pictures are
-    small and weights large. Without gradients that is done once, and again if weights or sizes change. It is a second
-    copy of these weights; the first stays in the file that it was mapped from, if it was.
+    small and weights large. In 16 bits and without gradients that is done once, and again if weights or sizes change.
+    It is a second copy of these weights; the first stays in the file that it was mapped from, if it was. In float32 the
+    result would be less exact.
     """
 
     _ordered: tuple[tuple[Any, ...], Tensor] | None = None
@@ -144,7 +145,7 @@ class Conv2d(nn.Conv2d):
     def _narrow(self, x: Tensor, rows: int) -> Tensor:
         """The convolution in the dtype of the weights."""
         weight = self.weight
-        usual = x.device.type != "cpu" or torch.is_grad_enabled() or weight.is_inference()
+        usual = weight.dtype not in UNITS or x.device.type != "cpu" or torch.is_grad_enabled() or weight.is_inference()
         if usual or not _CAN_ORDER or rows > ORDER_UP_TO_ROWS:
             return super().forward(x)
         how = self.padding, self.stride, self.dilation, self.groups
