@@ -6,7 +6,7 @@ from types import TracebackType
 from typing import Self
 
 from unibrain.errors import UnfinishedError
-from unibrain.workspace.progress import say
+from unibrain.workspace.progress import readable_seconds, say
 from unibrain.workspace.shards import Shard, Work
 
 TRIES = 3
@@ -96,16 +96,3 @@ class Following:
             lines.append(f"  and {len(left) - _SHOWN} more")
         lines.append("The same command does what is missing.")
         return "\n".join(lines)
-
-
-def readable_seconds(seconds: float) -> str:
-    """Write a duration in one or two units.
-
-    Examples
-    --------
-    >>> readable_seconds(42), readable_seconds(3900), readable_seconds(200_000)
-    ('42 s', '65 min', '56 h')
-    """
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.0f} h"

@@ -14,6 +14,7 @@ from unibrain.pipeline.settings import Settings
 from unibrain.pipeline.shards import SHARDS
 from unibrain.pipeline.stages import STAGES, declare
 from unibrain.workspace.disk import free_bytes, readable_bytes
+from unibrain.workspace.progress import readable_seconds
 from unibrain.workspace.run_folder import RunFolder, holder
 from unibrain.workspace.shards import PLAN, Work, read_work
 from unibrain.workspace.stages import Chain, Record, read_record
@@ -190,7 +191,8 @@ def plan_text(plan: Sequence[StagePlan], root: Path, workers: int) -> str:
     """Lay out a plan as a table, with the sum over what is to do."""
     lines = [f"{'stage':<12}{'state':<12}{'items':>8}{'shards':>8}{'one worker':>14}{'disk':>10}"]
     for stage in plan:
-        cells = f"{_shown(stage.items):>8}{_shown(stage.shards):>8}{_duration(stage.seconds):>14}"
+        known_seconds = "-" if stage.seconds is None else readable_seconds(stage.seconds)
+        cells = f"{_shown(stage.items):>8}{_shown(stage.shards):>8}{known_seconds:>14}"
         size = "-" if stage.size is None else readable_bytes(stage.size)
         lines.append(f"{stage.name:<12}{stage.state:<12}{cells}{size:>10}")
     todo = [stage for stage in plan if stage.state != "up to date"]
@@ -202,7 +204,8 @@ def plan_text(plan: Sequence[StagePlan], root: Path, workers: int) -> str:
     unknown = [stage.name for stage in todo if stage.seconds is None]
     lines += [
         "",
-        f"To do: {_duration(alone + shared)} with one worker, {_duration(alone + rounds)} with {workers}; "
+        f"To do: {readable_seconds(alone + shared)} with one worker, "
+        f"{readable_seconds(alone + rounds)} with {workers}; "
         f"{shared / 3600:.2f} hours of workers (GPU hours, where each has a graphics card).",
     ]
     if unknown:
@@ -228,7 +231,9 @@ def status_text(run: RunFolder) -> str:
     for name in STAGES:
         record, work = read_record(run, name), work_of(run, name)
         if record is not None:
-            lines.append(f"{name:<12}done in {_duration(record.provenance.seconds)} ({record.provenance.started})")
+            lines.append(
+                f"{name:<12}done in {readable_seconds(record.provenance.seconds)} ({record.provenance.started})"
+            )
         elif work is not None:
             lines += _under_way(name, work)
         elif run.record(name).exists():
@@ -248,7 +253,9 @@ def _under_way(name: str, work: Work) -> list[str]:
         begins = [end - record["seconds"] for end, record in zip(ends, records.values(), strict=True)]
         each = max(max(ends) - min(begins), 0.001) / done
         hosts = sorted({f"{record['host']}, process {record['process']}" for record in records.values()})
-        text += f", {60 / each:.3g} a minute, about {_duration(each * len(left))} to go; done by {'; '.join(hosts)}"
+        text += (
+            f", {60 / each:.3g} a minute, about {readable_seconds(each * len(left))} to go; done by {'; '.join(hosts)}"
+        )
     lines = [text]
     for shard in left:
         log = work.log(shard.name)
@@ -260,18 +267,3 @@ def _under_way(name: str, work: Work) -> list[str]:
 
 def _shown(value: Any) -> str:
     return "-" if value is None else f"{value:,}"
-
-
-def _duration(seconds: float | None) -> str:
-    """Write a duration in one unit.
-
-    Examples
-    --------
-    >>> _duration(42), _duration(3900), _duration(200_000)
-    ('42 s', '65 min', '55.6 h')
-    """
-    if seconds is None:
-        return "-"
-    if seconds < 100:
-        return f"{seconds:.3g} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

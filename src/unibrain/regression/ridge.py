@@ -268,7 +268,8 @@ def factorise_scans(X: NDArray[Any], backend: Backend = CPU) -> tuple[Factorisat
         columns = np.array(X, dtype=np.float64, order="C")
         mean = columns.mean(axis=0)
         columns -= mean
-        values, vectors = backend.eigh(backend.gram((columns.T,), p))
+        rows = (columns[block].T for block in column_blocks(p, n))
+        values, vectors = backend.eigh(backend.gram(rows, p))
         kept = values > SMALL * values[-1]
         if values[-1] > 0 and values[kept].min() >= UNSURE * values[-1]:
             values = values[kept]

@@ -140,3 +140,16 @@ def limit_threads(threads: int | None) -> None:
         import torch
 
         torch.set_num_threads(threads)
+
+
+def readable_seconds(seconds: float) -> str:
+    """Write a duration in one unit.
+
+    Examples
+    --------
+    >>> readable_seconds(0.42), readable_seconds(42), readable_seconds(3900), readable_seconds(200_000)
+    ('0.4 s', '42 s', '65 min', '55.6 h')
+    """
+    if seconds < 100:
+        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
