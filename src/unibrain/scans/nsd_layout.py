@@ -22,7 +22,7 @@ FILE_FORMATS = ("hdf5", "nifti")
 FETCH = "Download it, or check the folder given as NSD's root"
 TOGETHER = "Take all files from one download"
 
-FETCH_FURTHER = "Fetch it with `unibrain nsd fetch --further`"
+FETCH_FURTHER = "Fetch it with `unibrain nsd fetch --further SET`"
 FURTHER_SETS = ("nsd-synthetic", "nsd-imagery")
 """Experiments with the same people in one more session each, whose betas lie beside those of NSD itself."""
 
