@@ -197,7 +197,7 @@ def test_settings_that_lost_their_end_are_not_taken_for_others(tmp_path: Path, s
     run = RunFolder(tmp_path)
     write_settings(run.settings, demo_settings())
     with run.lock():
-        Chain(run, [Stage("simulate", {}, (), ("nsd",), lambda _: run.artefact("nsd").mkdir())]).run("simulate")
+        Chain(run, [Stage("simulate", {}, (), ("nsd",), lambda *_: run.artefact("nsd").mkdir())]).run("simulate")
     assert kept_settings(run) == demo_settings()
     whole = run.settings.read_bytes()
     run.settings.write_bytes(whole[: int(share * len(whole))])

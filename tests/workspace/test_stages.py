@@ -26,17 +26,17 @@ class Run:
     def stages(self) -> list[Stage]:
         path, now = self.folder.artefact, self.declared
 
-        def prepare(_: Path) -> None:
+        def prepare(*_: object) -> None:
             self.calls.append("prepare")
             path("subject").write_text(json.dumps({"a": now["a"]}) + "x" * 100)
 
-        def extract(_: Path) -> dict[str, int]:
+        def extract(*_: object) -> dict[str, int]:
             self.calls.append("extract")
             path("latents").mkdir(exist_ok=True)
             (path("latents") / "z").write_text(path("subject").read_text() * 2)
             return {"images": 3}
 
-        def fit(_: Path) -> None:
+        def fit(*_: object) -> None:
             self.calls.append("fit")
             if self.trouble is not None:
                 raise self.trouble
@@ -261,7 +261,7 @@ def test_what_was_read_under_one_lock_is_not_read_again(run: Run, monkeypatch: p
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
 def test_a_stopped_stage_is_not_done_and_runs_again(run: Run, error: type[BaseException]) -> None:
-    def work(_: Path) -> None:
+    def work(*_: object) -> None:
         run.folder.artefact("subject").write_text("half")
         raise error
 
@@ -276,7 +276,7 @@ def test_a_stopped_stage_is_not_done_and_runs_again(run: Run, error: type[BaseEx
 def test_what_was_begun_under_another_declaration_is_not_resumed(run: Run) -> None:
     folders: list[Path] = []
 
-    def work(cache: Path) -> None:
+    def work(cache: Path, _: object) -> None:
         assert not cache.exists() or folders[-1] == cache
         cache.mkdir(parents=True, exist_ok=True)
         folders.append(cache)
@@ -311,7 +311,7 @@ def test_settings_are_kept_only_once_nothing_is_in_the_way(run: Run) -> None:
 def test_a_stage_that_writes_nothing_is_an_error_of_ours(tmp_path: Path) -> None:
     run = RunFolder(tmp_path / "run")
     with pytest.raises(RuntimeError, match="without writing subject"), run.lock():
-        Chain(run, [Stage("prepare", {}, (), ("subject",), lambda _: None)]).run("prepare")
+        Chain(run, [Stage("prepare", {}, (), ("subject",), lambda *_: None)]).run("prepare")
 
 
 def test_the_record_tells_notes_versions_seconds_and_memory(run: Run) -> None:

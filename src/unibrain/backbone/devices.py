@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from unibrain.backbone.config import BackboneConfig
 from unibrain.errors import InputError
-from unibrain.workspace.progress import say
+from unibrain.workspace.progress import remark
 
 T = TypeVar("T")
 
@@ -191,6 +191,7 @@ class Batches:
         self._config, self._device, self._itemsize, self._weights = config, device, itemsize, weights
         self._fixed = fixed
         self._found: dict[str, int] = {}
+        self._halved: set[str] = set()
 
     def size(self, task: Task) -> int:
         """Rows of the next batch of a task, at least 1."""
@@ -237,6 +238,8 @@ class Batches:
         """
         results: list[T] = []
         first = 0
+        if task in self._halved:
+            self._remark(task)
         while first < count:
             size = self.size(task)
             try:
@@ -257,8 +260,12 @@ class Batches:
             self._found[task] = max(1, min(size, count - first) // 2)
             if self._device.type == "cuda":
                 torch.cuda.empty_cache()
-            say(f"memory is short: {self._found[task]} at a time through the {task}")
+            self._halved.add(task)
+            self._remark(task)
         return results
+
+    def _remark(self, task: Task) -> None:
+        remark(f"memory is short: {self._found[task]} at a time through the {task}, which may round otherwise")
 
 
 # Parts.

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from unibrain.errors import InputError
 from unibrain.workspace.files import write_json
+from unibrain.workspace.progress import remarks
 from unibrain.workspace.shards import Shard, Work, read_work
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def perform(work: Work, shard: Shard) -> None:
     from unibrain.pipeline.tasks import perform as do
 
     about = work.about
-    do(work, shard, source(about["device"], about["dtype"], about["offload"]))
+    do(work, shard, source(about["device"], about.get("dtype", "auto"), about.get("offload", False)))
 
 
 @cache
@@ -73,11 +74,15 @@ def check(folder: str, token: str) -> None:
         raise RefusedError(f"the worker on {host} sees another folder as {folder}. Use a shared file system.")
     expected = work.about.get("same")
     if expected:
-        from unibrain.pipeline.shards import worker_facts
+        from unibrain.pipeline import shards
 
         about = work.about
         try:
-            found = worker_facts(source(about["device"], about["dtype"], about["offload"]), about["backbone"])["same"]
+            if "backbone" in about:
+                opened = source(about["device"], about["dtype"], about["offload"])
+                found = shards.worker_facts(opened, about["backbone"])["same"]
+            else:
+                found = shards.program()
         except InputError as error:
             raise RefusedError(f"the worker on {host} cannot open the backbone: {error}") from None
         for name, value in expected.items():
@@ -131,7 +136,8 @@ def _do(folder: Path, name: str, limit: float, does: Perform) -> float:
         print(f"{_now()} {socket.gethostname()}, process {os.getpid()}: {shard.what}")
         faulthandler.dump_traceback_later(limit, exit=True, file=file)
         try:
-            does(work, shard)
+            with remarks() as said:
+                does(work, shard)
         except Exception as error:
             traceback.print_exc(file=file)
             known = isinstance(error, InputError)
@@ -146,7 +152,7 @@ def _do(folder: Path, name: str, limit: float, does: Perform) -> float:
         "process": os.getpid(),
         "device": os.environ.get("CUDA_VISIBLE_DEVICES", ""),
         "finished": _now(),
-    }
+    } | ({"remarks": said} if said else {})
     write_json(work.record(name), record)
     return seconds
 

@@ -151,7 +151,24 @@ def decode_controls(
     InputError
         If a name is unknown, or predicted and true latents are not of the same images.
     """
-    wanted, jobs = _wanted(names), control_jobs(backbone, predicted, true, training, names=names, sampling=sampling)
+    options = {"seed": seed, **(sampling or {})}
+    jobs = control_jobs(backbone, predicted, true, training, names=names, sampling=options)
+    return show_controls(backbone, predicted, training, stimuli, jobs, names=names, seed=seed, cache=cache)
+
+
+def show_controls(
+    backbone: "Backbone",
+    predicted: Latents,
+    training: "Latents | StoredLatents",
+    stimuli: "Stimuli",
+    jobs: Mapping[str, tuple[Latents, Mapping[str, Any]]],
+    *,
+    names: Collection[str] | None = None,
+    seed: int = 0,
+    cache: Path | None = None,
+) -> dict[str, Decoded]:
+    """Decode the jobs of `control_jobs`, and add what needs no decoding; see `decode_controls`."""
+    wanted = _wanted(names)
     decodes, training_ids = decoded_kinds(backbone, predicted), np.unique(training.stimulus_ids)
     found = dict[str, Decoded]()
 
@@ -162,7 +179,7 @@ def decode_controls(
 
     def decode(name: str) -> Decoded:
         latents, options = jobs[name]
-        return reconstruct(backbone, latents, cache=cache, seed=seed, **options)
+        return reconstruct(backbone, latents, cache=cache, **options)
 
     def make(name: str) -> Decoded | None:  # None: what it would be decoded from is not there
         if name == "random":

@@ -15,7 +15,8 @@ from unibrain.errors import InputError
 from unibrain.experiments.findings import Strip
 from unibrain.pipeline import BackboneSource, RunFolder, Settings, declare, kept_settings
 from unibrain.pipeline.shards import LatentJobs, decode_work, jobs_digest
-from unibrain.pipeline.stages import STATE, read_seen, run_fingerprint, sampling_options, training_view
+from unibrain.pipeline.sources import read_seen
+from unibrain.pipeline.stages import STATE, run_fingerprint, sampling_options, training_view
 from unibrain.workspace.fingerprints import code_digest, digest
 from unibrain.workspace.progress import say
 from unibrain.workspace.shards import Engine
@@ -130,7 +131,7 @@ class Bench:
         return {} if self.subject.simulated else {published_tables()[name]: published_rows(name) for name in tables}
 
     def announce(self, decodes: int, what: str) -> None:
-        """Say how long decoding this many images takes, before it begins.
+        """Say how long decoding this many images takes one worker, before it begins.
 
         Raises
         ------
@@ -138,7 +139,7 @@ class Bench:
             If it is expected to take more than the budget.
         """
         record = read_record(self.run, "reconstruct")
-        each = 0.0 if record is None else record.provenance.seconds / max(1, int(self.subject.is_test.sum()))
+        each = 0.0 if record is None else record.worker_seconds / max(1, int(self.subject.is_test.sum()))
         minutes = decodes * each / 60
         say(
             f"{what}: decodes {decodes} images, {_minutes(minutes)} at the speed of this run, less what is kept already"
@@ -340,5 +341,5 @@ def open_bench(
 def _decode_ahead(engine: Engine, source: BackboneSource, network: str, cache: Path, jobs: LatentJobs) -> None:
     """Have an engine decode jobs into the cache of a bench."""
     folder = cache / "shards" / jobs_digest(jobs)[:16]
-    engine(decode_work(folder, "experiment", jobs, cache / "items", source, network))
+    engine(decode_work(cache, "experiment", jobs, source, network, folder))
     shutil.rmtree(folder)

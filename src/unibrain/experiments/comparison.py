@@ -14,7 +14,7 @@ from unibrain.experiments.findings import Cell, Column, Findings, Strip, cells_o
 from unibrain.experiments.page import interval_figure
 from unibrain.experiments.shared_images import contents
 from unibrain.pipeline import BackboneSource, RunFolder, Settings, declare, kept_settings
-from unibrain.pipeline.stages import read_seen
+from unibrain.pipeline.sources import read_seen
 from unibrain.workspace.files import read_json
 from unibrain.workspace.stages import Chain
 

@@ -1,7 +1,7 @@
 """The table of latents; extracting them once and keeping them on disk."""
 
 from unibrain.latents.columns import LatentColumns
-from unibrain.latents.extract import extract, extract_to, keep_batch
+from unibrain.latents.extract import extract, extract_to, images_together, keep_batch
 from unibrain.latents.object_store import write_latents
 from unibrain.latents.store import (
     LatentWriter,
@@ -25,6 +25,7 @@ __all__ = [
     "StoredLatents",
     "extract",
     "extract_to",
+    "images_together",
     "keep_batch",
     "load_latents",
     "open_latents",

@@ -19,8 +19,8 @@ from unibrain.workspace.run_folder import RunFolder, holder
 from unibrain.workspace.shards import PLAN, Work, read_work
 from unibrain.workspace.stages import Chain, Record, read_record
 
-DIVIDED = ("extract", "reconstruct", "controls", "evaluate")
-"""Stages that are done in shards."""
+DIVIDED = ("extract", "fit", "reconstruct", "controls", "evaluate")
+"""Stages that are done in shards, in part at least."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,8 @@ class StagePlan:
         Images or scans that it is about.
     seconds : float or None
         That it takes one worker, at the speed that was measured; None if it was not.
+    shared : float
+        How many of them are those of shards.
     size : int or None
         Bytes that it writes, as measured.
     """
@@ -47,6 +49,7 @@ class StagePlan:
     shards: int | None
     items: int | None
     seconds: float | None
+    shared: float
     size: int | None
 
 
@@ -87,18 +90,17 @@ def plan_run(run: RunFolder, like: RunFolder | None = None, backbone: BackboneSo
     chain, found = Chain(run, stages), []
     for stage in stages:
         current, counts = chain.is_current(stage.name), _counts(stage.name, run, settings)
-        each, size = _measured(stage.name, run, counts)
-        if each is None and like is not None:
+        measured = _measured(stage.name, run, counts)
+        if measured[0] is None and like is not None:
             there = kept_settings(like)
-            each, size = _measured(stage.name, like, _counts(stage.name, like, there), counts)
+            measured = _measured(stage.name, like, _counts(stage.name, like, there), counts)
         found.append(
             StagePlan(
                 stage.name,
                 "up to date" if current else "to do",
                 counts.shards,
                 counts.items,
-                each,
-                size,
+                *measured,
             )
         )
     return found
@@ -110,13 +112,19 @@ def _counts(name: str, run: RunFolder, settings: Settings) -> _Counts:
     from unibrain.evaluation.evaluate import metrics_of, scored_metrics
     from unibrain.reconstruction.reconstruct import BATCH
 
+    record = read_record(run, name)
+    done = record.notes.get("shards", {}).get("count") if record is not None else None
     images, test, simulated = _images(run, settings)
     if images is None or test is None:
         return _Counts(None, None)
     if name == "extract":
-        return _Counts(images, ceil(images / settings.extract.batch_size))
+        return _Counts(images, done or ceil(images / settings.extract.batch_size))
+    if name == "fit":
+        return _Counts(images - test, done or _blocks(run, settings, gains=True))
     if name == "reconstruct":
-        return _Counts(test, 2 * ceil(test / (settings.reconstruct.batch_size or BATCH)))
+        batches = 2 * ceil(test / (settings.reconstruct.batch_size or BATCH))
+        blocks = _blocks(run, settings, gains=False)
+        return _Counts(test, done or (None if blocks is None else batches + blocks))
     if name == "controls":
         section, few = settings.controls, min(test, settings.controls.images)
         wanted = [
@@ -130,6 +138,22 @@ def _counts(name: str, run: RunFolder, settings: Settings) -> _Counts:
         metrics = scored_metrics(metrics_of(section_of_scores.dialect, section_of_scores.protocol), simulated)
         return _Counts(test, len({(metric.kind, metric.network) for metric in metrics}))
     return _Counts(test if name == "report" else images, None)
+
+
+def _blocks(run: RunFolder, settings: Settings, gains: bool) -> int | None:
+    """Blocks of columns that fitting (its gains) or predicting takes, with one penalty for a latent."""
+    from unibrain.latents import open_latents
+    from unibrain.regression.blocks import count_blocks
+    from unibrain.regression.rescale import left_out_rows
+    from unibrain.scans import load_subject
+
+    try:
+        subject, stored = load_subject(run.artefact("subject")), open_latents(run.artefact("latents"), verify=False)
+        train, section = stored.select(subject.train.stimulus_ids), settings.fit
+        left_out = left_out_rows(train.stimulus_ids, section.rescale, section.seed)
+        return count_blocks(train, len(left_out) if gains else int(subject.is_test.sum()), section.memory * 1e9)
+    except InputError:  # not there yet, or of other images
+        return None
 
 
 def _images(run: RunFolder, settings: Settings) -> tuple[int | None, int | None, bool]:
@@ -149,29 +173,26 @@ def _images(run: RunFolder, settings: Settings) -> tuple[int | None, int | None,
 
 def _measured(
     name: str, run: RunFolder, counts: _Counts, wanted: _Counts | None = None
-) -> tuple[float | None, int | None]:
-    """Seconds and bytes of a stage in a run, scaled to the items that are wanted."""
+) -> tuple[float | None, float, int | None]:
+    """Seconds of a stage in a run, those of its shards, and bytes, scaled to the items that are wanted."""
     record = read_record(run, name)
     share = 1.0
     if wanted is not None:
         if not wanted.items or not counts.items:
-            return None, None
+            return None, 0.0, None
         share = wanted.items / counts.items
     if record is not None:
-        return share * _seconds(record), int(share * _size(record))
+        seconds = record.worker_seconds
+        # What one process did can be shared all the same, but for products with latents: most of `fit` is not that.
+        shared = record.shared_seconds or (seconds if name in DIVIDED and name != "fit" else 0.0)
+        return share * seconds, share * shared, int(share * _size(record))
     work = work_of(run, name)
     records = [] if work is None else list(work.records().values())
     items = sum(one["items"] for one in records)
     if work is None or not items:
-        return None, None
-    total = sum(shard.items for shard in work.shards)
-    return share * total * sum(one["seconds"] for one in records) / items, None
-
-
-def _seconds(record: Record) -> float:
-    """Seconds that a stage took, or that its shards took one worker."""
-    shards = record.notes.get("shards")
-    return float(shards["seconds"]) if isinstance(shards, dict) else record.provenance.seconds
+        return None, 0.0, None
+    expected = share * sum(shard.items for shard in work.shards) * sum(one["seconds"] for one in records) / items
+    return expected, expected, None
 
 
 def _size(record: Record) -> int:
@@ -179,8 +200,8 @@ def _size(record: Record) -> int:
 
 
 def work_of(run: RunFolder, name: str) -> Work | None:
-    """The shards of a stage that is under way, or was stopped."""
-    plans = sorted(run.cache(name).glob(f"*/{SHARDS}/{PLAN}"), key=lambda path: path.stat().st_mtime)
+    """The shards of a stage that is under way, or was stopped: its last work."""
+    plans = sorted(run.cache(name).glob(f"*/{SHARDS}/*/{PLAN}"), key=lambda path: path.stat().st_mtime)
     try:
         return read_work(plans[-1].parent) if plans else None
     except InputError:
@@ -196,11 +217,10 @@ def plan_text(plan: Sequence[StagePlan], root: Path, workers: int) -> str:
         size = "-" if stage.size is None else readable_bytes(stage.size)
         lines.append(f"{stage.name:<12}{stage.state:<12}{cells}{size:>10}")
     todo = [stage for stage in plan if stage.state != "up to date"]
-    divided = [stage for stage in todo if stage.name in DIVIDED and stage.seconds is not None]
-    alone = sum(stage.seconds or 0 for stage in todo if stage.name not in DIVIDED)
-    shared = sum(stage.seconds or 0 for stage in divided)
+    shared = sum(stage.shared for stage in todo)
+    alone = sum(stage.seconds or 0 for stage in todo) - shared
     # A worker too many has nothing to do: no stage is done sooner than its rounds of shards.
-    rounds = sum((s.seconds or 0) * ceil((s.shards or 1) / workers) / (s.shards or 1) for s in divided)
+    rounds = sum(s.shared * ceil((s.shards or 1) / workers) / (s.shards or 1) for s in todo)
     unknown = [stage.name for stage in todo if stage.seconds is None]
     lines += [
         "",

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from unibrain.errors import InputError
 from unibrain.pipeline.backbone_source import BackboneSource
 from unibrain.pipeline.settings import Settings, read_settings, write_settings
-from unibrain.pipeline.stages import STAGES, declare, read_seen, sampling_options
+from unibrain.pipeline.sources import read_seen
+from unibrain.pipeline.stages import STAGES, declare, sampling_options
 from unibrain.workspace.fingerprints import Fingerprint
 from unibrain.workspace.run_folder import RunFolder
 from unibrain.workspace.shards import Engine
@@ -161,6 +162,12 @@ def _check_source(run: RunFolder, settings: Settings) -> None:
             f"{run.root}: this folder holds a run on {kinds[before]}, which one on {kinds[now]} would replace. Choose "
             "another folder, or remove this one."
         )
+
+
+def remarks_of(run: RunFolder) -> list[str]:
+    """What is on record beside the results of a run, such as batches that had to be smaller; a line each."""
+    records = {name: read_record(run, name) for name in STAGES}
+    return [f"{name}: {text}" for name, one in records.items() if one for text in one.notes.get("remarks", ())]
 
 
 def decoded_items(run: RunFolder) -> "tuple[Decoded, Stimuli]":

@@ -15,16 +15,15 @@ from unibrain.workspace.run_folder import RunFolder
 from unibrain.workspace.shards import Shard, Work, write_work
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from unibrain.evaluation import Metric, Score
     from unibrain.latents import Latents
+    from unibrain.latents.extract import Together
+    from unibrain.regression.blocks import SharedBlocks
 
 SHARDS = "shards"
-"""Name of the folder of the work, in the cache of a stage."""
+"""Name of the folder in the cache of a stage that has a folder for each of its works."""
 
-_CODE = ("backbone", "evaluation", "latents", "reconstruction", "stimuli", "pipeline/tasks.py")
+_CODE = ("backbone", "evaluation", "latents", "reconstruction", "regression", "stimuli", "pipeline/tasks.py")
 """What computes the results of shards: a worker on which it differs is refused."""
 
 Jobs = Mapping[str, "tuple[Latents | Path, Mapping[str, Any]]"]
@@ -34,11 +33,16 @@ LatentJobs = Mapping[str, "tuple[Latents, Mapping[str, Any]]"]
 """The same, of latents in memory."""
 
 
-def worker_facts(source: BackboneSource, network: str) -> dict[str, Any]:
-    """What has to be equal on every worker, and how it opens the backbone."""
-    import torch
-
+def program() -> dict[str, str]:
+    """What has to be equal on every worker, whatever it does."""
     from unibrain import __version__
+
+    return {"version of unibrain": __version__, "code": code_digest(*_CODE)}
+
+
+def worker_facts(source: BackboneSource, network: str) -> dict[str, Any]:
+    """What has to be equal on every worker that uses the backbone, and how it opens it."""
+    import torch
 
     return {
         "backbone": network,
@@ -47,8 +51,7 @@ def worker_facts(source: BackboneSource, network: str) -> dict[str, Any]:
         "offload": source.offload,
         "threads": torch.get_num_threads(),
         "same": {
-            "version of unibrain": __version__,
-            "code": code_digest(*_CODE),
+            **program(),
             "weights of the backbone": source.fingerprint(network),
             "precision": source.precision(network),
         },
@@ -58,31 +61,63 @@ def worker_facts(source: BackboneSource, network: str) -> dict[str, Any]:
 def encode_work(
     cache: Path,
     run: RunFolder,
-    ids: "NDArray[np.int64]",
-    batch_size: int,
+    together: "Together",
     kept: Path,
+    kept_common: Path,
     choices: Mapping[str, Any],
     facts: Any,
 ) -> Work:
     """Batches of images to encode."""
     shards = [
         Shard(
-            f"encode-{start:06d}-{start + len(batch):06d}",
-            f"latents of rows {start} to {start + len(batch) - 1}",
+            f"{kind}-{number:06d}",
+            f"latents of {kind} images, batch {number} (image ids {batch.min()} to {batch.max()})",
             len(batch),
-            {"ids": batch.tolist()},
+            {"ids": batch.tolist(), "kept": str(folder.absolute())},
         )
-        for start, batch in ((start, ids[start : start + batch_size]) for start in range(0, len(ids), batch_size))
+        for kind, batches, folder in (("common", together.common, kept_common), ("own", together.own, kept))
+        for number, batch in enumerate(batches)
     ]
-    about = {"run": str(run.root.absolute()), "kept": str(kept.absolute()), "choices": dict(choices), **facts}
-    return write_work(Work(cache / SHARDS, "extract", "encode", about, tuple(shards)))
+    about = {"run": str(run.root.absolute()), "ids": together.ids.tolist(), "choices": dict(choices), **facts}
+    return write_work(Work(cache / SHARDS / "extract", "extract", "encode", about, tuple(shards)))
 
 
-def decode_work(folder: Path, stage: str, jobs: Jobs, items: Path, source: BackboneSource, network: str) -> Work:
-    """Batches of scans to decode, of one job after the other; latents that are in memory are written down first."""
+def block_work(cache: Path, stage: str, blocks: "SharedBlocks") -> Work:
+    """Blocks of columns of latents to multiply."""
+    from threadpoolctl import threadpool_info
+
+    shards = [
+        Shard(
+            f"{name}-{block.start:07d}-{block.stop:07d}",
+            f"{name}, columns {block.start} to {block.stop - 1}",
+            block.stop - block.start,
+            {"latent": name, "first": block.start, "stop": block.stop},
+        )
+        for name, block in blocks.blocks
+    ]
+    about = {
+        "folder": str(blocks.folder.absolute()),
+        "latents": blocks.latents if "://" in blocks.latents else str(Path(blocks.latents).absolute()),
+        "measure": blocks.measure,
+        "device": blocks.device,
+        # Of the library that multiplies, which may have others than PyTorch.
+        "threads": max([pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"], default=None),
+        "same": program(),
+    }
+    return write_work(Work(cache / SHARDS / stage, stage, "block", about, tuple(shards)))
+
+
+def decode_work(
+    cache: Path, stage: str, jobs: Jobs, source: BackboneSource, network: str, folder: Path | None = None
+) -> Work:
+    """Batches of scans to decode into `items` of a cache, of one job after the other.
+
+    Latents that are in memory are written down first. The work lies in `folder`, by default where that of a stage does.
+    """
     from unibrain.latents import Latents, load_latents, save_latents
     from unibrain.reconstruction.reconstruct import batches_of, kinds_of
 
+    folder = folder or cache / SHARDS / stage
     backbone, told, shards = source.load(network), dict[str, Any](), list[Shard]()
     for name, (latents, options) in jobs.items():
         if isinstance(latents, Latents):
@@ -107,7 +142,7 @@ def decode_work(folder: Path, stage: str, jobs: Jobs, items: Path, source: Backb
                         {"job": name, "kind": kind, "first": first, "last": last},
                     )
                 )
-    about = {"jobs": told, "items": str(items.absolute()), **worker_facts(source, network)}
+    about = {"jobs": told, "items": str((cache / "items").absolute()), **worker_facts(source, network)}
     return write_work(Work(folder, stage, "decode", about, tuple(shards)))
 
 
@@ -137,7 +172,7 @@ def score_work(
         for name, names in groups.items()
     ]
     about = {"run": str(run.root.absolute()), "cache": str(cache.absolute()), **chosen, **facts}
-    return write_work(Work(cache / SHARDS, "evaluate", "score", about, tuple(shards)))
+    return write_work(Work(cache / SHARDS / "evaluate", "evaluate", "score", about, tuple(shards)))
 
 
 def scores_folder(cache: Path) -> Path:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from unibrain.errors import InputError
 from unibrain.pipeline.backbone_source import BackboneSource
 from unibrain.pipeline.run import kept_settings
-from unibrain.pipeline.stages import declare, read_seen
+from unibrain.pipeline.sources import read_seen
+from unibrain.pipeline.stages import declare
 from unibrain.workspace.run_folder import RunFolder
 from unibrain.workspace.stages import Chain
 

@@ -11,15 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 from unibrain.errors import InputError
 from unibrain.pipeline.backbone_source import BackboneSource
-from unibrain.pipeline.custom_source import check_complete, custom_files, find_custom
+from unibrain.pipeline.custom_source import custom_files, find_custom
 from unibrain.pipeline.settings import CustomSection, Settings
-from unibrain.pipeline.shards import SHARDS, decode_work, encode_work, known_scores, score_work, worker_facts
+from unibrain.pipeline.shards import block_work, decode_work, encode_work, known_scores, score_work, worker_facts
+from unibrain.pipeline.sources import Sources
 from unibrain.workspace.files import atomic_folder, read_json, write_bytes
 from unibrain.workspace.fingerprints import digest
 from unibrain.workspace.progress import say
 from unibrain.workspace.provenance import peak_memory_mb
 from unibrain.workspace.run_folder import RunFolder
-from unibrain.workspace.shards import Work
+from unibrain.workspace.shards import Engine
 from unibrain.workspace.stages import Chain, Record, Stage, read_record
 
 if TYPE_CHECKING:
@@ -29,8 +30,8 @@ if TYPE_CHECKING:
     from unibrain.audit.scan_checks import SessionBetas
     from unibrain.latents import Latents
     from unibrain.reconstruction import Decoded
-    from unibrain.scans import PrepareSettings, Subject
-    from unibrain.scans.nsd_layout import NsdLayout
+    from unibrain.regression.blocks import Sharing
+    from unibrain.scans import Subject
     from unibrain.stimuli import Stimuli
 
 STAGES = ("simulate", "prepare", "extract", "fit", "reconstruct", "controls", "evaluate", "audit", "report")
@@ -73,13 +74,6 @@ def declare(
     return _Declaration(run, settings, backbone or BackboneSource()).stages(audit_betas)
 
 
-def read_seen(run: RunFolder, settings: Settings) -> "tuple[Subject, Stimuli]":
-    """The subject of a run, and the pictures (read when asked for) and captions of its images."""
-    made = _Declaration(run, settings, BackboneSource())
-    subject = made.subject()
-    return subject, made.stimuli(subject)
-
-
 def decoded_and_controls(run: RunFolder) -> "tuple[Decoded, dict[str, Decoded]]":
     """What a run decoded, and its controls and ceilings by name."""
     from unibrain.evaluation.controls import CONTROLS
@@ -97,18 +91,10 @@ def has_captions(latents: "Latents") -> bool:
     return any(name in latents for name, row in LATENTS.items() if row.source == "caption")
 
 
-class _Declaration:
+class _Declaration(Sources):
     def __init__(self, run: RunFolder, settings: Settings, backbone: BackboneSource) -> None:
-        self.run, self.settings, self.backbone = run, settings, backbone
-        self.path = run.artefact
-        self.network = settings.extract.backbone
-        if settings.custom is not None:
-            check_complete(run, settings.custom)
-        elif settings.simulate is None and settings.prepare.root is None:
-            raise InputError(
-                f"{run.root}: no scans are named. Run `unibrain prepare {run.root} --root FOLDER` (NSD's folder), "
-                f"`unibrain import {run.root}` (your own data) or `unibrain simulate {run.root}` first."
-            )
+        super().__init__(run, settings)
+        self.backbone, self.network = backbone, settings.extract.backbone
 
     def stages(self, audit_betas: bool | None) -> list[Stage]:
         found = [self.simulate()] if self.settings.simulate is not None else []
@@ -120,63 +106,6 @@ class _Declaration:
             # Latents are a bonus of the audit: those that are not current are left aside, and no reason to stop.
             found.append(self.audit(audit_betas, Chain(self.run, found).is_current("extract")))
         return [*found, self.report(audited)]
-
-    # What is read
-
-    def layout(self) -> "NsdLayout":
-        from unibrain.scans.nsd_layout import NsdLayout
-
-        root = self.settings.prepare.root
-        section, home = self.settings.prepare, self.path("nsd") if root is None else Path(root)
-        return NsdLayout(home, section.subject, section.beta_version)
-
-    def wanted(self) -> "PrepareSettings":
-        """Settings of `prepare` as the reader of NSD's files takes them."""
-        from unibrain.scans import PrepareSettings
-
-        section = self.settings.prepare
-        names = ("mask", "beta_version", "protocol", "average", "zscore", "regions", "noise_ceiling")
-        chosen = {name: getattr(section, name) for name in names}
-        return PrepareSettings(sessions=section.session_numbers(), file_format=section.format, **chosen)
-
-    def scan_files(self) -> tuple[tuple[str, ...], dict[str, Path]]:
-        """Inputs in the run folder, and outside of it, of a stage that reads NSD's scans."""
-        return (("nsd",), {}) if self.settings.simulate is not None else ((), self.layout().files_read())
-
-    def stimulus_files(self) -> tuple[tuple[str, ...], dict[str, Path]]:
-        """Inputs in the run folder, and outside of it, of a stage that reads pictures and captions."""
-        from unibrain.stimuli.nsd import caption_files
-
-        if self.settings.custom is not None:
-            return ("stimuli",), {}
-        section, layout = self.settings.extract, self.layout()
-        files = {"NSD's pictures": layout.stimuli, "the table of pictures": layout.stim_info}
-        if section.captions_from == "coco":
-            files |= {f"the captions {split}": layout.captions(split) for split in ("train2017", "val2017")}
-        else:
-            files["the captions"] = caption_files(layout, section.captions_from, section.captions_file)
-        if self.settings.simulate is None:
-            return (), files
-        return ("nsd",), {name: path for name, path in files.items() if not path.is_relative_to(layout.root)}
-
-    def caption_source(self) -> dict[str, Any]:
-        """What of the settings of `extract` decides which captions an image has, for stages after it."""
-        section = self.settings.extract
-        return {} if self.settings.custom is not None else {"captions_from": section.captions_from}
-
-    def stimuli(self, subject: "Subject") -> "Stimuli":
-        """Pictures (read when asked for) and captions of all images of a subject."""
-        from unibrain.stimuli import read_custom_stimuli, read_nsd_stimuli
-
-        if self.settings.custom is not None:
-            return read_custom_stimuli(self.path("stimuli"), subject.stimulus_ids)
-        section = self.settings.extract
-        return read_nsd_stimuli(self.layout().root, subject.stimulus_ids, section.captions_from, section.captions_file)
-
-    def subject(self) -> "Subject":
-        from unibrain.scans import load_subject
-
-        return load_subject(self.path("subject"))
 
     def facts(self) -> dict[str, str]:
         return {"backbone": self.backbone.fingerprint(self.network)}
@@ -197,7 +126,7 @@ class _Declaration:
         section, subject = self.settings.simulate, self.settings.prepare.subject
         assert section is not None
 
-        def work(_: Path) -> None:
+        def work(*_: object) -> None:
             from unibrain.demo import SimulationSettings, simulate_nsd
             from unibrain.demo.settings import grid_of
 
@@ -212,7 +141,7 @@ class _Declaration:
     def prepare(self) -> Stage:
         section, (inputs, outside) = self.settings.prepare, self.scan_files()
 
-        def work(cache: Path) -> None:
+        def work(cache: Path, _: Engine | None) -> None:
             from unibrain.scans import read_nsd, save_subject, write_split
 
             subject = read_nsd(self.layout().root, section.subject, self.wanted(), cache)
@@ -229,7 +158,7 @@ class _Declaration:
         outside |= {"the pictures": pictures} | ({} if listing is None else {"the names of the pictures": listing})
         outside |= {f"the mask of region {name}": path for name, path in section.region_files().items()}
 
-        def work(_: Path) -> None:
+        def work(*_: object) -> None:
             from unibrain.scans import read_custom, save_subject, write_split
             from unibrain.stimuli import write_custom_stimuli
 
@@ -269,33 +198,35 @@ class _Declaration:
             name: getattr(section, name) for name in ("caption", "caption_context", "caption_seed")
         }
 
-        def kept(cache: Path) -> Path:
-            return cache / "batches" if section.shared is None else Path(section.shared)
-
-        def divide(cache: Path) -> Work:
+        def work(cache: Path, engine: Engine | None) -> None:
             import numpy as np
 
-            ids, facts = np.unique(self.subject().stimulus_ids), worker_facts(self.backbone, self.network)
-            return encode_work(cache, self.run, ids, section.batch_size, kept(cache), choices, facts)
+            from unibrain.latents import extract_to, images_together
 
-        def work(cache: Path) -> None:
-            import numpy as np
-
-            from unibrain.latents import extract_to
-
-            subject = self.subject()
-            stimuli = self.stimuli(subject)
+            subject, batches = self.subject(), cache / "batches"
+            own = common = None if section.shared is None else Path(section.shared)
+            if section.shared is None:
+                own = batches if engine is not None or batches.exists() else None
+                common = self.encoded_for_all if self.encoded_for_all.exists() else own
+            ids = np.unique(subject.stimulus_ids)  # of single trials, each image once
+            shown_to_all = self.shown_to_all()
+            together = images_together(ids, section.batch_size, shown_to_all)
+            if engine is not None and own is not None and common is not None:
+                facts = worker_facts(self.backbone, self.network)
+                engine(encode_work(cache, self.run, together, own, common, choices, facts))
             extract_to(
                 self.path("latents"),
                 self.backbone.load(self.network),
-                stimuli,
-                np.unique(subject.stimulus_ids),  # of single trials, each image once
+                self.stimuli(together.ids),
+                ids,
                 section.batch_size,
                 **choices,
                 storage=section.storage,
                 precision=section.precision,
                 unfinished=cache / "latents",
-                kept=kept(cache) if section.shared or kept(cache).exists() else None,
+                common=shown_to_all,
+                kept=own,
+                kept_common=common,
             )
 
         return Stage(
@@ -305,16 +236,15 @@ class _Declaration:
             ("latents",),
             work,
             ("latents", "backbone", "stimuli"),
-            outside,
+            outside | self.design_file(),
             self.facts,
             self.call,
-            divide,
         )
 
     def fit(self) -> Stage:
         section = self.settings.fit
 
-        def work(_: Path) -> None:
+        def work(cache: Path, engine: Engine | None) -> None:
             from unibrain.latents import open_latents
             from unibrain.plot.alphas import alpha_figure
             from unibrain.regression import BrainDecoder
@@ -332,7 +262,8 @@ class _Declaration:
                 device=section.device,
             )
             targets = open_latents(self.path("latents")).select(train.stimulus_ids)
-            decoder.fit(train.betas, targets, train.stimulus_ids, train.regions)
+            sharing = self.sharing(cache, "fit", engine)
+            decoder.fit(train.betas, targets, train.stimulus_ids, train.regions, sharing)
             with atomic_folder(self.path("decoder")) as folder:
                 decoder.save(folder)
                 if decoder.alpha_choice_:
@@ -341,10 +272,23 @@ class _Declaration:
         chosen, code = section.plain(only_result=True), ("regression", "latents", "plot/canvas.py", "plot/alphas.py")
         return Stage("fit", chosen, ("subject", "latents"), ("decoder",), work, code)
 
+    @staticmethod
+    def sharing(cache: Path, name: str, engine: Engine | None) -> "Sharing | None":
+        """How products with latents are shared; not at all without an engine."""
+        from unibrain.regression.blocks import SharedBlocks, Sharing
+
+        if engine is None:
+            return None
+
+        def share(blocks: SharedBlocks) -> None:
+            engine(block_work(cache, name, blocks))
+
+        return Sharing(cache / name, share)
+
     def reconstruct(self) -> Stage:
         section = self.settings.reconstruct
 
-        def predict(cache: Path) -> "Latents":
+        def predict(cache: Path, engine: Engine | None) -> "Latents":
             """Latents of the test scans, in a folder of the cache."""
             import numpy as np
 
@@ -371,29 +315,25 @@ class _Declaration:
                 about["backbone"],
                 about["fingerprint"],
                 storage="npy",
-                unfinished=cache / "predict",
+                unfinished=cache / "unfinished",
+                sharing=self.sharing(cache, "predict", engine),
             )
             return load_latents(folder, verify=False)
 
-        def options(predicted: "Latents") -> dict[str, Any]:
-            captions = has_captions(predicted)
-            return sampling_options(self.settings, captions) | {"seed": section.seed, "batch_size": section.batch_size}
-
-        def divide(cache: Path) -> Work:
-            jobs = {"decoded": (cache / "predicted", options(predict(cache)))}
-            return decode_work(cache / SHARDS, "reconstruct", jobs, cache / "items", self.backbone, self.network)
-
-        def work(cache: Path) -> dict[str, Any]:
+        def work(cache: Path, engine: Engine | None) -> dict[str, Any]:
             from unibrain.reconstruction import reconstruct, save_decoded
 
-            predicted, network = predict(cache), self.backbone.load(self.network)
-            chosen = options(predicted)
+            predicted, network = predict(cache, engine), self.backbone.load(self.network)
+            sampling = sampling_options(self.settings, has_captions(predicted))
+            chosen = sampling | {"seed": section.seed, "batch_size": section.batch_size}
+            if engine is not None:
+                jobs = {"decoded": (cache / "predicted", chosen)}
+                engine(decode_work(cache, "reconstruct", jobs, self.backbone, self.network))
             decoded = reconstruct(network, predicted, **chosen, cache=cache / "items")
             with atomic_folder(self.path("predicted")) as folder:
                 folder.rmdir()
                 (cache / "predicted").replace(folder)
             save_decoded(self.path("decoded"), decoded)
-            sampling = sampling_options(self.settings, has_captions(predicted))
             kinds = [kind for kind in network.kinds if has_captions(predicted) or kind != "caption"]
             return {"sampling": {kind: self.sampled(asdict(network.sampling(kind)), sampling, kind) for kind in kinds}}
 
@@ -406,57 +346,37 @@ class _Declaration:
             ("reconstruction", "regression", "latents", "backbone"),
             facts=self.facts,
             call=self.call,
-            divide=divide,
         )
 
     def controls(self) -> Stage:
         section = self.settings.controls
 
-        def material() -> dict[str, Any]:
-            """What controls are made of, as `control_jobs` and `decode_controls` take it."""
+        def work(cache: Path, engine: Engine | None) -> None:
             import numpy as np
 
-            from unibrain.evaluation.controls import CONTROLS
+            from unibrain.evaluation.controls import CONTROLS, control_jobs, show_controls
             from unibrain.latents import load_latents, open_latents
-
-            predicted = load_latents(self.path("predicted"))
-            predicted = predicted.rows(np.unique(np.linspace(0, predicted.n - 1, section.images).astype(np.int64)))
-            stored = open_latents(self.path("latents"))
-            training_ids = np.unique(training_view(self.subject(), self.settings).train.stimulus_ids)
-            return {
-                "backbone": self.backbone.load(self.network),
-                "predicted": predicted,
-                "true": stored.select(predicted.stimulus_ids).read(),
-                "training": stored.select(training_ids),
-                "names": [row for row in CONTROLS if section.controls == "all" or row in section.controls.split(",")],
-                "sampling": sampling_options(self.settings, has_captions(predicted))
-                | {"batch_size": section.batch_size},
-            }
-
-        def divide(cache: Path) -> Work:
-            from unibrain.evaluation.controls import control_jobs
-
-            seed = {"seed": self.settings.reconstruct.seed}
-            jobs = {name: (latents, chosen | seed) for name, (latents, chosen) in control_jobs(**material()).items()}
-            return decode_work(cache / SHARDS, "controls", jobs, cache / "items", self.backbone, self.network)
-
-        def work(cache: Path) -> None:
-            from unibrain.evaluation.controls import CONTROLS, decode_controls
             from unibrain.reconstruction import save_decoded
 
-            given = material()
-            n, names = given["predicted"].n, given["names"]
+            whole, network = load_latents(self.path("predicted")), self.backbone.load(self.network)
+            predicted = whole.rows(np.unique(np.linspace(0, whole.n - 1, section.images).astype(np.int64)))
+            stored, subject = open_latents(self.path("latents")), self.subject()
+            training = stored.select(np.unique(training_view(subject, self.settings).train.stimulus_ids))
+            names = [row for row in CONTROLS if section.controls == "all" or row in section.controls.split(",")]
             diffusions = sum(CONTROLS[name].diffuses for name in names)
             say(
-                f"{len(names)} controls and ceilings for {n} images; {diffusions} of them diffuse, which "
-                f"costs as much as decoding {diffusions * n} images"
+                f"{len(names)} controls and ceilings for {predicted.n} images; {diffusions} of them diffuse, which "
+                f"costs as much as decoding {diffusions * predicted.n} images"
             )
-            found = decode_controls(
-                **given,
-                stimuli=self.stimuli(self.subject()),
-                seed=self.settings.reconstruct.seed,
-                cache=cache / "items",
-            )
+            seed = self.settings.reconstruct.seed
+            sampling = sampling_options(self.settings, has_captions(predicted))
+            sampling |= {"batch_size": section.batch_size, "seed": seed}
+            true = stored.select(predicted.stimulus_ids).read()
+            jobs = control_jobs(network, predicted, true, training, names=names, sampling=sampling)
+            if engine is not None:
+                engine(decode_work(cache, "controls", jobs, self.backbone, self.network))
+            stimuli, items = self.stimuli(subject.stimulus_ids), cache / "items"
+            found = show_controls(network, predicted, training, stimuli, jobs, names=names, seed=seed, cache=items)
             with atomic_folder(self.path("controls")) as folder:
                 for name, decoded in found.items():
                     save_decoded(folder / name, decoded)
@@ -472,7 +392,6 @@ class _Declaration:
             outside,
             self.facts,
             self.call,
-            divide,
         )
 
     @staticmethod
@@ -486,33 +405,32 @@ class _Declaration:
         # They are told beside the scores, so they count even where they changed nothing else.
         told = digest({stage.name: stage.settings for stage in above})
 
-        def divide(cache: Path) -> Work:
-            from unibrain.evaluation.evaluate import metrics_of, scored_metrics
-
-            chosen = {"dialect": section.dialect, "protocol": section.protocol, "seed": section.seed}
-            subject, facts = self.subject(), worker_facts(self.backbone, self.network)
-            metrics = scored_metrics(metrics_of(section.dialect, section.protocol), subject.simulated)
-            return score_work(cache, self.run, metrics, chosen, int(subject.is_test.sum()), facts)
-
-        def work(cache: Path) -> None:
+        def work(cache: Path, engine: Engine | None) -> None:
             import time
 
             import numpy as np
 
             from unibrain.evaluation import evaluate, save_scores
+            from unibrain.evaluation.evaluate import metrics_of, scored_metrics
             from unibrain.latents import load_latents, open_latents
             from unibrain.regression import BrainDecoder, region_accuracy
             from unibrain.scans import split_hash
 
             began = time.monotonic()
-            subject, decoder = self.subject(), BrainDecoder.load(self.path("decoder"), verify=False)
+            subject = self.subject()
+            if engine is not None:
+                chosen = {"dialect": section.dialect, "protocol": section.protocol, "seed": section.seed}
+                metrics = scored_metrics(metrics_of(section.dialect, section.protocol), subject.simulated)
+                facts = worker_facts(self.backbone, self.network)
+                engine(score_work(cache, self.run, metrics, chosen, int(subject.is_test.sum()), facts))
+            decoder = BrainDecoder.load(self.path("decoder"), verify=False)
             predicted = load_latents(self.path("predicted"))
             truth = open_latents(self.path("latents")).select(predicted.stimulus_ids).read()
             network = self.backbone.load(self.network)
             decoded, controls = decoded_and_controls(self.run)
             scores = evaluate(
                 decoded,
-                self.stimuli(subject),
+                self.stimuli(subject.stimulus_ids),
                 network,
                 simulated=subject.simulated,
                 seed=section.seed,
@@ -558,7 +476,6 @@ class _Declaration:
             outside,
             lambda: self.facts() | {"settings of the stages above": told},
             self.call,
-            divide,
         )
 
     def audit(self, betas: bool | None, with_latents: bool) -> Stage:
@@ -571,7 +488,7 @@ class _Declaration:
         if betas is None:
             betas = True if last is None else bool(last.settings.get("betas", True))
 
-        def work(_: Path) -> None:
+        def work(*_: object) -> None:
             from unibrain.audit import examine, save_audit
 
             save_audit(self.path("audit"), examine(self.material(with_latents), betas))
@@ -593,8 +510,8 @@ class _Declaration:
             found = tree.beside(found, tuple(int(session) for session in subject.preparation.get("sessions", ())))
             if self.settings.extract.captions_from == "coco":
                 return found
-            return replace(found, captions=lambda: self.stimuli(subject).captions_by_id)
-        stimuli = self.stimuli(subject)
+            return replace(found, captions=lambda: self.stimuli(subject.stimulus_ids).captions_by_id)
+        stimuli = self.stimuli(subject.stimulus_ids)
         found = replace(found, pictures=stimuli.read_pictures, captions=lambda: stimuli.captions_by_id)
         if not all(path.exists() for path in custom_files(custom).values()):
             return found  # a run may be looked at where the files that it was imported from are not
@@ -609,14 +526,14 @@ class _Declaration:
         section, (inputs, outside) = self.settings.report, self.stimulus_files()
         done = experiments_done(self.run)
 
-        def work(_: Path) -> None:
+        def work(*_: object) -> None:
             from unibrain.evaluation import load_scores
             from unibrain.reconstruction import load_decoded
             from unibrain.regression import TEST_WARNING, load_choices
             from unibrain.report import ReportContent, regions_of, write_report
 
             subject, decoded = self.subject(), load_decoded(self.path("decoded"))
-            stimuli, about = self.stimuli(subject), read_json(self.path("scores"))
+            stimuli, about = self.stimuli(subject.stimulus_ids), read_json(self.path("scores"))
             provenance, records = about["provenance"], self.above("report")
             fitted = provenance["settings"]["fit"]
             sampling = {f"sampling of {kind}s": values for kind, values in provenance["sampling"].items()}

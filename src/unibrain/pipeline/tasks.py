@@ -10,7 +10,8 @@ import numpy as np
 from unibrain.pipeline.backbone_source import BackboneSource
 from unibrain.pipeline.run import kept_settings
 from unibrain.pipeline.shards import scores_folder
-from unibrain.pipeline.stages import decoded_and_controls, read_seen
+from unibrain.pipeline.sources import read_seen
+from unibrain.pipeline.stages import decoded_and_controls
 from unibrain.workspace.run_folder import RunFolder
 from unibrain.workspace.shards import Shard, Work
 
@@ -27,9 +28,17 @@ def perform(work: Work, shard: Shard, source: BackboneSource) -> None:
 def _encode(work: Work, shard: Shard, source: BackboneSource) -> None:
     from unibrain.latents import keep_batch
 
-    stimuli = _seen(work.about["run"], work.token)
+    stimuli = _seen(work.about["run"], work.token, tuple(work.about["ids"]))
     network = source.load(work.about["backbone"])
-    keep_batch(Path(work.about["kept"]), network, stimuli, shard.task["ids"], **work.about["choices"])
+    keep_batch(Path(shard.task["kept"]), network, stimuli, shard.task["ids"], **work.about["choices"])
+
+
+def _block(work: Work, shard: Shard, _: BackboneSource) -> None:
+    from unibrain.regression.blocks import keep_block
+
+    about, task = work.about, shard.task
+    columns = slice(task["first"], task["stop"])
+    keep_block(Path(about["folder"]), about["latents"], about["measure"], about["device"], task["latent"], columns)
 
 
 def _decode(work: Work, shard: Shard, source: BackboneSource) -> None:
@@ -75,6 +84,7 @@ def _score(work: Work, shard: Shard, source: BackboneSource) -> None:
 
 TASKS: dict[str, Callable[[Work, Shard, BackboneSource], None]] = {
     "encode": _encode,
+    "block": _block,
     "decode": _decode,
     "score": _score,
 }
@@ -82,10 +92,10 @@ TASKS: dict[str, Callable[[Work, Shard, BackboneSource], None]] = {
 
 
 @lru_cache(maxsize=1)
-def _seen(run: str, token: str) -> "Stimuli":
-    """What was seen in a run; a worker reads it once for all shards of one plan."""
+def _seen(run: str, token: str, more: tuple[int, ...] = ()) -> "Stimuli":
+    """What was seen in a run, and more images; a worker reads it once for all shards of one plan."""
     folder = RunFolder(run)
-    return read_seen(folder, kept_settings(folder))[1]
+    return read_seen(folder, kept_settings(folder), more)[1]
 
 
 @lru_cache(maxsize=1)

@@ -14,6 +14,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from unibrain.errors import InputError
 from unibrain.latents import LatentWriter, Storage
 from unibrain.regression.bands import BandChoice, fit_bands, make_bands
+from unibrain.regression.blocks import Sharing, each_block
 from unibrain.regression.decoder_file import load_decoder, save_decoder
 from unibrain.regression.leave_out import Scheme, split_images
 from unibrain.regression.penalties import PERS, AlphaChoice, Per, alpha_grid, choose_alphas
@@ -32,7 +33,6 @@ from unibrain.regression.targets import (
     InvalidArrayError,
     Operators,
     TrainingTargets,
-    products,
     training_targets,
 )
 from unibrain.workspace.progress import track
@@ -158,6 +158,7 @@ class BrainDecoder(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         Y: Any,
         groups: ArrayLike | None = None,
         regions: Mapping[str, NDArray[np.bool_]] | None = None,
+        sharing: Sharing | None = None,
     ) -> "BrainDecoder":
         """Fit all regressions.
 
@@ -172,6 +173,8 @@ class BrainDecoder(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             which given ones must equal; otherwise each scan is an image of its own.
         regions : mapping of str to ndarray of shape (voxels,), bool, optional
             Region name to its voxels; needed for `bands`.
+        sharing : Sharing, optional
+            Has several processes share the products with stored targets; see `unibrain.regression.blocks`.
 
         Returns
         -------
@@ -225,7 +228,7 @@ class BrainDecoder(RegressorMixin, BaseEstimator):  # type: ignore[misc]
                 else:
                     solver, mean = factorise_scans(betas, backend)
             systems = (System(tuple(targets), None, solver),)
-        self.gain_ = fit_gains(systems, alphas, targets, self.rescale, backend, **common)
+        self.gain_ = fit_gains(systems, alphas, targets, self.rescale, self.device, sharing=sharing, **common)
         self.alphas_, self.alpha_choice_, self.band_choice_ = alphas, choices, band_choice
         self.betas_, self.betas_mean_, self.systems_, self.targets_ = betas, mean, systems, targets
         return self
@@ -261,8 +264,16 @@ class BrainDecoder(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             found[name][:, block] = values
         return targets.give(found, ids)
 
-    def predict_blocks(self, scans: NDArray[Any]) -> Iterator[tuple[str, slice, NDArray[Any]]]:
+    def predict_blocks(
+        self, scans: NDArray[Any], sharing: Sharing | None = None
+    ) -> Iterator[tuple[str, slice, NDArray[Any]]]:
         """Name, columns and predictions of shape (m, columns), block by block, reading the training targets once."""
+        memory, operators = self.memory * 1e9, self._operators(scans)
+        for name, block, product in each_block("predictions", operators, self.targets_, memory, self.device, sharing):
+            yield name, block, rescaled(product[:-1], product[-1], self.gain_[name][block], self.rescale)
+
+    def _operators(self, scans: NDArray[Any]) -> Iterator[tuple[str, Operators]]:
+        """For each latent, what predicts it for these scans."""
         backend, targets = choose_backend(self.device), self.targets_
         for system in self.systems_:
             needed = {float(value) for name in system.names for value in np.unique(self.alphas_[name])}
@@ -272,8 +283,7 @@ class BrainDecoder(RegressorMixin, BaseEstimator):  # type: ignore[misc]
                 alpha, latent = self.alphas_[name], targets[name]
                 if operators is None or not operators.serve(alpha, latent.compute):
                     operators = Operators(by_alpha, alpha, latent.compute, backend)
-                for block, centred, mean, _ in products(operators, latent, self.memory * 1e9):
-                    yield name, block, rescaled(centred, mean, self.gain_[name][block], self.rescale)
+                yield name, operators
 
     def predict_to(
         self,
@@ -284,6 +294,7 @@ class BrainDecoder(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         fingerprint: str = "",
         storage: Storage = "auto",
         unfinished: str | os.PathLike[str] | None = None,
+        sharing: Sharing | None = None,
     ) -> None:
         """Predict as `predict` does, straight into a folder of latents, block by block.
 
@@ -297,6 +308,8 @@ class BrainDecoder(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             Of the training targets, for the record.
         storage, unfinished
             See `unibrain.latents.LatentWriter`.
+        sharing : Sharing, optional
+            See `fit`.
 
         Raises
         ------
@@ -306,7 +319,7 @@ class BrainDecoder(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         scans, ids = self._new_scans(X, stimulus_ids)
         writer = LatentWriter(folder, ids, backbone, fingerprint, storage=storage, unfinished=unfinished, resume=False)
         writer.begin(self.targets_.shapes)
-        for part in self.predict_blocks(scans):
+        for part in self.predict_blocks(scans, sharing):
             writer.write_columns(*part)
         writer.finish()
 

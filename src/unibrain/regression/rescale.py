@@ -11,16 +11,17 @@ scans that happen to be decoded with it, and a single scan cannot be decoded at 
 ``"test"``, to compare with such code, and the report of a run says that it was used.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from unibrain.errors import InputError
+from unibrain.regression.blocks import Sharing, each_block
 from unibrain.regression.leave_out import left_out_operator, sample_rows, split_images
-from unibrain.regression.ridge import Backend, System
-from unibrain.regression.targets import Operators, Targets, TrainingTargets, mean_square, products, variance
+from unibrain.regression.ridge import System, choose_backend
+from unibrain.regression.targets import Operators, TrainingTargets
 from unibrain.workspace.progress import track
 
 Rescaling = Literal["train", "train_per_dimension", "none", "test"]
@@ -56,20 +57,50 @@ def fit_gains(
     alphas: Mapping[str, NDArray[np.float64]],
     targets: TrainingTargets,
     rescale: Rescaling,
-    backend: Backend,
+    device: str = "cpu",
     *,
     seed: int = 0,
     memory: float = 2e9,
     verbose: bool = False,
+    sharing: Sharing | None = None,
 ) -> dict[str, NDArray[np.float32]]:
     """Read all targets once: refuse values that are not finite, and measure what rescaling needs.
 
     Returned is the gain of each target (see `gains`); for ``"test"`` the deviation of the targets.
     """
-    images = len(np.unique(targets.ids))
-    rows = sample_rows(targets.ids, images if images <= EXACT_IMAGES else SAMPLED_IMAGES, seed)
+    squares = {name: np.zeros((2, targets[name].shape[1])) for name in targets}
+    operators = _left_out(systems, alphas, targets, rescale, device, seed, verbose)
+    measure = "nothing" if rescale == "none" else "squares"
+    for name, block, found in each_block(measure, operators, targets, memory, device, sharing):
+        squares[name][:, block] = found
+    return {
+        name: np.sqrt(true).astype(np.float32)
+        if rescale == "test"
+        else gains(predicted, true, targets.shapes[name], rescale)
+        for name, (predicted, true) in squares.items()
+    }
+
+
+def left_out_rows(ids: NDArray[np.int64], rescale: Rescaling, seed: int) -> NDArray[np.int64]:
+    """Rows that are predicted when they are left out, to measure the gain."""
+    if not rescale.startswith("train"):
+        return np.empty(0, dtype=np.int64)
+    images = len(np.unique(ids))
+    return sample_rows(ids, images if images <= EXACT_IMAGES else SAMPLED_IMAGES, seed)
+
+
+def _left_out(
+    systems: Sequence[System],
+    alphas: Mapping[str, NDArray[np.float64]],
+    targets: TrainingTargets,
+    rescale: Rescaling,
+    device: str,
+    seed: int,
+    verbose: bool,
+) -> Iterator[tuple[str, Operators]]:
+    """For each latent, what predicts training images that were left out."""
+    rows, backend = left_out_rows(targets.ids, rescale, seed), choose_backend(device)
     held_out = split_images(targets.ids, "loo")
-    found: dict[str, NDArray[np.float32]] = {}
     for system in systems:
         by_alpha: dict[float, NDArray[np.float64]] = {}
         for name in track(system.names, "rescale latents", unit="latent") if verbose else system.names:
@@ -83,22 +114,7 @@ def fit_gains(
             else:
                 # No rows but the last, which gives the mean and tells whether all values are finite.
                 alpha, by_alpha = np.ones(1), {1.0: np.zeros((0, len(targets.ids)))}
-            operators = Operators(by_alpha, alpha, targets[name].compute, backend)
-            found[name] = _gain(operators, targets[name], targets.shapes[name], rescale, memory)
-    return {name: found[name] for name in targets}
-
-
-def _gain(
-    operators: Operators, targets: Targets, shape: tuple[int, ...], rescale: Rescaling, memory: float
-) -> NDArray[np.float32]:
-    t = targets.shape[1]
-    predicted, true = np.zeros(t), np.zeros(t)
-    for block, centred, mean, values in products(operators, targets, memory):
-        if rescale != "none":
-            true[block] = variance(values, mean)
-        if len(centred):
-            predicted[block] = mean_square(centred)
-    return np.sqrt(true).astype(np.float32) if rescale == "test" else gains(predicted, true, shape, rescale)
+            yield name, Operators(by_alpha, alpha, targets[name].compute, backend)
 
 
 def gains(

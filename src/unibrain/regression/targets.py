@@ -5,9 +5,10 @@ Nearly all the work of fitting and predicting is here. A ridge prediction is lin
 ``1 / n`` below it the same product yields the mean: the targets are multiplied as they are read, once.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
+from pathlib import Path
 from typing import Any, Literal, Never
 
 import numpy as np
@@ -16,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from unibrain.errors import InputError
 from unibrain.latents import LatentColumns, Latents, StoredLatents
 from unibrain.regression.ridge import Backend, column_blocks
+from unibrain.workspace.files import atomic_path
 
 MAX_BLOCK_BYTES = 2**28
 """Largest block of targets that is read at once: 256 MiB. Larger ones multiply no faster, and start later."""
@@ -60,17 +62,25 @@ class Targets:
     def __getitem__(self, key: Any) -> NDArray[Any]:
         return np.asarray(self._reader[key])
 
+    def slices(self, width: int) -> list[slice]:
+        """All columns, in blocks of up to `width`."""
+        t = self.shape[1]
+        return [slice(start, min(start + width, t)) for start in range(0, t, width)]
+
     def blocks(self, width: int) -> Iterator[tuple[slice, NDArray[Any]]]:
-        """Blocks of up to `width` columns in the precision of products; one is valid until the next is asked for.
+        """Blocks of up to `width` columns in the precision of products; one is valid until the next is asked for."""
+        return self.read(self.slices(width))
+
+    def read(self, slices: Sequence[slice]) -> Iterator[tuple[slice, NDArray[Any]]]:
+        """Some blocks, as `blocks` gives them.
 
         While one block is worked on, the system fetches the next from the disk.
         """
-        n, t = self.shape
-        slices = [slice(start, min(start + width, t)) for start in range(0, t, width)]
+        n = self.shape[0]
         if self.in_memory:
             yield from ((block, self[:, block]) for block in slices)
             return
-        buffer = np.empty(n * min(width, t), dtype=self.compute)
+        buffer = np.empty(n * max(block.stop - block.start for block in slices), dtype=self.compute)
         for block, following in zip_longest(slices, slices[1:]):
             values = buffer[: n * (block.stop - block.start)].reshape(n, -1)
             if isinstance(self._reader, LatentColumns):
@@ -235,24 +245,49 @@ class Operators:
         compute: np.dtype[Any],
         backend: Backend,
     ) -> None:
-        self._needed, self._choice = np.unique(alpha, return_inverse=True)
-        self._compute, self._backend, self._placed = compute, backend, []
-        self.rows, self.bytes = 0, 0
-        for value in self._needed:
+        weights = []
+        for value in np.unique(alpha):
             operator = by_alpha[float(value)]
             m, n = operator.shape
-            weights = np.empty((m + 1, n), dtype=compute)
-            weights[:m] = operator - operator.mean(axis=1, keepdims=True)
-            weights[m] = 1 / n
-            self.rows, self.bytes = m + 1, self.bytes + weights.nbytes
-            self._placed.append(backend.place(weights))
+            centred = np.empty((m + 1, n), dtype=compute)
+            centred[:m] = operator - operator.mean(axis=1, keepdims=True)
+            centred[m] = 1 / n
+            weights.append(centred)
+        self._set(weights, alpha, backend)
+
+    def _set(self, weights: Sequence[NDArray[Any]], alpha: NDArray[np.float64], backend: Backend) -> None:
+        self._needed, self._choice = np.unique(alpha, return_inverse=True)
+        self._weights, self._alpha, self._backend = weights, alpha, backend
+        self._placed: list[Any] = []
+        self._compute, self.rows = weights[0].dtype, len(weights[0])
+        self.bytes = sum(each.nbytes for each in weights)
+
+    def save(self, path: Path) -> None:
+        """Write them for other processes."""
+        from safetensors.numpy import save_file
+
+        parts = {f"weights.{number}": each for number, each in enumerate(self._weights)}
+        with atomic_path(path) as temporary:
+            save_file(parts | {"alpha": self._alpha}, temporary)
+
+    @classmethod
+    def load(cls, path: Path, backend: Backend) -> "Operators":
+        """Read what `save` wrote."""
+        from safetensors.numpy import load_file
+
+        parts, found = load_file(path), cls.__new__(cls)
+        alpha = parts.pop("alpha")
+        found._set([parts[f"weights.{number}"] for number in range(len(parts))], alpha, backend)
+        return found
 
     def serve(self, alpha: NDArray[np.float64], compute: np.dtype[Any]) -> bool:
         """Whether they hold for other targets, too: all of one penalty, the same, and of the same precision."""
-        return len(self._placed) == 1 and np.array_equal(np.unique(alpha), self._needed) and compute == self._compute
+        return len(self._needed) == 1 and np.array_equal(np.unique(alpha), self._needed) and compute == self._compute
 
     def multiply(self, columns: slice | NDArray[np.int64], values: NDArray[Any]) -> NDArray[Any]:
         """Product of shape (rows, columns), each target with the operator of its own penalty."""
+        if not self._placed:
+            self._placed = [self._backend.place(each) for each in self._weights]
         choice = self._choice[columns] if len(self._placed) > 1 else self._choice[:1]
         found = np.unique(choice)
         if len(found) == 1:
@@ -275,12 +310,23 @@ def products(
     Yields the columns, operators times centred targets of shape (m, columns), the mean of the targets, and the targets.
     A target that is not finite is refused.
     """
-    for block, values in targets.blocks(block_width(targets, operators.rows, memory, operators.bytes)):
-        product = operators.multiply(block, values)
-        # One value that is not finite makes the mean of its column so: no other look at the targets is needed.
-        if not np.isfinite(product[-1]).all():
-            targets.refuse(block, values)
+    for block, values in targets.read(blocks_for(operators, targets, memory)):
+        product = block_product(operators, targets, block, values)
         yield block, product[:-1], product[-1], values
+
+
+def blocks_for(operators: Operators, targets: Targets, memory: float) -> list[slice]:
+    """The blocks in which targets are multiplied: the same whoever does it."""
+    return targets.slices(block_width(targets, operators.rows, memory, operators.bytes))
+
+
+def block_product(operators: Operators, targets: Targets, block: slice, values: NDArray[Any]) -> NDArray[Any]:
+    """One block of `products`, of shape (m + 1, columns); the last row is the mean of the targets."""
+    product = operators.multiply(block, values)
+    # One value that is not finite makes the mean of its column so: no other look at the targets is needed.
+    if not np.isfinite(product[-1]).all():
+        targets.refuse(block, values)
+    return product
 
 
 def mean_square(values: NDArray[Any], mean: NDArray[Any] | None = None) -> NDArray[np.float64]:

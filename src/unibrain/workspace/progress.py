@@ -4,6 +4,7 @@ import os
 import sys
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, Literal, TypeVar
 
 from unibrain.errors import InputError
@@ -12,6 +13,8 @@ _VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VEC
 _MOST_THREADS = 4096
 _SLOW = 30.0
 """Seconds between two lines of a bar in a log."""
+
+_remarks: ContextVar[list[str] | None] = ContextVar("remarks", default=None)
 
 T = TypeVar("T")
 
@@ -47,6 +50,25 @@ def say(message: str) -> None:
         _screen.bars[-1].write(message, file=sys.stderr)
     else:
         print(message, file=sys.stderr, flush=True)
+
+
+def remark(message: str) -> None:
+    """Say what belongs on record beside the result, and keep it for the block of `remarks` that is around."""
+    say(message)
+    kept = _remarks.get()
+    if kept is not None and message not in kept:
+        kept.append(message)
+
+
+@contextmanager
+def remarks() -> Iterator[list[str]]:
+    """Collect what `remark` is told in a block, each once."""
+    found: list[str] = []
+    token = _remarks.set(found)
+    try:
+        yield found
+    finally:
+        _remarks.reset(token)
 
 
 def end_bars() -> None:

@@ -6,6 +6,7 @@ done there was done with this very input, code and weights.
 """
 
 import json
+import time
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -14,6 +15,7 @@ from typing import Any
 
 from unibrain.errors import DamagedFileError, InputError
 from unibrain.workspace.files import read_json, write_json
+from unibrain.workspace.progress import remark
 
 PLAN = "work.json"
 _FORMAT = 1
@@ -84,7 +86,10 @@ class Work:
         return tuple(shard for shard in self.shards if f"{shard.name}.json" not in done)
 
     def records(self) -> dict[str, dict[str, Any]]:
-        """Records of the shards that are done, by name: ``seconds``, ``items``, ``host``, ``process``, ``finished``."""
+        """Records of the shards that are done, by name.
+
+        Each has ``seconds``, ``items``, ``host``, ``process``, ``finished``, and ``remarks`` if there were any.
+        """
         left = {shard.name for shard in self.left()}
         return {shard.name: read_json(self.record(shard.name)) for shard in self.shards if shard.name not in left}
 
@@ -94,6 +99,33 @@ Engine = Callable[[Work], None]
 
 Raises `UnfinishedError` if some shards could not be done, once all others are.
 """
+
+
+class Counted:
+    """An engine for the works of one stage, which keeps account of them."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._records: list[dict[str, Any]] = []
+        self._elapsed = 0.0
+
+    def __call__(self, work: Work) -> None:
+        """Have some work done."""
+        began = time.monotonic()
+        self._engine(work)
+        self._elapsed += time.monotonic() - began
+        self._records += work.records().values()
+        for text in sorted({text for record in self._records for text in record.get("remarks", ())}):
+            remark(text)
+
+    def notes(self) -> dict[str, Any]:
+        """For the record: how many shards, their seconds, those that went by meanwhile, and how many workers."""
+        return {
+            "count": len(self._records),
+            "seconds": round(sum(record["seconds"] for record in self._records), 3),
+            "elapsed": round(self._elapsed, 3),
+            "workers": len({(record["host"], record["process"]) for record in self._records}),
+        }
 
 
 def write_work(work: Work) -> Work:

@@ -19,10 +19,10 @@ from typing import Any
 from unibrain.errors import DamagedFileError, InputError
 from unibrain.workspace.files import write_json
 from unibrain.workspace.fingerprints import LARGE, Fingerprint, code_digest, digest, fingerprint, same
-from unibrain.workspace.progress import say
+from unibrain.workspace.progress import remarks, say
 from unibrain.workspace.provenance import Provenance
 from unibrain.workspace.run_folder import RunFolder
-from unibrain.workspace.shards import Engine, Work
+from unibrain.workspace.shards import Counted, Engine
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,9 @@ class Stage:
     inputs, outputs : tuple of str
         Artefacts of the run folder that it reads and writes (keys of `ARTEFACTS`).
     work : callable
-        Does it: takes a folder of its own, in which it may keep what lets it resume, and writes every output
-        atomically. What it returns is kept in its record as `Record.notes`.
+        Does it: takes a folder of its own, in which it may keep what lets it resume, and an engine that does the shards
+        that it asks for (None: it does everything itself), and writes every output atomically. What it returns is kept
+        in its record as `Record.notes`.
     code : tuple of str
         Packages and modules that compute the result, as in `code_digest`.
     outside : mapping of str to pathlib.Path
@@ -48,20 +49,17 @@ class Stage:
     call : mapping of str to str
         What else was chosen for this call alone, such as the precision. It counts when this stage is asked for, and not
         when a later one is.
-    divide : callable, optional
-        Writes down, in the folder that `work` gets, what several processes can do of it before `work` is called.
     """
 
     name: str
     settings: Mapping[str, Any]
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
-    work: Callable[[Path], Mapping[str, Any] | None]
+    work: Callable[[Path, Engine | None], Mapping[str, Any] | None]
     code: tuple[str, ...] = ()
     outside: Mapping[str, Path] = field(default_factory=dict)
     facts: Callable[[], Mapping[str, str]] = dict
     call: Callable[[], Mapping[str, str]] = dict
-    divide: Callable[[Path], Work] | None = None
 
 
 @dataclass(frozen=True)
@@ -78,6 +76,17 @@ class Record:
     outputs: dict[str, Fingerprint]
     notes: dict[str, Any]
     provenance: Provenance
+
+    @property
+    def shared_seconds(self) -> float:
+        """Seconds that its shards took their workers; 0 if it was not divided."""
+        return float(self.notes.get("shards", {}).get("seconds", 0.0))
+
+    @property
+    def worker_seconds(self) -> float:
+        """Seconds that it takes one worker, whoever did it."""
+        elapsed = float(self.notes.get("shards", {}).get("elapsed", 0.0))
+        return max(0.0, self.provenance.seconds - elapsed) + self.shared_seconds
 
 
 @dataclass(frozen=True)
@@ -143,7 +152,7 @@ class Chain:
     seen : dict, optional
         Artefacts that were read in full under the same lock, as an earlier chain of it left them.
     engine : callable, optional
-        Does the shards of stages that can be divided; without it, this process does everything.
+        Does the shards of stages; without it, this process does everything.
     """
 
     def __init__(
@@ -315,8 +324,11 @@ class Chain:
             self.seen.pop(name, None)
         try:
             cache = self._cache(stage.name, declared)
-            divided = self._divided(stage, cache)
-            notes = dict(stage.work(cache) or {}) | divided
+            engine = None if self.engine is None else Counted(self.engine)
+            with remarks() as said:
+                notes = dict(stage.work(cache, engine) or {})
+            notes |= {"remarks": said} if said else {}
+            notes |= {"shards": engine.notes()} if engine is not None and engine.notes()["count"] else {}
         except DamagedFileError as error:
             self._forget(error.path)
             raise
@@ -331,17 +343,6 @@ class Chain:
         shutil.rmtree(run.cache(stage.name), ignore_errors=True)
         say(f"{stage.name}: done in {seconds:.1f} s")
         return StageResult(stage.name, False, seconds, self._paths(stage))
-
-    def _divided(self, stage: Stage, cache: Path) -> dict[str, Any]:
-        """Have the shards of a stage done, if there are any; what is to be remembered of them."""
-        if self.engine is None or stage.divide is None:
-            return {}
-        work = stage.divide(cache)
-        self.engine(work)
-        records = work.records().values()
-        seconds = round(sum(record["seconds"] for record in records), 3)
-        workers = len({(record["host"], record["process"]) for record in records})
-        return {"shards": {"count": len(work.shards), "seconds": seconds, "workers": workers}}
 
     def _cache(self, name: str, declared: Mapping[str, Any]) -> Path:
         """A folder to resume in, for exactly this declaration: what was begun under another is removed."""
