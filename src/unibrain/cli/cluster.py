@@ -1,10 +1,14 @@
 """`unibrain plan`, `status` and `push`: what a run has left to do, how far it is, and its latents elsewhere."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from unibrain.cli.options import PATH, Command, run_argument
+
+if TYPE_CHECKING:
+    from unibrain.pipeline import RunFolder
 
 
 @click.command(cls=Command, epilog="Example: unibrain plan my-run --workers 8")
@@ -22,8 +26,9 @@ def plan(run: Path, like: Path | None, workers: int) -> None:
     from unibrain.pipeline import RunFolder
     from unibrain.pipeline.plan import plan_run, plan_text
 
-    found = plan_run(RunFolder(run), None if like is None else RunFolder(like))
-    click.echo(plan_text(found, run, workers))
+    for title, folder in _runs(run):
+        found = plan_run(folder, None if like is None else RunFolder(like))
+        click.echo(f"{title}{plan_text(found, folder.root, workers)}")
 
 
 @click.command(cls=Command, epilog="Example: unibrain status my-run")
@@ -33,10 +38,20 @@ def status(run: Path) -> None:
 
     It reads the run folder alone, so it works from every machine that sees it, whoever runs it and wherever.
     """
-    from unibrain.pipeline import RunFolder
     from unibrain.pipeline.plan import status_text
 
-    click.echo(status_text(RunFolder(run)))
+    for title, folder in _runs(run):
+        click.echo(f"{title}{status_text(folder)}")
+
+
+def _runs(root: Path) -> "list[tuple[str, RunFolder]]":
+    """The run in a folder, or those of several subjects (`run --subjects`), each with a heading."""
+    from unibrain.pipeline import RunFolder
+
+    below = [one for one in map(RunFolder, sorted(root.glob("subj*"))) if one.settings.exists()]
+    if RunFolder(root).begun or not below:
+        return [("", RunFolder(root))]
+    return [(f"\n{one.root.name}\n", one) for one in below]
 
 
 @click.command(cls=Command, epilog="Example: unibrain push my-run s3://our-bucket/my-run")

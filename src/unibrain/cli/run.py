@@ -32,6 +32,7 @@ def _run_all(out: Path, settings: "Settings", source: "BackboneSource", on: str 
     click.echo(f"Pictures and captions: {folder.artefact('decoded')}")
     click.echo(f"Scores: {folder.artefact('scores')}")
     click.echo(f"Page, open it in a browser: {folder.artefact('report').resolve()}")
+    _note_remarks(folder)
     click.echo(f"{time.monotonic() - began:.0f} s, at most {peak_memory_mb() / 1000:.1f} GB of memory")
 
 
@@ -114,9 +115,7 @@ def _print_script(out: Path, settings: "Settings", source: "BackboneSource", on:
     from unibrain.engines.slurm import job_script
     from unibrain.pipeline.place import parse_place
 
-    if on is not None:
-        settings = settings.changed("engine", {"on": on}, where="--", text=True)
-    place = parse_place(settings.engine.on or "local")
+    place = parse_place(_engine_of(settings, on).engine.on or "local")
     if place.engine != "slurm":
         raise InputError("--dry-run prints the job script for SLURM. Add --on slurm:PARTITION.")
     click.echo(job_script(place, "extract", out.absolute() / ".cache" / "extract", source.device))
@@ -125,6 +124,7 @@ def _print_script(out: Path, settings: "Settings", source: "BackboneSource", on:
 def _run_subjects(out: Path, settings: "Settings", subjects: str, source: "BackboneSource", on: str | None) -> None:
     """Run each subject in a folder of its own, all else equal, and put them into one table."""
     from unibrain.cli.experiments import check_out, finish
+    from unibrain.engines.subjects import run_subjects
     from unibrain.experiments import group
     from unibrain.pipeline import RunFolder
 
@@ -138,16 +138,30 @@ def _run_subjects(out: Path, settings: "Settings", subjects: str, source: "Backb
     if RunFolder(out).begun:
         raise InputError(f"{out}: this folder holds a run of its own. Choose another folder for those of the subjects.")
     check_out(out)
-    runs = {out / f"subj{number:02d}": one for number, one in chosen.items()}
-    unfinished = []
-    for folder, one in runs.items():
-        try:
-            _run_all(folder, one, source, on)
-        except UnfinishedError as error:
-            unfinished.append(f"{folder}: {error}")
-    if unfinished:
-        raise UnfinishedError("\n".join(unfinished))
-    finish(out, group([RunFolder(folder) for folder in runs], source))
+    runs = {f"subj{number:02d}": _engine_of(one, on) for number, one in sorted(chosen.items())}
+    failed = run_subjects(out, runs, source)
+    folders = {name: RunFolder(out / name) for name in runs}
+    for name, folder in folders.items():
+        if name not in failed:
+            click.echo(f"{name}: {folder.artefact('report').resolve()}")
+            _note_remarks(folder)
+    if failed:
+        whole = f"{len(failed)} of {len(runs)} subjects are not finished, the others are."
+        raise UnfinishedError("\n".join([whole, *(f"{out / name}: {reason}" for name, reason in failed.items())]))
+    finish(out, group(list(folders.values()), source))
+
+
+def _engine_of(settings: "Settings", on: str | None) -> "Settings":
+    """Settings in which ``--on`` stands, if it was given."""
+    return settings if on is None else settings.changed("engine", {"on": on}, where="--", text=True)
+
+
+def _note_remarks(folder: "RunFolder") -> None:
+    """Say what is on record beside the results."""
+    from unibrain.pipeline.run import remarks_of
+
+    for text in remarks_of(folder):
+        click.echo(f"Note: {text}")
 
 
 @click.command(cls=Command, epilog="Example: unibrain scores my-run --csv")

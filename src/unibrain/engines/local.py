@@ -1,4 +1,4 @@
-"""Shards on this machine: one process a worker, each with a graphics card of its own if there are any.
+"""Shards on this machine: one process a worker, each with graphics cards of its own if there are any.
 
 A worker is a `concurrent.futures` pool of one process, so that one that is killed takes nothing with it but its shard.
 Workers live from stage to stage, and keep the backbone that they have opened.
@@ -37,11 +37,13 @@ class Local:
 
     def __call__(self, work: Work, place: Place, following: Following, does: Perform) -> None:
         """Do the shards that are left."""
-        cards = visible_cards() if str(work.about.get("device", "cpu")) in ("auto", "cuda") else []
-        count = min(place.workers or max(1, len(cards)), len(following.left))
-        _warn_of_threads(work, count, bool(cards))
+        # Workers stay for later stages, which may want cards where this one does not.
+        cards, on_card = visible_cards(), str(work.about.get("device", "cpu")).split(":")[0] in ("auto", "cuda")
+        count = min(place.workers or max(1, len(cards) * on_card), len(following.left))
+        _warn_of_threads(work, count, bool(cards) and on_card)
         for number in range(len(self._workers), count):
-            self._workers.append(_Worker(cards[number % len(cards)] if cards else None))
+            own = cards[number :: place.workers or len(cards)] or [cards[number % len(cards)]] if cards else []
+            self._workers.append(_Worker(",".join(own) or None))
         try:
             _do_all(self._workers[:count], work, following, does)
         except BaseException:
@@ -54,7 +56,9 @@ class Local:
 def _do_all(workers: "list[_Worker]", work: Work, following: Following, does: Perform) -> None:
     queue, running = deque(following.left), dict[Future[Any], _Running]()
     while queue or running:
-        for worker in [one for one in workers if one.idle and queue]:
+        for worker in [one for one in workers if one.idle]:
+            if not queue:
+                break
             if worker.starts >= _STARTS:
                 workers.remove(worker)
                 continue

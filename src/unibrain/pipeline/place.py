@@ -72,6 +72,17 @@ def parse_place(text: str) -> Place:
     return Place("slurm", None if workers is None else int(workers), "", options)
 
 
+def place_text(place: Place) -> str:
+    """Write a place as `parse_place` reads it."""
+    if place.engine == "dask":
+        return f"dask:{place.address}"
+    if place.engine == "local":
+        return "local" if place.workers is None else f"local:{place.workers}"
+    options = dict(place.options) | ({} if place.workers is None else {"workers": str(place.workers)})
+    first = [options.pop("partition")] if "partition" in options else []
+    return ":".join(["slurm", *filter(None, [",".join([*first, *(f"{k}={v}" for k, v in options.items())])])])
+
+
 def _number(name: str, text: str, least: int = 1) -> int:
     if not re.fullmatch(r"\d{1,9}", text) or not least <= int(text) <= (
         _MOST if name in ("local", "workers") else 10**9
