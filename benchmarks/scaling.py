@@ -2,6 +2,7 @@
 
 ``python benchmarks/scaling.py RUN`` takes a finished run, copies it, and does its divided stages again with one worker
 and with two. ``--plot FILE`` draws the model for a full-size subject beside what was measured with sleeping workers.
+``--columns FOLDER`` fits and predicts generated latents, alone and by blocks of columns with one worker and with two.
 """
 
 import argparse
@@ -16,10 +17,15 @@ from pathlib import Path
 import numpy as np
 
 from unibrain.engines import engine_of
+from unibrain.latents import LatentWriter, open_latents
 from unibrain.pipeline import BackboneSource, RunFolder, kept_settings, run_one
 from unibrain.pipeline.plan import DIVIDED
+from unibrain.pipeline.shards import block_work
+from unibrain.regression import BrainDecoder
+from unibrain.regression.blocks import SharedBlocks, Sharing
+from unibrain.regression.ridge import centred_kernel
 from unibrain.workspace.progress import limit_threads
-from unibrain.workspace.shards import Shard, Work, write_work
+from unibrain.workspace.shards import Engine, Shard, Work, write_work
 
 FULL_SIZE = {"pictures": 31, "captions": 31}
 """Shards of 982 test scans in batches of 32."""
@@ -84,6 +90,49 @@ def stages(root: Path, workers: int) -> dict[str, dict[str, float]]:
     return found
 
 
+def columns(folder: Path, scans: int, voxels: int, dimensions: int) -> None:
+    """Fit to generated latents, and predict 400 scans, alone and with workers; compare the bytes, and print."""
+    random = np.random.default_rng(0)
+    betas = random.standard_normal((scans + 400, voxels), dtype=np.float32)
+    if not (folder / "latents").exists():
+        writer = LatentWriter(folder / "latents", np.arange(scans), "generated", "0", storage="zarr")
+        writer.begin({"c_image": (dimensions // 64, 64)})
+        for start in range(0, scans, 250):
+            writer.write_rows(start, {"c_image": random.standard_normal((min(250, scans - start), dimensions))})
+        writer.finish()
+    stored, made = open_latents(folder / "latents", verify=False), {}
+    began = time.monotonic()
+    centred_kernel(betas[:scans])
+    print(f"kernel {time.monotonic() - began:.1f} s", flush=True)
+    for workers in (0, 1, 2):
+        engine, works = engine_of(f"local:{max(1, workers)}"), list[Work]()
+        place = folder / f"with-{workers}"
+        shutil.rmtree(place, ignore_errors=True)
+
+        def sharing(name: str, place: Path = place, engine: Engine = engine, works: list[Work] = works) -> Sharing:
+            def share(blocks: SharedBlocks) -> None:
+                works.append(block_work(place, name, blocks))
+                began = time.monotonic()
+                engine(works[-1])
+                busy = [record["seconds"] for record in works[-1].records().values()]
+                wall, count = time.monotonic() - began, len(busy)
+                print(f"  {name}: {count} shards, {wall:.1f} s, busy {sum(busy):.1f} s", flush=True)
+
+            return Sharing(place / name, share)
+
+        for name in ("warm", "fit"):  # the workers start in the first
+            began, some = time.monotonic(), sharing(name) if workers else None
+            decoder = BrainDecoder(alpha=1e4).fit(betas[:scans], stored, sharing=some)
+            fitted = time.monotonic() - began
+        decoder.predict_to(
+            place / "predicted", betas[scans:], storage="npy", sharing=sharing("predict") if workers else None
+        )
+        print(f"{workers} workers: fit {fitted:.1f} s, predict {time.monotonic() - began - fitted:.1f} s", flush=True)
+        made[workers] = [decoder.gain_["c_image"].tobytes(), (place / "predicted" / "c_image.npy").read_bytes()]
+        shutil.rmtree(place)
+    print("same bytes:", made[0] == made[1] == made[2])
+
+
 def draw(path: Path, start: float, overhead: float, points: Sequence[tuple[int, float]]) -> None:
     """Draw how much faster a full-size reconstruction is on up to 64 workers, by the model."""
     from matplotlib.figure import Figure
@@ -117,9 +166,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run", type=Path, nargs="?")
     parser.add_argument("--plot", type=Path)
+    parser.add_argument("--columns", type=Path)
+    parser.add_argument("--scans", type=int, default=3000)
+    parser.add_argument("--voxels", type=int, default=4000)
+    parser.add_argument("--dimensions", type=int, default=65536)
     parser.add_argument("--threads", type=int, default=1)
     chosen = parser.parse_args()
     limit_threads(chosen.threads)
+    if chosen.columns is not None:
+        columns(chosen.columns, chosen.scans, chosen.voxels, chosen.dimensions)
     if chosen.run is not None:
         for workers in (1, 2):
             for name, about in stages(chosen.run, workers).items():

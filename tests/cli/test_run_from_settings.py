@@ -59,6 +59,16 @@ def test_a_run_says_what_it_found_and_is_up_to_date_afterwards(finished: Path, c
     assert load_decoded(finished / "decoded").pictures.shape == (4, 64, 64, 3)
 
 
+def test_what_is_on_record_beside_a_result_is_in_the_summary(finished: Path, tmp_path: Path, call: Callable) -> None:
+    shutil.copytree(finished, tmp_path / "run")
+    path = tmp_path / "run" / ".stages" / "reconstruct.json"
+    record = json.loads(path.read_text())
+    record["notes"]["remarks"] = ["memory is short: 4 at a time through the image flow, which may round otherwise"]
+    path.write_text(json.dumps(record))
+    _, said, _ = call("run", finished.parent / "settings.toml", "--out", tmp_path / "run", "--device", "cpu")
+    assert "Note: reconstruct: memory is short: 4 at a time through the image flow" in said
+
+
 def test_no_bars_where_nobody_looks(finished: Path, call: Callable) -> None:
     (finished / ".stages" / "evaluate.json").unlink()
     _, _, progress = call("evaluate", finished, "--device", "cpu")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from unibrain.errors import InputError
 from unibrain.workspace.files import atomic_path
+from unibrain.workspace.progress import remark
 from unibrain.workspace.shards import Shard, Work, write_work
 
 
@@ -38,6 +39,8 @@ def faulty(work: Work, shard: Shard) -> None:
             os.kill(os.getpid(), signal.SIGSTOP)
         if first and fault == "full":
             raise OSError(errno.ENOSPC, "No space left on device")
+        if fault == "short":
+            remark("memory is short: 4 at a time")
         temporary.write_text(f"{shard.name} is whole")
 
 

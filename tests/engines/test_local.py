@@ -16,7 +16,7 @@ from unibrain.errors import InputError, UnfinishedError
 from unibrain.workspace.files import sweep_partials
 from unibrain.workspace.shards import Work, read_work
 
-FAULTS = {"a": "none", "b": "killed", "c": "hangs", "d": "stopped", "e": "full", "f": "raises", "g": "none"}
+FAULTS = {"a": "none", "b": "killed", "c": "hangs", "d": "stopped", "e": "full", "f": "raises", "g": "short"}
 
 
 def test_every_fault_is_survived_and_what_always_fails_is_told_with_its_log(
@@ -37,6 +37,9 @@ def test_every_fault_is_survived_and_what_always_fails_is_told_with_its_log(
     counts = {name: len(tries(work, name)) for name in FAULTS}
     assert counts == {"a": 1, "b": 2, "c": 2, "d": 2, "e": 2, "f": 3, "g": 1}
     assert [shard.name for shard in work.left()] == ["f"]
+    assert {name: record.get("remarks") for name, record in work.records().items() if "remarks" in record} == {
+        "g": ["memory is short: 4 at a time"]
+    }
     told = capsys.readouterr().err
     for words in ("its worker process died", "it took longer than 0.025 min", "no space left on the disk"):
         assert words in told

@@ -1,3 +1,4 @@
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -119,6 +120,16 @@ def test_wrong_values_are_named_before_work(bench: Bench, options: dict[str, tup
 
 
 @pytest.mark.usefixtures("few_metrics")
+def test_what_is_foreseen_is_the_time_of_one_worker(bench: Bench) -> None:
+    path = bench.run.record("reconstruct")
+    record = json.loads(path.read_text())
+    record["provenance"]["seconds"] = 61.0
+    record["notes"]["shards"] = {"count": 8, "seconds": 6 * 60.0, "elapsed": 61.0, "workers": 8}
+    path.write_text(json.dumps(record))
+    with pytest.raises(InputError, match=r"decodes 120 images, about 120 min.* --budget 120"):
+        bench.announce(120, "sweep")
+
+
 def test_budget_counts_settings_images_and_steps(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     announced = []
     monkeypatch.setattr(Bench, "announce", lambda self, decodes, what: announced.append(decodes))

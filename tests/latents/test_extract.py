@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from unibrain.errors import InputError
-from unibrain.latents import LATENTS, LatentRow, extract, extract_to, load_latents
+from unibrain.latents import LATENTS, LatentRow, extract, extract_to, images_together, load_latents
 from unibrain.stimuli import Stimuli
 
 CAPTIONS = {
@@ -25,6 +25,8 @@ def vector(text, width):
 
 class Encoders:
     name, fingerprint = "stand-in", "f"
+
+    precision = "fp32"
 
     def __init__(self, stop_after=None):
         self.calls, self.stop_after = [], stop_after
@@ -121,6 +123,26 @@ def test_a_stopped_extraction_continues_at_the_batch_with_the_same_bytes(
     assert again.calls == whole.calls[4 * (calls // 4) :]  # the very same batches
     for name, array in load_latents(tmp_path / "whole").items():
         np.testing.assert_array_equal(load_latents(tmp_path / "stopped")[name], array)
+
+
+def test_common_images_are_encoded_together_whoever_sees_them_and_once(tmp_path, stimuli):
+    first, second = Encoders(), Encoders()
+    seen = {"first": [IDS[0], IDS[1], IDS[3]], "second": [IDS[1], IDS[2], IDS[4]]}
+    for name, backbone in (("first", first), ("second", second)):
+        extract_to(tmp_path / name, backbone, stimuli, seen[name], 2, common=IDS[:3], kept_common=tmp_path / "kept")
+        found = load_latents(tmp_path / name)
+        assert sorted(found.stimulus_ids) == sorted(seen[name])
+        alone = extract(Encoders(), stimuli, found.stimulus_ids)
+        for latent, array in found.items():
+            np.testing.assert_array_equal(array, alone[latent])
+    # Of three common images, in batches of two and one, both see at least half of each batch that they have; then what
+    # is a subject's own.
+    batches = images_together(seen["first"], 2, IDS[:3])
+    others = images_together(seen["second"], 2, IDS[:3])
+    shared = {tuple(batch) for batch in batches.common} & {tuple(batch) for batch in others.common}
+    assert shared
+    sizes = [size for latent, size in second.calls if latent == "z_image"]
+    assert len(sizes) == len(others.common) + len(others.own) - len(shared)
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,13 @@ import random
 import shutil
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import pytest
+from killed import killed_in_the_middle
 from runs import SETTINGS, command, toy
 
+from unibrain.engines import engine_of
+from unibrain.engines.worker import perform as perform_here
 from unibrain.errors import UnfinishedError
 from unibrain.pipeline import BackboneSource, RunFolder, run_one
 from unibrain.pipeline.plan import DIVIDED, plan_run, plan_text, status_text
@@ -107,6 +111,52 @@ def test_a_shard_that_is_missing_stops_the_stage_and_the_next_call_does_it_alone
     assert left == [1]
     decoded = [run.artefact("decoded"), finished.artefact("decoded")]
     assert len({tuple(path.read_bytes() for path in sorted(folder.iterdir())) for folder in decoded}) == 1
+
+
+@pytest.mark.parametrize(("workers", "killed"), [(1, 0), (2, 1)])
+def test_worker_processes_leave_the_bytes_of_this_one_though_one_is_killed_in_the_middle(
+    finished: RunFolder, run: RunFolder, workers: int, killed: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    narrow = SETTINGS.changed("fit", {"memory": 0.000035}, where="--")
+
+    def fit_and_predict(engine: Engine | None) -> dict[str, bytes]:
+        for name in ("fit", "reconstruct"):
+            run.record(name).unlink()
+            run_one(name, run, narrow, toy(), engine=engine)
+        return content(run)
+
+    works, real = list[Work](), engine_of(f"local:{workers}", 1.0, killed_in_the_middle if killed else perform_here)
+
+    def engine(work: Work) -> None:
+        (real if work.kind == "block" else shuffled(0, []))(work)
+        works.append(work)
+        assert len(work.records()) == len(work.shards)
+
+    assert content(run) == content(finished)
+    alone = fit_and_predict(None)
+    assert fit_and_predict(engine) == alone
+    assert [work.stage for work in works] == ["fit", "predict", "reconstruct"]
+    assert all(len(work.shards) > 4 for work in works[:2]), "more blocks than latents"
+    assert capsys.readouterr().err.count("its worker process died; tried again") == killed
+    assert not list(run.root.glob(".cache/*"))
+    assert plan_run(run, backbone=toy())[3].shards == len(works[0].shards)
+
+
+def test_a_result_of_a_block_that_is_damaged_is_computed_again(finished: RunFolder, run: RunFolder) -> None:
+    damaged = list[str]()
+
+    def engine(work: Work) -> None:
+        shuffled(0, [])(work)
+        if work.kind == "block":
+            path = sorted(run.root.glob(f".cache/**/{work.stage}/z_text-*.npy"))[0]
+            path.write_bytes(path.read_bytes()[:-9])
+            damaged.append(work.stage)
+            with pytest.raises(ValueError, match=r"reshape|array"):
+                np.load(path)
+
+    again(run, ["fit", "reconstruct"], toy(), engine)
+    assert damaged == ["fit", "predict"]
+    assert content(run) == content(finished)
 
 
 def test_runs_on_the_same_pictures_share_what_is_encoded(finished: RunFolder, run: RunFolder) -> None:

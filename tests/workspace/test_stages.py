@@ -12,8 +12,11 @@ import pytest
 
 from unibrain.errors import DamagedFileError, InputError
 from unibrain.workspace import fingerprints, stages
+from unibrain.workspace.files import write_json
+from unibrain.workspace.progress import remark
 from unibrain.workspace.provenance import LIBRARIES, Provenance, peak_memory_mb
 from unibrain.workspace.run_folder import RunFolder
+from unibrain.workspace.shards import Engine, Shard, Work, write_work
 from unibrain.workspace.stages import Chain, Stage, read_record
 
 
@@ -323,6 +326,32 @@ def test_the_record_tells_notes_versions_seconds_and_memory(run: Run) -> None:
     assert about["libraries"]["numpy"] == pytest.importorskip("numpy").__version__
     assert 0 <= about["seconds"] < 60
     assert 10 < about["peak_memory_mb"] <= peak_memory_mb() + 1
+
+
+def test_remarks_and_the_shards_of_an_engine_are_on_record(run: Run) -> None:
+    def divided(cache: Path, engine: Engine | None) -> None:
+        assert engine is not None
+        for name in ("a", "b"):
+            engine(write_work(Work(cache / name, "fit", "test", {}, (Shard("one", "one", 2, {}),))))
+        remark("memory is short here")
+        run.folder.artefact("decoder").write_text("fitted")
+
+    def slow(work: Work) -> None:
+        record = {"seconds": 40.0, "items": 2, "host": "there", "process": 7, "remarks": ["memory is short there"]}
+        write_json(work.record("one"), record)
+
+    run.folder.record("fit").unlink()
+    with run.folder.lock():
+        stages = [*run.stages()[:2], Stage("fit", {"alpha": "cv"}, ("latents",), ("decoder",), divided)]
+        Chain(run.folder, stages, engine=slow).run("fit")
+    record = read_record(run.folder, "fit")
+    assert record is not None
+    assert record.notes["remarks"] == ["memory is short there", "memory is short here"]
+    shards = record.notes["shards"]
+    assert (shards["count"], shards["seconds"], shards["workers"]) == (2, 80.0, 1)
+    assert record.shared_seconds == 80
+    assert record.provenance.seconds < 40, "two workers were faster than one would be"
+    assert 80 <= record.worker_seconds < 80 + record.provenance.seconds
 
 
 def test_peak_memory_sees_what_was_held() -> None:

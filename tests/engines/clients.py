@@ -1,0 +1,30 @@
+"""Clients of several subjects that go wrong as they are told, in a worker that imports this by name."""
+
+import os
+import signal
+from pathlib import Path
+
+from unibrain.engines import subjects
+from unibrain.errors import InputError
+from unibrain.pipeline import RunFolder, Settings
+from unibrain.workspace.shards import Shard, Work
+
+
+def faulty_client(work: Work, shard: Shard) -> None:
+    """Be a client whose run is no more than a note of who tried it, and where its shards would have been done."""
+    subjects.run_all = _run_all  # type: ignore[assignment]
+    subjects.run_subject(work, shard)
+
+
+def _run_all(run: RunFolder, settings: Settings, *_: object) -> None:
+    with (run.root / "tried").open("a") as file:
+        file.write(f"{os.getpid()} {settings.engine.on}\n")
+    if run.root.name == "subj02" and len(tried(run.root)) == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if run.root.name == "subj05":
+        raise InputError("betas_session03.nii.gz: this file ends in the middle. Download it again.")
+
+
+def tried(root: Path) -> list[list[str]]:
+    """Process and place of each try."""
+    return [line.split() for line in (root / "tried").read_text().splitlines()]
