@@ -122,7 +122,7 @@ def columns(folder: Path, scans: int, voxels: int, dimensions: int) -> None:
 
         for name in ("warm", "fit"):  # the workers start in the first
             began, some = time.monotonic(), sharing(name) if workers else None
-            decoder = BrainDecoder(alpha=1e4).fit(betas[:scans], stored, sharing=some)
+            decoder = BrainDecoder(alpha=1e4, memory=0.25).fit(betas[:scans], stored, sharing=some)
             fitted = time.monotonic() - began
         decoder.predict_to(
             place / "predicted", betas[scans:], storage="npy", sharing=sharing("predict") if workers else None

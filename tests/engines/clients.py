@@ -2,6 +2,7 @@
 
 import os
 import signal
+from functools import partial
 from pathlib import Path
 
 from unibrain.engines import subjects
@@ -12,13 +13,14 @@ from unibrain.workspace.shards import Shard, Work
 
 def faulty_client(work: Work, shard: Shard) -> None:
     """Be a client whose run is no more than a note of who tried it, and where its shards would have been done."""
-    subjects.run_all = _run_all  # type: ignore[assignment]
+    subjects.run_all = partial(_run_all, shard.task["on"])  # type: ignore[assignment]
     subjects.run_subject(work, shard)
 
 
-def _run_all(run: RunFolder, settings: Settings, *_: object) -> None:
+def _run_all(on: str, run: RunFolder, settings: Settings, *_: object) -> None:
+    assert settings.engine.on is None, "what was asked for in one call is not kept"
     with (run.root / "tried").open("a") as file:
-        file.write(f"{os.getpid()} {settings.engine.on}\n")
+        file.write(f"{os.getpid()} {on}\n")
     if run.root.name == "subj02" and len(tried(run.root)) == 1:
         os.kill(os.getpid(), signal.SIGKILL)
     if run.root.name == "subj05":

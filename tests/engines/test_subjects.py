@@ -69,8 +69,7 @@ def test_some_at_a_time_with_a_client_that_is_killed_and_one_that_fails(
 ) -> None:
     monkeypatch.setattr("unibrain.engines.subjects.run_subject", faulty_client)
     monkeypatch.setattr("unibrain.engines.subjects._encode_for_all", lambda *_: None)
-    here = SMALL.changed("engine", {"on": "local:2"}, where="--")
-    failed = run_subjects(tmp_path, {f"subj{n:02d}": subject(n, here) for n in (1, 2, 5)}, toy())
+    failed = run_subjects(tmp_path, {f"subj{n:02d}": subject(n) for n in (1, 2, 5)}, toy(), "local:2")
     assert failed == {"subj05": "betas_session03.nii.gz: this file ends in the middle. Download it again."}
     tries = {name: tried(tmp_path / name) for name in ("subj01", "subj02", "subj05")}
     assert {name: len(found) for name, found in tries.items()} == {"subj01": 1, "subj02": 2, "subj05": 1}

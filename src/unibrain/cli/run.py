@@ -138,8 +138,9 @@ def _run_subjects(out: Path, settings: "Settings", subjects: str, source: "Backb
     if RunFolder(out).begun:
         raise InputError(f"{out}: this folder holds a run of its own. Choose another folder for those of the subjects.")
     check_out(out)
-    runs = {f"subj{number:02d}": _engine_of(one, on) for number, one in sorted(chosen.items())}
-    failed = run_subjects(out, runs, source)
+    _engine_of(settings, on)  # refused before anything is made
+    runs = {f"subj{number:02d}": one for number, one in sorted(chosen.items())}
+    failed = run_subjects(out, runs, source, on)
     folders = {name: RunFolder(out / name) for name in runs}
     for name, folder in folders.items():
         if name not in failed:

@@ -27,7 +27,9 @@ _FOR_EVER = 1e6
 """Minutes that a client may take; the shards that it hands out have limits of their own."""
 
 
-def run_subjects(out: Path, runs: Mapping[str, Settings], source: BackboneSource) -> dict[str, str]:
+def run_subjects(
+    out: Path, runs: Mapping[str, Settings], source: BackboneSource, on: str | None = None
+) -> dict[str, str]:
     """Run all stages of several subjects.
 
     Parameters
@@ -35,27 +37,30 @@ def run_subjects(out: Path, runs: Mapping[str, Settings], source: BackboneSource
     out : pathlib.Path
         Folder of their run folders; locked meanwhile.
     runs : mapping of str to Settings
-        Name of a run folder to its settings, of which the first say where shards are done.
+        Name of a run folder to its settings.
     source : BackboneSource
+    on : str, optional
+        Where shards are done; by default where the settings of the first say, or here.
 
     Returns
     -------
     dict of str to str
         Run folder to why it is not finished; all others are.
     """
-    section = next(iter(runs.values())).engine
+    section, out = next(iter(runs.values())).engine, out.absolute()
+    on = on or section.on
     out.mkdir(parents=True, exist_ok=True)
     with folder_lock(out), _encoded_for_all(out):
         for name, settings in runs.items():
             if not RunFolder(out / name).begun:  # so that it can be planned
                 write_settings(RunFolder(out / name).settings, settings)
-        if section.on is None:
+        if on is None:
             return _one_by_one(out, runs, source, None)
-        clients = min(len(runs), _workers(section.on, source.device, len(runs)))
+        clients = min(len(runs), _workers(on, source.device, len(runs)))
         if clients == 1:
-            return _one_by_one(out, runs, source, engine_of(section.on, section.time_limit))
-        _encode_for_all(out, runs, source)
-        return _side_by_side(out, runs, source, clients)
+            return _one_by_one(out, runs, source, engine_of(on, section.time_limit))
+        _encode_for_all(out, runs, source, on)
+        return _side_by_side(out, runs, source, on, clients)
 
 
 @contextmanager
@@ -79,10 +84,10 @@ def _one_by_one(
     return failed
 
 
-def _encode_for_all(out: Path, runs: Mapping[str, Settings], source: BackboneSource) -> None:
+def _encode_for_all(out: Path, runs: Mapping[str, Settings], source: BackboneSource, on: str) -> None:
     """Extract the first subject that can be: then what all subjects see is encoded. Its engine ends with this."""
     for name, settings in runs.items():
-        engine = engine_of(str(settings.engine.on), settings.engine.time_limit)
+        engine = engine_of(on, settings.engine.time_limit)
         try:
             run_one("extract", RunFolder(out / name), settings, source, with_earlier=True, engine=engine)
             return
@@ -90,22 +95,23 @@ def _encode_for_all(out: Path, runs: Mapping[str, Settings], source: BackboneSou
             continue  # told by its own client
 
 
-def _side_by_side(out: Path, runs: Mapping[str, Settings], source: BackboneSource, clients: int) -> dict[str, str]:
+def _side_by_side(
+    out: Path, runs: Mapping[str, Settings], source: BackboneSource, on: str, clients: int
+) -> dict[str, str]:
     folder, shards = out / ".cache" / "subjects", []
     shutil.rmtree(folder, ignore_errors=True)  # what is done is for each run to say
     for number, (name, settings) in enumerate(runs.items()):
-        part = share_of(str(settings.engine.on), clients, number)
-        file = folder / f"{name}.toml"
-        write_settings(file, settings.changed("engine", {"on": part}, where=str(out)))
-        shards.append(Shard(name, f"the run in {out / name}", 1, {"settings": str(file), "run": str(out / name)}))
+        task = {"settings": str(folder / f"{name}.toml"), "run": str(out / name), "on": share_of(on, clients, number)}
+        write_settings(task["settings"], settings)
+        shards.append(Shard(name, f"the run in {out / name}", 1, task))
     about = {"device": source.device, "dtype": source.dtype, "offload": source.offload}
     work = write_work(Work(folder, "subjects", "run", about | {"same": program()}, tuple(shards)))
     say(f"subjects: {clients} at a time; `unibrain status {out}` tells how far each is, {folder / 'logs'} what it says")
     failed = {}
     try:
         engine_of(f"local:{clients}", _FOR_EVER, run_subject)(work)
-    except UnfinishedError as error:
-        failed = {shard.name: f"its client ended ({error})" for shard in work.left()}
+    except UnfinishedError:
+        failed = {shard.name: f"its client ended early (log: {work.log(shard.name)})" for shard in work.left()}
     failed |= {path.stem: str(read_json(path)["reason"]) for path in (folder / "failed").glob("*.json")}
     if not failed:
         shutil.rmtree(folder)
@@ -115,7 +121,7 @@ def _side_by_side(out: Path, runs: Mapping[str, Settings], source: BackboneSourc
 def run_subject(work: Work, shard: Shard) -> None:
     """Run one subject, in a worker that is its client; what the user has to mend is written down, not tried again."""
     about, settings = work.about, read_settings(shard.task["settings"])
-    engine = engine_of(str(settings.engine.on), settings.engine.time_limit)
+    engine = engine_of(shard.task["on"], settings.engine.time_limit)
     source = source_of(about["device"], about["dtype"], about["offload"])
     try:
         run_all(RunFolder(shard.task["run"]), settings, source, engine)
@@ -142,5 +148,5 @@ def share_of(on: str, parts: int, number: int) -> str:
     place = parse_place(on)
     if place.workers is None:
         return on
-    more = number < place.workers % parts and number < parts
+    more = number < place.workers % parts
     return place_text(replace(place, workers=max(1, place.workers // parts + more)))

@@ -203,17 +203,15 @@ class _Declaration(Sources):
 
             from unibrain.latents import extract_to, images_together
 
-            subject, batches = self.subject(), cache / "batches"
-            own = common = None if section.shared is None else Path(section.shared)
-            if section.shared is None:
-                own = batches if engine is not None or batches.exists() else None
-                common = self.encoded_for_all if self.encoded_for_all.exists() else own
+            subject, batches, chosen = self.subject(), cache / "batches", section.shared
+            own = Path(chosen) if chosen else batches if engine is not None or batches.exists() else None
+            common = self.encoded_for_all if not chosen and self.encoded_for_all.exists() else own
             ids = np.unique(subject.stimulus_ids)  # of single trials, each image once
             shown_to_all = self.shown_to_all()
             together = images_together(ids, section.batch_size, shown_to_all)
-            if engine is not None and own is not None and common is not None:
-                facts = worker_facts(self.backbone, self.network)
-                engine(encode_work(cache, self.run, together, own, common, choices, facts))
+            if engine is not None:
+                facts, places = worker_facts(self.backbone, self.network), (own or batches, common or batches)
+                engine(encode_work(cache, self.run, together, *places, choices, facts))
             extract_to(
                 self.path("latents"),
                 self.backbone.load(self.network),
