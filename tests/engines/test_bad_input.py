@@ -12,6 +12,7 @@ from unibrain.engines import engine_of
 from unibrain.engines.worker import RefusedError, check
 from unibrain.errors import InputError
 from unibrain.pipeline import RunFolder
+from unibrain.pipeline.shards import program
 
 PLACES = [
     ("nowhere", "local, local:WORKERS, dask:ADDRESS or slurm"),
@@ -84,6 +85,19 @@ def test_a_worker_that_differs_is_refused(name: str, tmp_path: Path, monkeypatch
     path.write_text(json.dumps(json.loads(path.read_text()) | {"about": about}))
     with pytest.raises(RefusedError, match=rf"has another {name} \(another, and the run has one\)"):
         check(str(work.folder), work.token)
+
+
+def test_a_worker_with_other_code_is_refused_though_it_needs_no_backbone(tmp_path: Path) -> None:
+    work = make_work(tmp_path / "work", {"a": "none"})
+    path = work.folder / "work.json"
+    for code, refused in ((program()["code"], False), ("another", True)):
+        about = {"device": "cpu", "same": program() | {"code": code}}
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"about": about}))
+        if refused:
+            with pytest.raises(RefusedError, match="has another code"):
+                check(str(work.folder), work.token)
+        else:
+            check(str(work.folder), work.token)
 
 
 def test_two_clients_on_one_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

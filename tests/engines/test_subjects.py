@@ -78,6 +78,19 @@ def test_some_at_a_time_with_a_client_that_is_killed_and_one_that_fails(
     assert not [path for path in tmp_path.rglob("*") if is_partial(path)]
 
 
+def test_what_is_not_finished_is_told_at_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("unibrain.engines.subjects.run_subjects", lambda *_: {"subj05": "betas_session03 is short."})
+    (tmp_path / "settings.toml").write_text("[simulate]\n")
+    arguments = ["run", str(tmp_path / "settings.toml"), "--out", str(tmp_path / "all"), "--subjects", "1,5"]
+    assert main(arguments) == 1
+    said = capsys.readouterr()
+    assert "1 of 2 subjects are not finished, the others are." in said.err
+    assert f"{tmp_path / 'all' / 'subj05'}: betas_session03 is short." in said.err
+    assert "subj01: " in said.out
+
+
 PLACES = ["local", "local:3", "dask:tcp://here:8786", "slurm", "slurm:gpu,time=60,account=lab", "slurm:qos=long"]
 
 
