@@ -31,10 +31,11 @@ def problem(n=40, p=60, t=3, seed=0):
 
 def residuals(factorisation, held_out, alpha, Y, dtype=np.float64):
     centred = (Y - Y.mean(axis=0)).astype(dtype)
-    rotated = (factorisation.eigenvectors.T @ centred).astype(dtype)
+    rotated = centred.T @ factorisation.basis
+    beside = (centred - factorisation.basis @ rotated.T).astype(dtype)
     found = np.empty(Y.shape, dtype)
-    for rows in batches(held_out):
-        (found[rows.ravel()],) = left_out_residuals(factorisation, rows, [alpha], centred, rotated)
+    for rows, own in left_out_residuals(factorisation, held_out, alpha, rotated, beside):
+        found[rows] = own
     return found
 
 
