@@ -9,7 +9,7 @@ enters the prediction for it. The intercept is exact too: ``R Y`` are the residu
 free intercept, and the fit without b is the fit of all rows in which the targets of b are their own predictions.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from numbers import Integral
 from typing import Any, Literal
 
@@ -83,7 +83,7 @@ def left_out_residuals(
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[Any]]]:
     """Rows, and residuals of shape (rows, t), of all groups predicted without their group, in the dtype of `beside`.
 
-    Of targets less their mean over all rows, `rotated` is ``targets.T @ basis``, and `beside` the rest of them, which is
+    Of targets less their mean over all rows, `rotated` is ``targets.T @ basis``, and `beside` what is left of them
     beside the basis: 0 if it is complete. Both are the same for every alpha.
     """
     root = factorisation.root(alpha)

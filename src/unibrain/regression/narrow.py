@@ -1,8 +1,8 @@
 """Symmetric matrices as narrow bands: ``matrix = basis @ band @ basis.T``, with an orthonormal basis.
 
-That is the first half of an eigendecomposition. It is nothing but large products (Bischof, Lang and Sun, 2000, "A
-framework for symmetric band reduction"), where the second half (a tridiagonal matrix, its eigenvectors, and the way back)
-waits for memory and takes three times as long; and a band is solved for a penalty nearly as fast as a diagonal.
+That is the first half of an eigendecomposition: nothing but large products (Bischof, Lang and Sun, 2000, "A framework
+for symmetric band reduction"). What would follow (a tridiagonal matrix, its eigenvectors, and the way back) waits for
+memory and takes twice as long; and a band is solved for a penalty nearly as fast as a diagonal.
 
 A band of r rows is kept as an array of shape (r, 2 * `WIDTH`): `WIDTH` rows after another are a block; its own square
 stands to the right, and what couples it with the block before to the left.
@@ -85,8 +85,10 @@ def diagonal(values: Doubles) -> Doubles:
 
 @dataclass(frozen=True)
 class Root:
-    """Triangular factor L of a band with a penalty, ``L L' = band + alpha I``: for each block what couples it with the
-    block before, and the inverse of its own triangle."""
+    """Triangular factor L of a band with a penalty, ``L L' = band + alpha I``.
+
+    For each block: its rows, what couples it with the block before, and the inverse of its own triangle.
+    """
 
     blocks: tuple[tuple[slice, Doubles, Doubles], ...]
 
