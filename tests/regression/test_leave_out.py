@@ -88,7 +88,7 @@ def test_operators_of_some_rows_agree_with_residuals_of_all(scheme, seed):
 def test_single_precision_is_near(scheme):
     _, Y, factorisation = problem(200, 300)
     held_out = split_images(np.arange(200), scheme)
-    for alpha in (10.0, 1000.0):
+    for alpha in (0.1, 10.0, 1000.0):
         exact, single = (residuals(factorisation, held_out, alpha, Y, dtype) for dtype in (np.float64, np.float32))
         np.testing.assert_allclose(single, exact, atol=1e-4 * np.abs(exact).max())
 

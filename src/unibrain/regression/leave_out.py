@@ -28,6 +28,9 @@ Groups = Sequence[NDArray[np.int64]]
 BATCH_ROWS = 1024
 """Small groups are worked on together, up to this many rows."""
 
+SINGLE_CONDITION = 1e3
+"""Largest eigenvalue over alpha up to which targets in single precision get all of the arithmetic in it."""
+
 SMALLEST_PIVOT = 1e-12
 """Residual operators have eigenvalues between 0 and 1; below this, float64 has fewer than four digits of them left."""
 
@@ -86,11 +89,14 @@ def left_out_residuals(
     Of targets less their mean over all rows, `rotated` is ``targets.T @ basis``, and `beside` what is left of them
     beside the basis: 0 if it is complete. Both are the same for every alpha.
     """
-    root = factorisation.root(alpha)
-    halved = root.half(np.array(rotated, dtype=np.float64)).astype(beside.dtype, copy=False)
+    # In single precision the residuals are off by its rounding times the condition, whatever the blocks are in.
+    mild = factorisation.largest <= SINGLE_CONDITION * alpha
+    dtype = beside.dtype if mild else np.dtype(np.float64)
+    root = factorisation.root(alpha, dtype)
+    halved = root.half(np.array(rotated, dtype=dtype)).astype(beside.dtype, copy=False)
     for groups in batches(held_out):
         rows = groups.ravel()
-        vectors = factorisation.basis[rows]
+        vectors: NDArray[Any] = factorisation.basis[rows].astype(dtype, copy=False)
         outside = _outside(factorisation, vectors, groups.shape)
         own = _own_blocks(factorisation, root.half(vectors), outside, groups.shape, alpha)
         product = vectors.astype(beside.dtype, copy=False) @ halved.T
@@ -148,20 +154,18 @@ def _residual_rows(
     return whole, own
 
 
-def _outside(
-    factorisation: Factorisation, vectors: NDArray[np.float64], shape: tuple[int, ...]
-) -> NDArray[np.float64] | float:
+def _outside(factorisation: Factorisation, vectors: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any] | float:
     """Blocks of the projection beside the basis, from its rows; 0 if it is complete."""
     return 0.0 if factorisation.complete else np.eye(shape[1]) - _squares(vectors, shape)
 
 
 def _own_blocks(
     factorisation: Factorisation,
-    half: NDArray[np.float64],
-    outside: NDArray[np.float64] | float,
+    half: NDArray[Any],
+    outside: NDArray[Any] | float,
     shape: tuple[int, ...],
     alpha: float,
-) -> NDArray[np.float64]:
+) -> NDArray[Any]:
     """Blocks of R, of shape (groups, rows, rows), from the groups' rows of the basis, solved half."""
     own = _squares(half, shape)
     own *= alpha
@@ -169,16 +173,21 @@ def _own_blocks(
     return own
 
 
-def _squares(rows: NDArray[np.float64], shape: tuple[int, ...]) -> NDArray[np.float64]:
+def _squares(rows: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
     """Products of each group's rows with each other, of shape (groups, rows, rows)."""
-    if shape[1] == 1:
-        return np.einsum("ij,ij->i", rows, rows)[:, None, None]
+    squares: NDArray[Any]
     grouped = rows.reshape(*shape, -1)
-    # A product with its own transpose is half the work.
-    return (rows @ rows.T)[None] if len(grouped) == 1 else grouped @ np.swapaxes(grouped, 1, 2)
+    if shape[1] == 1:
+        squares = np.einsum("ij,ij->i", rows, rows)[:, None, None]
+    elif len(grouped) == 1:
+        # A product with its own transpose is half the work.
+        squares = (rows @ rows.T)[None]
+    else:
+        squares = grouped @ np.swapaxes(grouped, 1, 2)
+    return squares
 
 
-def solve_own(own: NDArray[np.float64], right: NDArray[Any], alpha: float) -> NDArray[Any]:
+def solve_own(own: NDArray[Any], right: NDArray[Any], alpha: float) -> NDArray[Any]:
     """Solve the positive definite systems of the groups that are left out, in the dtype of `right`."""
     from scipy.linalg import cho_solve
 

@@ -10,9 +10,10 @@ stands to the right, and what couples it with the block before to the left.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 WIDTH = 128
 """Rows of a block. Fewer multiply more slowly, more of them cost more in every solution."""
@@ -90,11 +91,14 @@ class Root:
     For each block: its rows, what couples it with the block before, and the inverse of its own triangle.
     """
 
-    blocks: tuple[tuple[slice, Doubles, Doubles], ...]
+    blocks: tuple[tuple[slice, NDArray[Any], NDArray[Any]], ...]
 
     @classmethod
-    def of(cls, band: Doubles, alpha: float) -> "Root":
-        """Factorise; `numpy.linalg.LinAlgError` if band and penalty are not positive definite."""
+    def of(cls, band: Doubles, alpha: float, dtype: DTypeLike = np.float64) -> "Root":
+        """Factorise in double precision, and solve in `dtype`.
+
+        `numpy.linalg.LinAlgError` if band and penalty are not positive definite.
+        """
         blocks, inverse = [], np.zeros((WIDTH, WIDTH))
         for rows in _cut(len(band)):
             size = rows.stop - rows.start
@@ -102,12 +106,12 @@ class Root:
             own = band[rows, WIDTH : WIDTH + size] - coupling @ coupling.T
             own[np.diag_indices(size)] += alpha
             inverse = np.linalg.inv(np.linalg.cholesky(own))
-            blocks.append((rows, coupling, inverse))
+            blocks.append((rows, coupling.astype(dtype, copy=False), inverse.astype(dtype, copy=False)))
         return cls(tuple(blocks))
 
-    def half(self, right: Doubles) -> Doubles:
+    def half(self, right: NDArray[Any]) -> NDArray[Any]:
         """``right @ inv(L).T``, in place of `right`, whose rows the band multiplies."""
-        before: Doubles | None = None
+        before: NDArray[Any] | None = None
         for rows, coupling, inverse in self.blocks:
             part = right[:, rows]
             if before is not None:
@@ -116,13 +120,13 @@ class Root:
             before = part
         return right
 
-    def whole(self, right: Doubles) -> Doubles:
+    def whole(self, right: NDArray[Any]) -> NDArray[Any]:
         """``right @ inv(band + alpha I)``, in place of `right`."""
         return self.rest(self.half(right))
 
-    def rest(self, right: Doubles) -> Doubles:
+    def rest(self, right: NDArray[Any]) -> NDArray[Any]:
         """``right @ inv(L)``, in place of `right`."""
-        after: Doubles | None = None
+        after: NDArray[Any] | None = None
         for rows, coupling, inverse in reversed(self.blocks):
             part = right[:, rows]
             if after is not None:

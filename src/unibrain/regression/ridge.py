@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from unibrain.errors import InputError
 from unibrain.regression.narrow import Root, diagonal, narrow
@@ -228,10 +228,15 @@ class Factorisation:
         """Whether the basis is of the whole space."""
         return len(self.band) == self.n
 
-    def root(self, alpha: float) -> Root:
-        """What solves the band for one penalty."""
+    @property
+    def largest(self) -> float:
+        """A bound on the kernel's largest eigenvalue."""
+        return 2 * float(np.abs(self.band).sum(axis=1).max())
+
+    def root(self, alpha: float, dtype: DTypeLike = np.float64) -> Root:
+        """What solves the band for one penalty, in that precision."""
         try:
-            return Root.of(self.band, alpha)
+            return Root.of(self.band, alpha, dtype)
         except np.linalg.LinAlgError as error:
             raise InputError(
                 f"alpha {alpha:g} is so small beside the scans' kernel that predictions of images left out would be "
