@@ -2,8 +2,9 @@
 
     python benchmarks/quick.py --json quick.json
 
-Contestants take turns in one process, so that what else the machine does hits all of them; what is told are ratios.
-Sizes are small: the official numbers come from `backbone.py` and `ridge.py`. What is measured:
+Contestants take turns in one process, so that what else the machine does hits all of them; what is told are ratios of
+processor seconds (with OMP_WAIT_POLICY=PASSIVE and OPENBLAS_THREAD_TIMEOUT=4, as `make bench` sets them: threads that
+wait must not count). Sizes are small: the official numbers come from `backbone.py` and `ridge.py`. What is measured:
 
 - one guided step of both flows at half the official width, beside the same network written plainly, in float32 and,
   where the processor multiplies it itself, in bf16;
@@ -27,7 +28,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from ridge_contestants import ALPHA, TOKEN, product_rate
+from ridge_contestants import ALPHA, TOKEN
 
 from backbone import compare_with_plain, difference, machine, race
 from unibrain.backbone.config import OFFICIAL
@@ -41,7 +42,7 @@ IMAGES, VOXELS, SCANS, TOKENS = 1500, 2700, 250, 24
 def flows(dtype: str) -> dict[str, float]:
     """Plain beside ours, for one step of the image flow and of the text flow."""
     sizes = replace(OFFICIAL.flows, model_channels=OFFICIAL.flows.model_channels // 2)
-    options = Namespace(latent_size=32, scans=1, repeats=1, dtype=dtype, compile=False, clock="wall")
+    options = Namespace(latent_size=32, scans=1, repeats=1, dtype=dtype, compile=False, clock="cpu")
     found = {}
     for kind in ("image", "text"):
         seconds = compare_with_plain(kind, options, DTYPES[dtype], CPU, sizes)[1]
@@ -80,15 +81,16 @@ def ridge() -> dict[str, float]:
         "fold": lambda: Ridge(ALPHA).fit(wide[part], token[part]).predict(wide[~part]),
         "stream": stream,
     }
-    seconds = race(contestants, 2, CPU)
+    seconds = race(contestants, 2, CPU, time.process_time)
     expected = torch.from_numpy(Ridge(ALPHA).fit(wide, token).predict(test.astype(np.float64)))
     off = difference(torch.from_numpy(decoder.predict(test)[:, :TOKEN]), expected)
     if off > 1e-4:
         raise SystemExit(f"the ridge predicts something else than scikit-learn's: {off:.2e}")
-    rate = product_rate(SCANS + 1, IMAGES, seconds=1.0)[0]
+    left = np.ones((SCANS + 1, IMAGES), np.float32)
+    product = race({"product": lambda: left @ targets}, 2, CPU, time.process_time)["product"]
     return {
         "ridge": TOKENS * seconds["token"] / seconds["ours"],
-        "ridge_stream_share": 2 * (SCANS + 1) * targets.size / seconds["stream"] / rate,
+        "ridge_stream_share": product / seconds["stream"],
         "ridge_choice": len(DEFAULT_ALPHAS) * 5 * seconds["fold"] / seconds["choice"],
         "ridge_choice_in_fits": seconds["choice"] / seconds["fit"],
     }
@@ -122,7 +124,7 @@ def features() -> dict[str, float]:
         off = difference(torch.from_numpy(contestants["ours"]()), contestants["plain"]())
         if off > 1e-3:
             raise SystemExit(f"the features are others than those of the package: {off:.2e}")
-        seconds = race(contestants, 2, CPU)
+        seconds = race(contestants, 2, CPU, time.process_time)
     return {"picture_features": seconds["plain"] / seconds["ours"]}
 
 
