@@ -8,12 +8,13 @@ PYTEST_ARGS ?=
 # For pip, for example: make demo PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu"
 PIP_ARGS ?=
 
-.PHONY: help demo test lint docs release clean
+.PHONY: help demo test lint bench docs release clean
 
 help:
 	@echo "make demo   decode pictures and captions from simulated scans, and write a page that shows them"
 	@echo "make test   check format, lint and types, and run the tests"
 	@echo "make lint   check format, lint and types only"
+	@echo "make bench  compare the hot paths with plain implementations, in about a minute, into bench.json"
 	@echo "make docs   build the documentation and the gallery of examples into docs/_build/html, without a network"
 	@echo "make release  build wheel and source archive, install each into an empty environment, and try it"
 	@echo "make clean  remove .venv (the results of runs stay)"
@@ -28,6 +29,9 @@ lint: $(VENV)/.installed-test
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+bench: $(VENV)/.installed-demo
+	OMP_WAIT_POLICY=PASSIVE OPENBLAS_THREAD_TIMEOUT=4 $(BIN)/python benchmarks/quick.py --json bench.json
 
 docs: $(VENV)/.installed-docs
 	rm -rf docs/_build docs/gallery docs/api/generated

@@ -11,11 +11,13 @@ both implementations predict the same is checked on the way. It ends with one li
 import argparse
 import json
 import os
+import platform
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +27,11 @@ from random_folder import write_random_folder
 from torch import Tensor, nn
 
 from unibrain.backbone.coders import decode_latents
-from unibrain.backbone.config import OFFICIAL
+from unibrain.backbone.config import OFFICIAL, FlowsConfig
 from unibrain.backbone.devices import DTYPES, choose_device, choose_dtype
 from unibrain.backbone.flows import FourFlows
 from unibrain.backbone.loading import build_empty
-from unibrain.backbone.products import state_dtype, use_fast_products
+from unibrain.backbone.products import UNITS, arithmetic, state_dtype, use_fast_products
 from unibrain.backbone.sampling import context_shares, guided_model
 
 TOKENS = {"c_image": 257, "c_text": 77}
@@ -41,6 +43,20 @@ CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 
 AMPLIFIED = (SCALE**2 + (SCALE - 1) ** 2) ** 0.5
 """Guidance makes rounding errors of the two halves larger by this."""
+
+
+def machine() -> dict[str, Any]:
+    """The processor, and how products in 16 bits are computed on it."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").is_file() else []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    how = {str(dtype).removeprefix("torch."): arithmetic(dtype) for dtype in UNITS}
+    return {
+        "processor": models[0] if models else platform.processor(),
+        "cores": os.cpu_count(),
+        "capability": torch.backends.cpu.get_cpu_capability(),
+        "products": {name: f"{'native' if native else 'widened'}: {why}" for name, (native, why) in how.items()},
+        "torch": torch.__version__,
+    }
 
 
 def filled(module: nn.Module, dtype: torch.dtype, device: torch.device) -> Any:
@@ -95,16 +111,16 @@ def contexts(scans: int, dtype: torch.dtype, device: torch.device) -> tuple[dict
 
 
 def compare_with_plain(
-    kind: str, arguments: argparse.Namespace, dtype: torch.dtype, device: torch.device
+    kind: str, arguments: argparse.Namespace, dtype: torch.dtype, device: torch.device, sizes: FlowsConfig
 ) -> tuple[FourFlows, dict[str, float]]:
     """Race one flow against the plain implementation, under both contexts."""
-    flows = build_empty(OFFICIAL, "flows")
+    flows = build_empty(replace(OFFICIAL, flows=sizes), "flows")
     (flows.text if kind == "image" else flows.image).data_blocks = nn.ModuleList()
     flows = filled(flows, dtype, device)
     weight = OFFICIAL.image.image_weight if kind == "image" else OFFICIAL.text.image_weight
     conditional, unconditional = contexts(arguments.scans, dtype, device)
     side = arguments.latent_size
-    shape = (4, side, side) if kind == "image" else (OFFICIAL.flows.text_width,)
+    shape = (4, side, side) if kind == "image" else (sizes.text_width,)
     x = torch.randn(arguments.scans, *shape).to(device, dtype)
     timesteps = torch.full((1,), 481, device=device).expand(arguments.scans)
     states = state_dtype(dtype, device)
@@ -236,10 +252,10 @@ def main() -> None:
     dtype = choose_dtype(arguments.dtype, device, 0, torch.float32)
     torch.manual_seed(1)
     result: dict[str, Any] = {"device": str(device), "dtype": arguments.dtype, "latent_size": arguments.latent_size}
-    result |= {"clock": arguments.clock, "threads": arguments.threads}
+    result |= {"clock": arguments.clock, "threads": arguments.threads, "machine": machine()}
     wanted = [arguments.only] if arguments.only else ["image", "text", "memory"]
     if "image" in wanted:
-        flows, seconds = compare_with_plain("image", arguments, dtype, device)
+        flows, seconds = compare_with_plain("image", arguments, dtype, device, OFFICIAL.flows)
         result |= {"image_step_s": round(seconds["ours"], 3), "image_step_plain_s": round(seconds["plain"], 3)}
         result["image_step_ratio"] = round(seconds["plain"] / seconds["ours"], 2)
         seconds = compare_with_diffusers(flows, arguments, dtype, device)
@@ -249,7 +265,7 @@ def main() -> None:
             result["pictures_per_second"] = round(throughput("image", flows, arguments, dtype, device), 3)
         del flows
     if "text" in wanted:
-        flows, seconds = compare_with_plain("text", arguments, dtype, device)
+        flows, seconds = compare_with_plain("text", arguments, dtype, device, OFFICIAL.flows)
         result |= {"text_step_s": round(seconds["ours"], 3), "text_step_plain_s": round(seconds["plain"], 3)}
         result["text_step_ratio"] = round(seconds["plain"] / seconds["ours"], 2)
         if device.type != "cpu":

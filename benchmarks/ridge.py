@@ -36,6 +36,7 @@ from typing import Any
 import numpy as np
 from ridge_growth import draw_growth
 
+from backbone import machine
 from unibrain.latents import LatentWriter
 
 TRAIN, TEST, VOXELS = 8859, 982, 15724
@@ -145,6 +146,7 @@ def main() -> None:
     assert ours is not None, "raise --patience"
     total = ours["fit"] + ours["predict"]
     result: dict[str, Any] = {"n": n, "m": m, "p": p, "t": t, "recipe_ratio": None, "himalaya_ratio": None}
+    result["machine"] = machine()
     result |= {
         "gemm_fraction": round(ours["gemm_fraction"], 3),
         "peak_gb": round(ours["peak_gb"], 2),

@@ -5,6 +5,7 @@ import pytest
 from sklearn.linear_model import Ridge
 
 from unibrain.errors import InputError
+from unibrain.regression.narrow import WIDTH, Root, narrow
 from unibrain.regression.ridge import (
     CPU,
     CholeskyFactor,
@@ -42,6 +43,18 @@ def multiply(operators, targets, memory=2e9):
     return found
 
 
+def whole_band(band):
+    """Without the code's own blocks: row i of the band's two halves begins at the columns of its block."""
+    whole = np.zeros((len(band), len(band) + WIDTH))
+    for row, values in enumerate(band):
+        start = row // WIDTH * WIDTH
+        if row >= WIDTH:
+            whole[row, start - WIDTH : start] = values[:WIDTH]
+        whole[row, start : start + WIDTH] = values[WIDTH:]
+    lower = np.tril(whole[:, : len(band)])
+    return lower + np.tril(lower, -1).T
+
+
 def relative(found, expected):
     return np.abs(found - expected).max() / np.abs(expected).max()
 
@@ -49,7 +62,7 @@ def relative(found, expected):
 @pytest.mark.parametrize(("dtype", "tolerance"), [(np.float32, 1e-4), (np.float64, 1e-10)])
 @pytest.mark.parametrize(("n", "p", "t"), [(30, 200, 11), (200, 30, 11), (40, 40, 1), (2, 5, 3), (50, 1, 2)])
 @pytest.mark.parametrize("alpha", [0.1, 1e5])
-@pytest.mark.parametrize("once", [False, True], ids=["eigenvectors", "cholesky"])
+@pytest.mark.parametrize("once", [False, True], ids=["basis", "cholesky"])
 def test_equals_scikit_learn(n, p, t, alpha, dtype, tolerance, once):
     X, Y, X_new = make(n, p, t, dtype)
     found = predict(X, Y, X_new, alpha, once=once)
@@ -81,9 +94,25 @@ def test_few_voxels_are_decomposed_by_their_products(scale, complete):
     kernel, expected = centred_kernel(X)
     assert found.complete == complete
     np.testing.assert_allclose(mean, expected, rtol=1e-12)
-    unit, rebuilt = found.eigenvectors, (found.eigenvectors * found.eigenvalues) @ found.eigenvectors.T
+    unit, rebuilt = found.basis, found.basis @ whole_band(found.band) @ found.basis.T
     np.testing.assert_allclose(rebuilt, kernel, atol=1e-12 * max(1, kernel.max()))
     np.testing.assert_allclose(unit.T @ unit, np.eye(unit.shape[1]), atol=1e-12)
+
+
+@pytest.mark.parametrize("n", [1, 2, WIDTH - 1, WIDTH, WIDTH + 1, 2 * WIDTH, 2 * WIDTH + 1, 5 * WIDTH - 3])
+@pytest.mark.parametrize("p", [1, 3, 1000], ids=["rank one", "low rank", "full rank"])
+def test_a_band_in_its_basis_is_the_kernel_and_its_root_solves_it(n, p):
+    X = np.random.default_rng(n).standard_normal((n, p))
+    kernel = X @ X.T
+    basis, band = narrow(kernel.copy())
+    whole = whole_band(band)
+    np.testing.assert_allclose(basis.T @ basis, np.eye(n), atol=1e-13)
+    np.testing.assert_allclose(basis @ whole @ basis.T, kernel, atol=1e-13 * kernel.max())
+    penalised, right = whole + 0.5 * np.eye(n), X[:, :5].T
+    root = Root.of(band, 0.5)
+    np.testing.assert_allclose(root.whole(right.copy()) @ penalised, right, atol=1e-9)
+    half = root.half(right.copy())
+    np.testing.assert_allclose(half @ half.T, right @ np.linalg.inv(penalised) @ right.T, atol=1e-9)
 
 
 def test_kernel_over_several_blocks_of_voxels(monkeypatch):

@@ -25,7 +25,7 @@ from unibrain.workspace.files import atomic_path
 from unibrain.workspace.fingerprints import digest
 
 NAME = "decoder.safetensors"
-FORMAT = "unibrain-decoder-3"
+FORMAT = "unibrain-decoder-4"
 """The only key of the file's metadata: several would come in another order each time."""
 
 Tensors = dict[str, NDArray[Any]]
@@ -149,14 +149,14 @@ def _system_about(system: System, prefix: str, tensors: Tensors) -> dict[str, An
     if isinstance(solver, CholeskyFactor):
         tensors[f"{prefix}.cholesky"], alpha = solver.factor[np.tri(solver.n, dtype=bool)], solver.alpha  # half of it
     else:
-        tensors |= {f"{prefix}.eigenvalues": solver.eigenvalues, f"{prefix}.eigenvectors": solver.eigenvectors}
+        tensors |= {f"{prefix}.basis": solver.basis, f"{prefix}.band": solver.band}
     return {"names": system.names, "alpha": alpha}
 
 
 def _system(about: Mapping[str, Any], prefix: str, tensors: Mapping[str, NDArray[Any]]) -> System:
     solver: Factorisation | CholeskyFactor
     if about["alpha"] is None:
-        solver = Factorisation(tensors[f"{prefix}.eigenvalues"], tensors[f"{prefix}.eigenvectors"])
+        solver = Factorisation(tensors[f"{prefix}.basis"], tensors[f"{prefix}.band"])
     else:
         n = len(tensors["betas"])
         factor = np.zeros((n, n))

@@ -9,7 +9,7 @@ enters the prediction for it. The intercept is exact too: ``R Y`` are the residu
 free intercept, and the fit without b is the fit of all rows in which the targets of b are their own predictions.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from numbers import Integral
 from typing import Any, Literal
 
@@ -27,6 +27,9 @@ Groups = Sequence[NDArray[np.int64]]
 
 BATCH_ROWS = 1024
 """Small groups are worked on together, up to this many rows."""
+
+SINGLE_CONDITION = 1e3
+"""Largest eigenvalue over alpha up to which targets in single precision get all of the arithmetic in it."""
 
 SMALLEST_PIVOT = 1e-12
 """Residual operators have eigenvalues between 0 and 1; below this, float64 has fewer than four digits of them left."""
@@ -76,23 +79,31 @@ def batches(held_out: Groups) -> Iterator[NDArray[np.int64]]:
 
 def left_out_residuals(
     factorisation: Factorisation,
-    rows: NDArray[np.int64],
-    alphas: Iterable[float],
-    targets: NDArray[Any],
+    held_out: Groups,
+    alpha: float,
     rotated: NDArray[Any],
-) -> Iterator[NDArray[Any]]:
-    """Residuals, of shape (rows, t), of a batch of groups predicted without their group, for one alpha after another.
+    beside: NDArray[Any],
+) -> Iterator[tuple[NDArray[np.int64], NDArray[Any]]]:
+    """Rows, and residuals of shape (rows, t), of all groups predicted without their group, in the dtype of `beside`.
 
-    `targets` are less their mean over all rows; `rotated` is ``eigenvectors.T @ targets``: the same for every alpha.
+    Of targets less their mean over all rows, `rotated` is ``targets.T @ basis``, and `beside` what is left of them
+    beside the basis: 0 if it is complete. Both are the same for every alpha.
     """
-    vectors = factorisation.eigenvectors[rows.ravel()]
-    factors = vectors.astype(rotated.dtype, copy=False)
-    for alpha in alphas:
-        block = _own_blocks(factorisation, vectors, rows.shape, alpha)
-        product = (factors * _residual_shares(factorisation, alpha).astype(rotated.dtype)) @ rotated
+    # In single precision the residuals are off by its rounding times the condition, whatever the blocks are in.
+    mild = factorisation.largest <= SINGLE_CONDITION * alpha
+    dtype = beside.dtype if mild else np.dtype(np.float64)
+    root = factorisation.root(alpha, dtype)
+    halved = root.half(np.array(rotated, dtype=dtype)).astype(beside.dtype, copy=False)
+    for groups in batches(held_out):
+        rows = groups.ravel()
+        vectors: NDArray[Any] = factorisation.basis[rows].astype(dtype, copy=False)
+        outside = _outside(factorisation, vectors, groups.shape)
+        own = _own_blocks(factorisation, root.half(vectors), outside, groups.shape, alpha)
+        product = vectors.astype(beside.dtype, copy=False) @ halved.T
+        product *= beside.dtype.type(alpha)
         if not factorisation.complete:
-            product += targets[rows.ravel()]
-        yield solve_own(block, product.reshape(*rows.shape, -1), alpha).reshape(product.shape)
+            product += beside[rows]
+        yield rows, solve_own(own, product.reshape(*groups.shape, -1), alpha).reshape(product.shape)
 
 
 def left_out_operator(solver: Solver, held_out: Groups, alpha: float, rows: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -116,7 +127,7 @@ def left_out_operator(solver: Solver, held_out: Groups, alpha: float, rows: NDAr
         projected[target] = (weights @ scaled.reshape(*groups.shape, solver.n))[keep]
         sums[target] = weights.sum(axis=2)[keep]
     if isinstance(solver, Factorisation) and solver.complete:
-        projected = projected @ solver.eigenvectors.T
+        projected = projected @ solver.basis.T
     # Predictions and not residuals: in single precision, small predictions would drown in the latter.
     return deviation_operator(held_out, solver.n, rows) - (projected - sums[:, None] / solver.n)
 
@@ -124,49 +135,62 @@ def left_out_operator(solver: Solver, held_out: Groups, alpha: float, rows: NDAr
 def _residual_rows(
     solver: Solver, groups: NDArray[np.int64], alpha: float
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Rows of ``R + 1/n`` (of a complete `Factorisation`, in its eigenbasis), and the groups' own blocks of R."""
+    """Rows of ``R + 1/n`` (of a complete `Factorisation`, in its basis), and the groups' own blocks of R."""
     if isinstance(solver, CholeskyFactor):
         unit = np.zeros((solver.n, groups.size))
         unit[groups.ravel(), np.arange(groups.size)] = 1
         found = alpha * solver.solve(unit, alpha).T
         own = np.take_along_axis(found.reshape(*groups.shape, solver.n), groups[:, None, :], axis=2) - 1 / solver.n
         return found, own
-    vectors = solver.eigenvectors[groups.ravel()]
-    own = _own_blocks(solver, vectors, groups.shape, alpha)
-    vectors *= _residual_shares(solver, alpha)
+    root, vectors = solver.root(alpha), solver.basis[groups.ravel()]
+    outside = _outside(solver, vectors, groups.shape)
+    half = root.half(vectors.copy())
+    own = _own_blocks(solver, half, outside, groups.shape, alpha)
+    whole = root.rest(half)
+    whole *= alpha
     if not solver.complete:
-        vectors = vectors @ solver.eigenvectors.T
-        vectors[np.arange(groups.size), groups.ravel()] += 1
-    return vectors, own
+        whole = (whole - vectors) @ solver.basis.T
+        whole[np.arange(groups.size), groups.ravel()] += 1
+    return whole, own
 
 
-def _residual_shares(factorisation: Factorisation, alpha: float) -> NDArray[np.float64]:
-    """What multiplies the eigenvectors in R; where some are left out, in R less the identity, which holds for them."""
-    values = factorisation.eigenvalues
-    return (alpha if factorisation.complete else -values) / (values + alpha)
+def _outside(factorisation: Factorisation, vectors: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any] | float:
+    """Blocks of the projection beside the basis, from its rows; 0 if it is complete."""
+    return 0.0 if factorisation.complete else np.eye(shape[1]) - _squares(vectors, shape)
 
 
 def _own_blocks(
-    factorisation: Factorisation, vectors: NDArray[np.float64], shape: tuple[int, ...], alpha: float
-) -> NDArray[np.float64]:
-    """Blocks of R, of shape (groups, rows, rows), from the eigenvectors of groups of rows."""
-    shares = _residual_shares(factorisation, alpha)
-    own: NDArray[np.float64]
-    if shape[1] == 1:
-        own = np.einsum("ij,ij->i", vectors * shares, vectors)[:, None, None]
-    else:
-        scaled = vectors * np.sqrt(np.abs(shares))
-        # A product with its own transpose is half the work.
-        grouped = scaled.reshape(*shape, -1)
-        own = (scaled @ scaled.T)[None] if len(grouped) == 1 else grouped @ np.swapaxes(grouped, 1, 2)
-    if not factorisation.complete:
-        own = np.eye(shape[1]) + (own if shape[1] == 1 else -own)
-    own -= 1 / factorisation.n
+    factorisation: Factorisation,
+    half: NDArray[Any],
+    outside: NDArray[Any] | float,
+    shape: tuple[int, ...],
+    alpha: float,
+) -> NDArray[Any]:
+    """Blocks of R, of shape (groups, rows, rows), from the groups' rows of the basis, solved half."""
+    own = _squares(half, shape)
+    own *= alpha
+    own += outside - 1 / factorisation.n
     return own
 
 
-def solve_own(own: NDArray[np.float64], right: NDArray[Any], alpha: float) -> NDArray[Any]:
+def _squares(rows: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+    """Products of each group's rows with each other, of shape (groups, rows, rows)."""
+    squares: NDArray[Any]
+    grouped = rows.reshape(*shape, -1)
+    if shape[1] == 1:
+        squares = np.einsum("ij,ij->i", rows, rows)[:, None, None]
+    elif len(grouped) == 1:
+        # A product with its own transpose is half the work.
+        squares = (rows @ rows.T)[None]
+    else:
+        squares = grouped @ np.swapaxes(grouped, 1, 2)
+    return squares
+
+
+def solve_own(own: NDArray[Any], right: NDArray[Any], alpha: float) -> NDArray[Any]:
     """Solve the positive definite systems of the groups that are left out, in the dtype of `right`."""
+    from scipy.linalg import cho_solve
+
     try:
         factors = np.sqrt(own) if own.shape[1] == 1 and own.min() > 0 else np.linalg.cholesky(own)
     except np.linalg.LinAlgError:
@@ -181,10 +205,9 @@ def solve_own(own: NDArray[np.float64], right: NDArray[Any], alpha: float) -> ND
     if own.shape[1] == 1:
         solution = right / own
     elif len(own) == 1:
-        # The inverse is exact to double precision; with single-precision targets, the solution need not be. A fold is
-        # small beside the columns that are solved for, and one product is quicker than two substitutions. NumPy's
-        # inverse and not SciPy's of the factor: each library has threads of its own, which wait for work on both cores.
-        solution = (np.linalg.inv(own[0]).astype(right.dtype, copy=False) @ right[0])[None]
+        # The factor is exact to double precision; with single-precision targets, the solution need not be.
+        factor = factors[0].astype(right.dtype, copy=False)
+        solution = cho_solve((factor, True), right[0], check_finite=False)[None]
     else:
         solution = np.linalg.solve(own, right)
     return solution.astype(right.dtype, copy=False)

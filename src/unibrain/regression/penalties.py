@@ -1,6 +1,6 @@
 """Which alpha predicts best the training images that were left out: per latent, per token, or per target.
 
-What it costs for n rows, a alphas, K folds, c columns and t targets, beyond the one eigendecomposition:
+What it costs for n rows, a alphas, K folds, c columns and t targets, beyond the one factorisation:
 
 - scoring all rows on c columns: ``2 n^2 c`` to rotate the columns, and per alpha ``n^3 / K`` for the blocks of the
   residual operator, ``2 n^2 c`` for the residuals and ``2 n^2 c / K`` to solve (only the second if one is left out).
@@ -19,7 +19,6 @@ from unibrain.errors import InputError
 from unibrain.regression.leave_out import (
     Groups,
     Scheme,
-    batches,
     deviation_operator,
     deviations,
     left_out_operator,
@@ -272,13 +271,15 @@ def score_alphas(
 ) -> dict[str, Curves]:
     """Score every alpha on all rows, by a sample of the targets."""
     true = deviations(held_out, sample.columns)
-    rotated = factorisation.eigenvectors.T.astype(true.dtype, copy=False) @ sample.columns
+    basis = factorisation.basis.astype(true.dtype, copy=False)
+    rotated = sample.columns.T @ basis
+    beside = np.zeros(1, true.dtype) if factorisation.complete else sample.columns - basis @ rotated.T
+    del basis
     moments = np.zeros((3, len(alphas), true.shape[1]))
-    groups = list(batches(held_out))
-    for rows in track(groups, "choose alphas", unit="group of rows") if verbose else groups:
-        own = true[rows.ravel()]
-        residuals = left_out_residuals(factorisation, rows, alphas.tolist(), sample.columns, rotated)
-        for step, residual in enumerate(residuals):
+    steps = list(enumerate(alphas.tolist()))
+    for step, alpha in track(steps, "choose alphas", unit="alpha") if verbose else steps:
+        for rows, residual in left_out_residuals(factorisation, held_out, alpha, rotated, beside):
+            own = true[rows]
             moments[:, step] += _moments(residual, own - residual, own)
     total = _sum_of_products(true, true) * sample.varies
     error, predicted, product = moments * sample.varies

@@ -17,9 +17,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from unibrain.errors import InputError
+from unibrain.regression.narrow import Root, diagonal, narrow
 
 BLOCK_BYTES = 2**26
 """Largest block of columns that is held in float64 at once: 64 MiB."""
@@ -64,6 +65,10 @@ class Backend:
             corner = kernel[start:stop, start:stop]
             corner[:] = np.triu(corner) + np.triu(corner, 1).T
         return kernel
+
+    def narrow(self, kernel: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Basis and band of a kernel; see `unibrain.regression.narrow`."""
+        return narrow(kernel.copy())
 
     def eigh(self, kernel: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Eigenvalues, ascending, and eigenvectors, in columns."""
@@ -111,6 +116,12 @@ class TorchBackend(Backend):
             columns = self.place(block)
             kernel.addmm_(columns, columns.T)
         return _fetched(kernel)
+
+    def narrow(self, kernel: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """A diagonal is the narrowest band: devices decompose faster than a host that sends them small products."""
+        values, vectors = self.eigh(kernel)
+        # C order, as after saving and loading: BLAS rounds differently for another layout.
+        return np.ascontiguousarray(vectors), diagonal(np.maximum(values, 0.0))
 
     def eigh(self, kernel: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """On the device."""
@@ -198,28 +209,44 @@ def cross_kernel(
 
 @dataclass(frozen=True)
 class Factorisation:
-    """Eigendecomposition of a centred training kernel, with ascending eigenvalues: one of them serves every alpha.
+    """A centred training kernel as ``basis @ band @ basis.T``, which serves every alpha.
 
-    `eigenvectors` (n, r) may be fewer than n: those left out have the eigenvalue 0.
+    The columns of `basis` (n, r) are orthonormal; if they are fewer than n, the kernel is 0 beside them. For `band`
+    see `unibrain.regression.narrow`: it is the diagonal of eigenvalues, or not much more.
     """
 
-    eigenvalues: NDArray[np.float64]
-    eigenvectors: NDArray[np.float64]
+    basis: NDArray[np.float64]
+    band: NDArray[np.float64]
 
     @property
     def n(self) -> int:
         """Number of training scans."""
-        return len(self.eigenvectors)
+        return len(self.basis)
 
     @property
     def complete(self) -> bool:
-        """Whether no eigenvector is left out."""
-        return len(self.eigenvalues) == self.n
+        """Whether the basis is of the whole space."""
+        return len(self.band) == self.n
+
+    @property
+    def largest(self) -> float:
+        """A bound on the kernel's largest eigenvalue."""
+        return 2 * float(np.abs(self.band).sum(axis=1).max())
+
+    def root(self, alpha: float, dtype: DTypeLike = np.float64) -> Root:
+        """What solves the band for one penalty, in that precision."""
+        try:
+            return Root.of(self.band, alpha, dtype)
+        except np.linalg.LinAlgError as error:
+            raise InputError(
+                f"alpha {alpha:g} is so small beside the scans' kernel that predictions of images left out would be "
+                "rounding errors. Leave the smallest alphas out of the grid."
+            ) from error
 
     def operators(self, cross: NDArray[np.float64], alphas: Iterable[float]) -> dict[float, NDArray[np.float64]]:
         """``cross (K + alpha I)^-1`` of shape (m, n), by alpha: times centred targets, they are centred predictions."""
-        projected = cross @ self.eigenvectors
-        return {alpha: (projected / (self.eigenvalues + alpha)) @ self.eigenvectors.T for alpha in alphas}
+        projected = cross @ self.basis
+        return {alpha: self.root(alpha).whole(projected.copy()) @ self.basis.T for alpha in alphas}
 
 
 @dataclass(frozen=True)
@@ -254,11 +281,8 @@ Solver = Factorisation | CholeskyFactor
 
 
 def factorise(kernel: NDArray[np.float64], backend: Backend = CPU) -> Factorisation:
-    """Eigendecomposition of a symmetric positive semi-definite kernel."""
-    eigenvalues, eigenvectors = backend.eigh(kernel)
-    # A centred kernel has rank below n: its zero eigenvalues come back as rounding errors of either sign.
-    # C order, as after saving and loading: BLAS rounds differently for another layout.
-    return Factorisation(np.maximum(eigenvalues, 0.0), np.ascontiguousarray(eigenvectors))
+    """Factorisation of a symmetric positive semi-definite kernel."""
+    return Factorisation(*backend.narrow(kernel))
 
 
 def factorise_scans(X: NDArray[Any], backend: Backend = CPU) -> tuple[Factorisation, NDArray[np.float64]]:
@@ -274,7 +298,7 @@ def factorise_scans(X: NDArray[Any], backend: Backend = CPU) -> tuple[Factorisat
         if values[-1] > 0 and values[kept].min() >= UNSURE * values[-1]:
             values = values[kept]
             found = backend.multiply(backend.place(columns), vectors[:, kept]) / np.sqrt(values)
-            return Factorisation(values, np.ascontiguousarray(found)), mean
+            return Factorisation(np.ascontiguousarray(found), diagonal(values)), mean
     kernel, mean = centred_kernel(X, backend=backend)
     return factorise(kernel, backend), mean
 
@@ -285,7 +309,9 @@ def factorise_once(kernel: NDArray[np.float64], alpha: float, backend: Backend =
     Where the penalty is so small beside the kernel that rounding leaves no Cholesky factor, it is decomposed.
     """
     if alpha < 1e-11 * np.trace(kernel):
-        return factorise(kernel, backend)
+        values, vectors = backend.eigh(kernel)
+        # A centred kernel has rank below n: its zero eigenvalues come back as rounding errors of either sign.
+        return Factorisation(np.ascontiguousarray(vectors), diagonal(np.maximum(values, 0.0)))
     kernel[np.diag_indices_from(kernel)] += alpha
     return CholeskyFactor(alpha, np.ascontiguousarray(backend.cholesky(kernel)))
 
