@@ -9,19 +9,24 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from training.loop import Recipe, train
+from training.loop import Recipe, train, training_dtype
 from training.scenes import SceneSet
 from unibrain.backbone.coders import Optimus, image_context, make_autokl, make_clip, make_image_processor, text_context
 from unibrain.backbone.config import AutoKLConfig, ClipConfig, OptimusConfig
 
-KL_WEIGHT = {"autokl": 1e-4, "optimus": 0.02}
+KL_WEIGHT = 1e-4
 SQUARED_WEIGHT, LATENT_NOISE = 5.0, 0.02
 EVENNESS = 0.6
 """Of the variances of condensed latents: 0 leaves them as they are, 1 makes all the same."""
 LOG_VARIANCE = -6.0
 """Of the posterior of condensed latents, of which only the mean is used."""
 READING_WEIGHT, LENGTH_WEIGHT = 4.0, 0.05
-BAG_WEIGHT, WORD_DROPOUT = 0.5, 0.4
+BAG_WEIGHT, BENT_WEIGHT, WORD_DROPOUT = 0.5, 20.0, 0.4
+ORDER_SHARE = 0.4
+"""Size of what a caption's code says of the first half of its words, beside what it says of all."""
+EXACT_LATENTS, MOST_SHRINKAGE, MOST_NOISE = 0.3, 0.6, 1.5
+"""Share of captions' latents that are decoded as they are; how far others are drawn towards the origin, and noise on
+them as a share of the latents' spread, at most."""
 READ_PATCH = 8
 
 Weights = dict[str, Tensor] | None
@@ -46,16 +51,16 @@ def train_autokl(
     autokl = make_autokl(config)
     if start is not None:
         autokl.load_state_dict(start)
-    pictures = _batches(scenes.pictures, device)
+    pictures, dtype = _batches(scenes.pictures, device), training_dtype(device)
 
     def loss(network: Any, generator: torch.Generator) -> dict[str, Tensor]:
         rows = torch.randint(len(scenes.captions), (recipe.batch_size,), generator=generator, device=device)
         batch = pictures(rows) * 2 - 1
-        posterior = network.encode(batch.bfloat16()).latent_dist
-        noise = torch.randn(posterior.mean.shape, generator=generator, device=device).bfloat16()
+        posterior = network.encode(batch.to(dtype)).latent_dist
+        noise = torch.randn(posterior.mean.shape, generator=generator, device=device).to(dtype)
         errors = _picture_errors(network.decode(posterior.mean + posterior.std * noise).sample, batch)
         kl = posterior.kl().float().mean() / posterior.mean[0].numel()
-        return errors | {"loss": errors["loss"] + KL_WEIGHT["autokl"] * kl, "kl": kl}
+        return errors | {"loss": errors["loss"] + KL_WEIGHT * kl, "kl": kl}
 
     return train(autokl, loss, recipe, folder, "autokl", device)
 
@@ -130,14 +135,14 @@ def train_decoder(
     decoder = nn.ModuleDict({"post_quant_conv": autokl.post_quant_conv, "decoder": autokl.decoder})
     decoder.requires_grad_(True)
     pictures, latents = _batches(scenes.pictures, device), latents.to(device)
-    spread = LATENT_NOISE * float(latents.float().std())
+    spread, dtype = LATENT_NOISE * float(latents.float().std()), training_dtype(device)
 
     def loss(network: Any, generator: torch.Generator) -> dict[str, Tensor]:
         rows = torch.randint(len(latents), (recipe.batch_size,), generator=generator, device=device)
         z = latents[rows].float()
         # What is sampled later is never quite a latent of a picture.
         z = z + spread * torch.randn(z.shape, generator=generator, device=device)
-        output = network["decoder"](network["post_quant_conv"](z.bfloat16()))
+        output = network["decoder"](network["post_quant_conv"](z.to(dtype)))
         return _picture_errors(output, pictures(rows) * 2 - 1)
 
     return train(decoder, loss, recipe, folder, "decoder", device)
@@ -216,14 +221,14 @@ def train_clip(
     processor = make_image_processor(config)
     mean = torch.tensor(processor.image_mean, device=device)[:, None, None]
     deviation = torch.tensor(processor.image_std, device=device)[:, None, None]
-    pictures = _batches(scenes.pictures, device)
+    pictures, dtype = _batches(scenes.pictures, device), training_dtype(device)
     target = torch.arange(recipe.batch_size, device=device)
 
     def loss(networks: Any, generator: torch.Generator) -> dict[str, Tensor]:
         rows = torch.randint(len(tokens), (recipe.batch_size,), generator=generator, device=device)
         which = torch.randint(tokens.shape[1], (recipe.batch_size,), generator=generator, device=device)
         batch, ids = pictures(rows), tokens[rows, which]
-        narrow = image_context(networks["clip"], ((batch - mean) / deviation).bfloat16())
+        narrow = image_context(networks["clip"], ((batch - mean) / deviation).to(dtype))
         image, text = narrow.float(), text_context(networks["clip"], ids, config.eos_token_id).float()
         sentence = text[target, (ids == config.eos_token_id).int().argmax(1)]
         similarity = networks["clip"].logit_scale.float().exp().clamp(max=50) * image[:, 0] @ sentence.T
@@ -238,6 +243,37 @@ def train_clip(
     return clip
 
 
+def caption_codes(ids: Tensor, config: OptimusConfig, pad: int, seed: int = 0) -> Tensor:
+    """Random codes of captions that are linear in their words, the rarer the larger, with a variance of one.
+
+    With as many numbers as here, the codes of two objects and a background hardly overlap.
+
+    Parameters
+    ----------
+    ids : Tensor of shape (n, captions, tokens), int64
+    config : OptimusConfig
+    pad : int
+        The padding mark.
+    seed : int
+
+    Returns
+    -------
+    Tensor of shape (n, captions, latent_width), float16
+    """
+    vocabulary = config.gpt2["vocab_size"]
+    flat = ids.flatten(0, 1)
+    half = (flat != pad).sum(1, keepdim=True) / 2
+    early = torch.where(torch.arange(flat.shape[1]) < half, flat, pad)
+    bags = [torch.zeros((len(flat), vocabulary)).scatter_(1, rows, 1.0) for rows in (flat, early)]
+    share = bags[0].mean(0).clamp(min=1 / len(flat))
+    rare = -share.log() * (torch.arange(vocabulary) != pad)
+    directions = torch.randn((2, vocabulary, config.latent_width), generator=torch.Generator().manual_seed(seed))
+    words, order = (rare[:, None] * part for part in directions)
+    codes = bags[0] @ words + ORDER_SHARE * (bags[1] @ order)
+    centred: Tensor = codes - codes.mean(0)
+    return (centred / centred.std()).half().unflatten(0, ids.shape[:2])
+
+
 def train_optimus(
     config: OptimusConfig,
     bert_ids: Tensor,
@@ -247,21 +283,22 @@ def train_optimus(
     device: str = "cpu",
     start: Weights = None,
 ) -> Optimus:
-    """Train on captions as a variational autoencoder.
+    """Train on the captions of scenes, so that latents near those of a caption are read as captions of the same scene.
 
-    The decoder sees a part of the words replaced by padding, so that it has to take them from the latent; and a linear
-    map that is not kept reads the bag of words from the latent. Without both, the latent holds the sentence's form
-    only.
+    What regressions and flows deliver is a mean of the latents that are possible, with errors. So the decoder is given
+    mixtures of the latents of captions of one scene, drawn towards the origin and with noise larger than the latents
+    themselves, and has to write one of these captions, a part of whose words it does not see. And latents are pulled to
+    `caption_codes`, which are linear in the words: then mixtures of latents are mixtures of content.
 
     Parameters
     ----------
     config : OptimusConfig
-    bert_ids : Tensor of shape (n, pieces), int64
+    bert_ids : Tensor of shape (n, captions, pieces), int64
         Padded with 0.
-    gpt2_ids : Tensor of shape (n, tokens), int64
+    gpt2_ids : Tensor of shape (n, captions, tokens), int64
         From the begin to the end mark, padded with the padding mark.
     recipe, folder, device
-        See `train`.
+        See `train`. A batch is of scenes.
     start : dict of str to Tensor, optional
         Weights of Optimus to start from.
     """
@@ -269,35 +306,48 @@ def train_optimus(
     optimus = Optimus(config)
     if start is not None:
         optimus.load_state_dict(start)
-    bag = nn.Linear(config.latent_width, config.gpt2["vocab_size"])
-    both = nn.ModuleDict({"optimus": optimus, "bag": bag})
+    words_of = nn.Linear(config.latent_width, config.gpt2["vocab_size"])
+    both_networks = nn.ModuleDict({"optimus": optimus, "words_of": words_of})
+    pad, dtype = optimus.pad, training_dtype(device)
+    codes = caption_codes(gpt2_ids, config, pad).to(device)
     bert_ids, gpt2_ids = bert_ids.to(device), gpt2_ids.to(device)
-    pad, ramp = optimus.pad, max(1, recipe.steps // 8)
-    steps = iter(range(10**9))
 
     def loss(networks: Any, generator: torch.Generator) -> dict[str, Tensor]:
-        rows = torch.randint(len(bert_ids), (recipe.batch_size,), generator=generator, device=device)
-        read, written = bert_ids[rows], gpt2_ids[rows]
+        def random(*shape: int) -> Tensor:
+            return torch.rand(shape, generator=generator, device=device)
+
+        count = recipe.batch_size
+        scenes = torch.randint(len(bert_ids), (count,), generator=generator, device=device)
+        both = random(count, bert_ids.shape[1]).argsort(1)[:, :2]
+        read, written = (ids[scenes[:, None], both] for ids in (bert_ids, gpt2_ids))
+        read, written = read.flatten(0, 1), written.flatten(0, 1)
         read = read[:, : int((read != 0).sum(1).max())]
         written = written[:, : int((written != pad).sum(1).max())]
-        mean, log_variance = networks["optimus"].encode(read, (read != 0).long())
-        noise = torch.randn(mean.shape, generator=generator, device=device)
-        z = mean + (log_variance / 2).exp() * noise.to(mean.dtype)
+        mean = networks["optimus"].encode(read, (read != 0).long())[0].float()
+        # In half of the scenes the two captions are mixed, and each is to be written as often as it is in the mixture.
+        share = random(count, 1)
+        shares = torch.cat([share, 1 - share], 1)
+        mixed = random(count, 1) < 0.5
+        mixtures = torch.where(mixed[..., None], shares[:, None], torch.eye(2, device=device))
+        weight = torch.where(mixed, 2 * shares, 1.0).flatten()
+        z = (mixtures @ mean.unflatten(0, (count, 2))).flatten(0, 1)
+        gain, noise = 1 - MOST_SHRINKAGE * random(len(z), 1), MOST_NOISE * random(len(z), 1)
+        worse = gain * z + noise * torch.randn(z.shape, generator=generator, device=device)
+        z = torch.where(random(len(z), 1) < EXACT_LATENTS, z, worse).to(dtype)
         seen, target = written[:, :-1].clone(), written[:, 1:]
-        dropped = torch.rand(seen.shape, generator=generator, device=device) < WORD_DROPOUT
+        dropped = random(*seen.shape) < WORD_DROPOUT
         dropped[:, 0] = False
         seen[dropped] = pad
-        logits, _ = networks["optimus"].logits(z, seen)
-        logits, counts = logits.float(), target != pad
-        error = functional.cross_entropy(logits[counts], target[counts], reduction="sum") / len(rows)
-        words = networks["bag"](z).float().log_softmax(-1).gather(1, target)
-        missed = -words[counts].sum() / len(rows)
-        mean, log_variance = mean.float(), log_variance.float()
-        kl = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(1).mean()
-        weight = KL_WEIGHT["optimus"] * min(1.0, next(steps) / ramp)
+        logits = networks["optimus"].logits(z, seen)[0].float()
+        counts = target != pad
+        wrong = functional.cross_entropy(logits.flatten(0, 1), target.flatten(), reduction="none").view_as(target)
+        error = (weight * (wrong * counts).sum(1)).mean()
+        found = networks["words_of"](z).float().log_softmax(-1).gather(1, target)
+        missed = -(weight * (found * counts).sum(1)).mean()
+        bent = (mean - codes[scenes[:, None], both].flatten(0, 1).float()).square().mean()
         right = (logits.argmax(-1) == target)[counts].float().mean()
-        total = error + weight * kl + BAG_WEIGHT * missed
-        return {"loss": total, "error": error, "missed": missed, "kl": kl, "accuracy": right}
+        total = error + BAG_WEIGHT * missed + BENT_WEIGHT * bent
+        return {"loss": total, "error": error, "missed": missed, "bent": bent, "accuracy": right}
 
-    train(both, loss, recipe, folder, "optimus", device)
+    train(both_networks, loss, recipe, folder, "optimus", device)
     return optimus

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from training.contexts import CONTEXTS, FlowData
-from training.loop import Recipe, train
+from training.loop import Recipe, train, training_dtype
 from training.scenes import SceneSet, covered
 from unibrain.backbone.config import BackboneConfig
 from unibrain.backbone.flows import FourFlows, PreparedContext, repeated
@@ -81,8 +81,9 @@ def train_flows(
     folder: Path,
     device: str = "cpu",
     start: dict[str, Tensor] | None = None,
+    only_text: bool = False,
 ) -> FourFlows:
-    """Train image and text flows together.
+    """Train image and text flows together, or, for a new text autoencoder, the data blocks of the text flows alone.
 
     Each step draws one mix of contexts (both with a random weight, or one of them), leaves the contexts of a tenth of
     the samples out, and takes those of most others from ridge regressions of simulated subjects (see
@@ -96,6 +97,10 @@ def train_flows(
     else:
         _strengthen_contexts(flows, data)
     networks = nn.ModuleDict({"flows": flows, "telling": Telling(flows)})
+    if only_text:  # context blocks serve the image flows as well, so they stay as they are
+        networks.requires_grad_(False)
+        for part in (flows.text.data_blocks, networks["telling"].said):
+            part.requires_grad_(True)
     objects, backgrounds = (torch.from_numpy(rows).to(device) for rows in (scenes.objects, scenes.backgrounds))
     shares = torch.from_numpy(covered(scenes, PATCHES)).flatten(2).to(device)
     levels = alphas_cumprod(config.schedule).to(device)
@@ -103,7 +108,7 @@ def train_flows(
     empty = {name: value.to(device) for name, value in data.empty.items()}
     means = {name: exact[name].float().mean(0) for name in CONTEXTS}
     predicted = [{name: value.to(device) for name, value in brain.items()} for brain in data.predicted]
-    count = len(exact["z_image"])
+    count, dtype = len(exact["z_image"]), training_dtype(device)
 
     def contexts(network: Any, rows: Tensor, generator: torch.Generator) -> list[PreparedContext]:
         def random(*shape: int) -> Tensor:
@@ -124,7 +129,7 @@ def train_flows(
                     guess = guesses[name][rows[chosen]].float()
                     context[chosen] = means[name] + gain[chosen] * (guess - means[name])
                 context = torch.where(kept, context, empty[name].float())
-                prepared.append(network.prepare(name, context.bfloat16(), part))
+                prepared.append(network.prepare(name, context.to(dtype), part))
         return prepared
 
     def error(network: Any, x0: Tensor, prepared: list[PreparedContext], generator: torch.Generator) -> Tensor:
@@ -133,15 +138,17 @@ def train_flows(
         noise = torch.randn(x0.shape, generator=generator, device=device)
         x = alpha.sqrt() * x0 + (1 - alpha).sqrt() * noise
         velocity = alpha.sqrt() * noise - (1 - alpha).sqrt() * x0
-        found = network(x.bfloat16(), timesteps, prepared).float()
+        found = network(x.to(dtype), timesteps, prepared).float()
         return functional.mse_loss(found, velocity)
 
     def loss(networks: Any, generator: torch.Generator) -> dict[str, Tensor]:
         network, telling = networks["flows"], networks["telling"]
         rows = torch.randint(data.first, count, (recipe.batch_size,), generator=generator, device=device)
         prepared = contexts(network, rows, generator)
-        image = error(network, exact["z_image"][rows].float(), prepared, generator)
-        where = telling.where_error(objects[rows], shares[rows])
+        image = where = torch.zeros((), device=device)
+        if not only_text:
+            image = error(network, exact["z_image"][rows].float(), prepared, generator)
+            where = telling.where_error(objects[rows], shares[rows])
         # Text latents cost little once the contexts are projected, so each context serves several captions.
         which = torch.rand((exact["z_text"].shape[1], len(rows)), generator=generator, device=device).argsort(0)
         captions = exact["z_text"][rows, which[:CAPTIONS_PER_STEP]].float().flatten(0, 1)
@@ -152,7 +159,7 @@ def train_flows(
         total = image + TEXT_WEIGHT * text + WHERE_WEIGHT * where + SAID_WEIGHT * said
         return {"loss": total, "image": image, "text": text, "where": where, "said": said}
 
-    train(networks, loss, recipe, folder, "flows", device)
+    train(networks, loss, recipe, folder, "text" if only_text else "flows", device)
     return flows
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from tqdm import tqdm
 
+from unibrain.backbone.products import state_dtype
 from unibrain.errors import InputError
 from unibrain.workspace.files import atomic_path
 
@@ -62,18 +63,23 @@ LOG_EVERY = 50
 Loss = Callable[[nn.Module, torch.Generator], dict[str, Tensor]]
 
 
+def training_dtype(device: str) -> torch.dtype:
+    """Type that networks compute in while they are trained: bfloat16 where the device multiplies it itself."""
+    return state_dtype(torch.bfloat16, torch.device(device))
+
+
 def train(model: nn.Module, loss: Loss, recipe: Recipe, folder: Path, name: str, device: str = "cpu") -> nn.Module:
     """Train, or go on training, and return the model with its averaged weights, on the processor in float32.
 
-    The network that is trained computes in bfloat16, which processors with matrix units and graphics cards do several
-    times as fast; the weights themselves, their average and the optimiser stay in float32.
+    The network that is trained computes in bfloat16 where the device does it itself, several times as fast, and
+    in float32 elsewhere; the weights themselves, their average and the optimiser stay in float32.
 
     Parameters
     ----------
     model : torch.nn.Module
         Its weights are where training starts, unless there is a checkpoint.
     loss : callable
-        Takes the network in bfloat16 and a seeded generator on the device; returns named losses of one batch.
+        Takes the network, in `training_dtype`, and a seeded generator on the device; returns named losses of one batch.
         ``"loss"`` is minimised, the rest is logged.
     recipe : Recipe
     folder : Path
@@ -110,7 +116,7 @@ def train(model: nn.Module, loss: Loss, recipe: Recipe, folder: Path, name: str,
     )
     if state:
         optimiser.load_state_dict(state["optimiser"])
-    model.to(torch.bfloat16).train()
+    model.to(training_dtype(device)).train()
     narrow: list[Tensor] = [p for p in model.parameters() if p.requires_grad]
     begun = saved = time.monotonic()
 

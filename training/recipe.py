@@ -24,6 +24,7 @@ RECIPES = {
     "clip": Recipe(steps=6000, batch_size=128, learning_rate=8e-4, cooldown=3000, average=0.995, weight_decay=0.02),
     "optimus": Recipe(steps=8000, batch_size=128, learning_rate=1.5e-3, cooldown=3000, average=0.998),
     "flows": Recipe(steps=20_000, batch_size=96, learning_rate=1e-3, warmup=500, cooldown=6000, average=0.999),
+    "text": Recipe(steps=3000, batch_size=96, learning_rate=1e-3, warmup=100, cooldown=2000, average=0.99),
 }
 
 

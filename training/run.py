@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from training.carry import carried
 from training.coders import condensed, train_autokl, train_clip, train_decoder, train_optimus
-from training.contexts import FlowData, flow_data, scene_latents, version_of
+from training.contexts import CAPTIONS, FlowData, flow_data, scene_latents, version_of
 from training.flows import train_flows
 from training.judge import fit_judge, scene_features, write_judge
 from training.loop import Recipe
@@ -43,6 +43,7 @@ TITLES = {
     "clip": "CLIP",
     "optimus": "Optimus (text autoencoder)",
     "flows": "the four flows",
+    "text": "data blocks of the text flows, further",
 }
 CONDENSED_BY = 6000
 """Scenes whose latents say which directions are kept."""
@@ -119,12 +120,18 @@ class TrainingRun:
             tokens = torch.stack([self.vocabularies.clip(row[:5]) for row in self.scenes.captions])
             train_clip(self.config.clip, self.scenes, tokens, recipe, self.folder, **options)
         elif part == "optimus":
-            captions = [caption for row in self.scenes.captions for caption in row]
-            bert_ids, _ = self.vocabularies.bert(captions)
+            captions = [caption for row in self.scenes.captions for caption in row[:CAPTIONS]]
             gpt2 = self.vocabularies.gpt2
             rows = [torch.tensor(gpt2.ids(caption)) for caption in captions]
             gpt2_ids = nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=gpt2.pad)
+            bert_ids = self.vocabularies.bert(captions)[0].unflatten(0, (-1, CAPTIONS))
+            gpt2_ids = gpt2_ids.unflatten(0, (-1, CAPTIONS))
             train_optimus(self.config.optimus, bert_ids, gpt2_ids, recipe, self.folder, **options)
+        elif part == "text":
+            trained = (self.folder / "flows.state.pt").exists()
+            begin = self.averaged("flows") if trained else self._flows_of_start(self._weights_of_start("flows"))
+            options |= {"start": begin, "only_text": True}
+            train_flows(self.config, self.data, self.scenes, recipe, self.folder, **options)
         else:
             options["start"] = self._flows_of_start(begin)
             train_flows(self.config, self.data, self.scenes, recipe, self.folder, **options)
@@ -167,10 +174,10 @@ class TrainingRun:
                 raise InputError(f"{file}: there is no checkpoint of {part}. Train that part first.")
             return begin
         averaged: dict[str, Tensor] = torch.load(file, weights_only=True, map_location="cpu")["averaged"]
-        if part not in ("clip", "optimus", "flows"):
+        if part not in ("clip", "optimus", "flows", "text"):
             return averaged
         # They are trained together with readers that are not kept.
-        prefix = f"{part}."
+        prefix = "flows." if part == "text" else f"{part}."
         return {k.removeprefix(prefix): v for k, v in averaged.items() if k.startswith(prefix)}
 
     def _weights_of_start(self, part: str) -> dict[str, Tensor] | None:
@@ -203,6 +210,8 @@ class TrainingRun:
         weights = {part: self.averaged(part) for part in PARTS} | {"autokl": self.condensed_autokl}
         if (self.folder / "decoder.state.pt").exists():
             weights["autokl"] |= self.averaged("decoder")
+        if (self.folder / "text.state.pt").exists():
+            weights["flows"] = self.averaged("text")
         logs = {part: self._log(part) for part in TITLES}
         extra = {"training-log.json": json.dumps(logs, indent=1) + "\n"}
         write_backbone(target, config.to_json(), weights, self.vocabulary_folder, extra)
