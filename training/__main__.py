@@ -10,7 +10,7 @@ from pathlib import Path
 
 from unibrain.errors import InputError
 
-PARTS = ("autokl", "clip", "optimus", "flows", "text", "decoder", "judge", "export")
+PARTS = ("autokl", "clip", "optimus", "writer", "flows", "text", "decoder", "judge", "export")
 FROM_SCRATCH = tuple(part for part in PARTS if part != "text")
 
 

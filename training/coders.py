@@ -24,7 +24,7 @@ READING_WEIGHT, LENGTH_WEIGHT = 4.0, 0.05
 BAG_WEIGHT, BENT_WEIGHT, WORD_DROPOUT = 0.5, 20.0, 0.4
 ORDER_SHARE = 0.4
 """Size of what a caption's code says of the first half of its words, beside what it says of all."""
-EXACT_LATENTS, MOST_SHRINKAGE, MOST_NOISE = 0.3, 0.6, 1.5
+EXACT_LATENTS, MOST_SHRINKAGE, MOST_NOISE, WRITER_NOISE = 0.3, 0.6, 1.5, 0.2
 """Share of captions' latents that are decoded as they are; how far others are drawn towards the origin, and noise on
 them as a share of the latents' spread, at most."""
 READ_PATCH = 8
@@ -350,4 +350,70 @@ def train_optimus(
         return {"loss": total, "error": error, "missed": missed, "bent": bent, "accuracy": right}
 
     train(both_networks, loss, recipe, folder, "optimus", device)
+    return optimus
+
+
+def train_writer(
+    optimus: Optimus,
+    exact: Tensor,
+    predicted: list[Tensor],
+    gpt2_ids: Tensor,
+    first: int,
+    recipe: Recipe,
+    folder: Path,
+    device: str = "cpu",
+) -> Optimus:
+    """Train the decoder of a text autoencoder further, on latents as regressions predict them from simulated scans.
+
+    What is decoded later is a latent of a caption, what a regression predicts, or what flows make of it; so a part of
+    the latents is exact, and the others lie between exact and predicted ones, which are drawn out from their mean by up
+    to twice. The encoder stays as it is, and so do the latents.
+
+    Parameters
+    ----------
+    optimus : Optimus
+    exact : Tensor of shape (n, captions, latent_width)
+    predicted : list of Tensor of shape (n, 1, latent_width)
+        Of several simulated subjects.
+    gpt2_ids : Tensor of shape (n, captions, tokens), int64
+    first : int
+        The regressions know the scenes before this one.
+    recipe, folder, device
+        See `train`.
+    """
+    torch.manual_seed(recipe.seed)
+    decoder = (optimus.gpt2, optimus.to_memory, optimus.to_embedding)
+    optimus.requires_grad_(False)
+    for part in decoder:
+        part.requires_grad_(True)
+    pad, dtype = optimus.pad, training_dtype(device)
+    exact, gpt2_ids = exact.to(device), gpt2_ids.to(device)
+    guesses = torch.stack([guess[:, 0] for guess in predicted]).to(device)
+    centre = exact.float().mean((0, 1))
+
+    def loss(network: Any, generator: torch.Generator) -> dict[str, Tensor]:
+        def random(*shape: int) -> Tensor:
+            return torch.rand(shape, generator=generator, device=device)
+
+        def below(most: int) -> Tensor:
+            return (random(recipe.batch_size) * most).long()
+
+        rows, which = first + below(len(exact) - first), below(exact.shape[1])
+        z, share = exact[rows, which].float(), random(len(rows), 1)
+        guess = centre + (1 + random(len(rows), 1)) * (guesses[below(len(guesses)), rows].float() - centre)
+        share = torch.where(random(len(rows), 1) < 0.5, share, 1.0)
+        noise = WRITER_NOISE * random(len(rows), 1) * torch.randn(z.shape, generator=generator, device=device)
+        worse = share * guess + (1 - share) * z + noise
+        z = torch.where(random(len(rows), 1) < EXACT_LATENTS, z, worse)
+        written = gpt2_ids[rows, which]
+        written = written[:, : int((written != pad).sum(1).max())]
+        seen, target = written[:, :-1].clone(), written[:, 1:]
+        dropped = random(*seen.shape) < WORD_DROPOUT
+        dropped[:, 0] = False
+        seen[dropped] = pad
+        logits, counts = network.logits(z.to(dtype), seen)[0].float(), target != pad
+        error = functional.cross_entropy(logits[counts], target[counts], reduction="sum") / len(rows)
+        return {"loss": error, "accuracy": (logits.argmax(-1) == target)[counts].float().mean()}
+
+    train(optimus, loss, recipe, folder, "writer", device)
     return optimus

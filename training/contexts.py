@@ -50,8 +50,9 @@ class FlowData:
         (n, tokens, width), the latter a mean over captions.
     empty : dict of str to Tensor of shape (1, tokens, width)
         Unconditional contexts.
-    predicted : list of dict of str to Tensor of shape (n, tokens, width)
-        ``c_image`` and ``c_text`` as the ridge regressions of each simulated subject predict them.
+    predicted : list of dict of str to Tensor of shape (n, tokens or captions, width)
+        ``c_image`` and ``c_text`` as the ridge regressions of each simulated subject predict them, and ``z_text`` with
+        one caption: their mean.
     first : int
         The regressions know the scenes before this one.
     scale_factor : float
@@ -75,28 +76,36 @@ def flow_data(
 ) -> FlowData:
     """Encode all scenes and predict their contexts, or take what an earlier call left in `folder` (in float16)."""
     stored: dict[str, Tensor] = {}
-    of_clip = ""
+    versions = []
     for part, encode in (("clip", _contexts), ("optimus", _text_latents), ("autokl", _image_latents)):
         # Named after the weights, so that latents of earlier ones are never taken up.
-        version = version_of(coders[part].state_dict())
+        version = version_of(encoder_weights(coders[part]))
         file = folder / f"latents-{part}-{version}.safetensors"
         if not file.exists():
             with atomic_path(file) as temporary:
                 save_file(encode(config, coders[part].to(device), vocabularies, scenes, device), temporary)
-        of_clip = of_clip or version
+        versions.append(version)
         stored |= load_file(file)
     scale_factor = float(stored.pop("scale_factor"))
     empty = {name: stored.pop(f"empty_{name}") for name in CONTEXTS}
     predicted = []
     for seed, difficulty, grid in BRAINS:
-        file = folder / f"predicted-{seed}-{of_clip}.safetensors"
+        file = folder / f"predicted-{seed}-{'-'.join(versions[:2])}.safetensors"
         if not file.exists():
             voxels = simulated_betas(scenes, seed, difficulty, grid)
-            contexts = {name: stored[name] for name in CONTEXTS}
+            wanted = {name: stored[name] for name in CONTEXTS} | {"z_text": stored["z_text"].float().mean(1, True)}
             with atomic_path(file) as temporary:
-                save_file(predicted_contexts(voxels, contexts, device), temporary)
+                save_file(predicted_latents(voxels, wanted, device), temporary)
         predicted.append(load_file(file))
     return FlowData(stored, empty, predicted, FITTED + CHOSEN, scale_factor)
+
+
+def encoder_weights(coder: Any) -> dict[str, Tensor]:
+    """What decides over the latents of a coder: of Optimus, not its decoder."""
+    weights: dict[str, Tensor] = coder.state_dict()
+    return {
+        key: value for key, value in weights.items() if not key.startswith(("gpt2.", "to_memory.", "to_embedding."))
+    }
 
 
 def version_of(weights: Mapping[str, Tensor]) -> str:
@@ -191,12 +200,10 @@ def simulated_betas(
 
 
 @torch.inference_mode()
-def predicted_contexts(
-    betas: NDArray[np.float32], contexts: dict[str, Tensor], device: str = "cpu"
-) -> dict[str, Tensor]:
-    """Contexts of all scenes as ridge regressions fitted to the first `FITTED` of them predict them, in float16.
+def predicted_latents(betas: NDArray[np.float32], latents: dict[str, Tensor], device: str = "cpu") -> dict[str, Tensor]:
+    """Latents of all scenes as ridge regressions fitted to the first `FITTED` of them predict them, in float16.
 
-    One penalty per context, chosen on the next `CHOSEN`. Predictions are not rescaled: they are conditional means.
+    One penalty per latent, chosen on the next `CHOSEN`. Predictions are not rescaled: they are conditional means.
     """
     fitted = torch.from_numpy(betas[:FITTED]).to(device)
     mean, deviation = fitted.mean(0), fitted.std(0)
@@ -207,7 +214,7 @@ def predicted_contexts(
     others = [(torch.from_numpy(part).to(device) - mean) / deviation for part in np.array_split(betas, 20)]
     similar = torch.cat([part @ x.T for part in others]) @ vectors  # (n, FITTED), in the kernel's axes
     found = {}
-    for name, targets in contexts.items():
+    for name, targets in latents.items():
         y = targets.to(device).float().flatten(1)
         centre = y[:FITTED].mean(0)
         turned = vectors.T @ (y[:FITTED] - centre)

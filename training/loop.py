@@ -105,6 +105,7 @@ def train(model: nn.Module, loss: Loss, recipe: Recipe, folder: Path, name: str,
             ) from error
         first, seconds = state["step"], state["seconds"]
     model.to(device)
+    still = {key: value.detach().clone() for key, value in model.state_dict().items()}
     exact = {key: p.detach().clone() for key, p in model.named_parameters() if p.requires_grad}
     averaged = {key: state["averaged"][key].to(device) if state else value.clone() for key, value in exact.items()}
     optimiser = torch.optim.AdamW(
@@ -121,9 +122,9 @@ def train(model: nn.Module, loss: Loss, recipe: Recipe, folder: Path, name: str,
     begun = saved = time.monotonic()
 
     def whole(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Weights with what is tied to them, and buffers."""
+        """Weights with what is tied to them, and what is not trained."""
         names = {parameter.data_ptr(): key for key, parameter in model.named_parameters()}
-        return {key: weights.get(names.get(x.data_ptr(), key), x) for key, x in model.state_dict().items()}
+        return {key: weights.get(names.get(x.data_ptr(), key), still[key]) for key, x in model.state_dict().items()}
 
     def save(step: int) -> None:
         with atomic_path(state_file) as temporary:

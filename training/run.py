@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from training.carry import carried
-from training.coders import condensed, train_autokl, train_clip, train_decoder, train_optimus
+from training.coders import condensed, train_autokl, train_clip, train_decoder, train_optimus, train_writer
 from training.contexts import CAPTIONS, FlowData, flow_data, scene_latents, version_of
 from training.flows import train_flows
 from training.judge import fit_judge, scene_features, write_judge
@@ -42,6 +42,7 @@ TITLES = {
     "decoder": "AutoKL's decoder, further",
     "clip": "CLIP",
     "optimus": "Optimus (text autoencoder)",
+    "writer": "Optimus' decoder, further",
     "flows": "the four flows",
     "text": "data blocks of the text flows, further",
 }
@@ -121,12 +122,15 @@ class TrainingRun:
             train_clip(self.config.clip, self.scenes, tokens, recipe, self.folder, **options)
         elif part == "optimus":
             captions = [caption for row in self.scenes.captions for caption in row[:CAPTIONS]]
-            gpt2 = self.vocabularies.gpt2
-            rows = [torch.tensor(gpt2.ids(caption)) for caption in captions]
-            gpt2_ids = nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=gpt2.pad)
             bert_ids = self.vocabularies.bert(captions)[0].unflatten(0, (-1, CAPTIONS))
-            gpt2_ids = gpt2_ids.unflatten(0, (-1, CAPTIONS))
-            train_optimus(self.config.optimus, bert_ids, gpt2_ids, recipe, self.folder, **options)
+            train_optimus(self.config.optimus, bert_ids, self._gpt2_ids(), recipe, self.folder, **options)
+        elif part == "writer":
+            data, optimus = self.data, Optimus(self.config.optimus)
+            optimus.load_state_dict(self.averaged("optimus"))
+            predicted = [brain["z_text"] for brain in data.predicted]
+            train_writer(
+                optimus, data.exact["z_text"], predicted, self._gpt2_ids(), data.first, recipe, self.folder, self.device
+            )
         elif part == "text":
             trained = (self.folder / "flows.state.pt").exists()
             begin = self.averaged("flows") if trained else self._flows_of_start(self._weights_of_start("flows"))
@@ -135,6 +139,13 @@ class TrainingRun:
         else:
             options["start"] = self._flows_of_start(begin)
             train_flows(self.config, self.data, self.scenes, recipe, self.folder, **options)
+
+    def _gpt2_ids(self) -> Tensor:
+        """Tokens of all captions, from the begin to the end mark: (n, captions, tokens)."""
+        gpt2 = self.vocabularies.gpt2
+        captions = (caption for row in self.scenes.captions for caption in row[:CAPTIONS])
+        rows = [torch.tensor(gpt2.ids(caption)) for caption in captions]
+        return nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=gpt2.pad).unflatten(0, (-1, CAPTIONS))
 
     def coders(self) -> dict[str, Any]:
         """The trained coders, frozen."""
@@ -210,6 +221,8 @@ class TrainingRun:
         weights = {part: self.averaged(part) for part in PARTS} | {"autokl": self.condensed_autokl}
         if (self.folder / "decoder.state.pt").exists():
             weights["autokl"] |= self.averaged("decoder")
+        if (self.folder / "writer.state.pt").exists():
+            weights["optimus"] = self.averaged("writer")
         if (self.folder / "text.state.pt").exists():
             weights["flows"] = self.averaged("text")
         logs = {part: self._log(part) for part in TITLES}
