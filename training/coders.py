@@ -270,8 +270,9 @@ def caption_codes(ids: Tensor, config: OptimusConfig, pad: int, seed: int = 0) -
     directions = torch.randn((2, vocabulary, config.latent_width), generator=torch.Generator().manual_seed(seed))
     words, order = (rare[:, None] * part for part in directions)
     codes = bags[0] @ words + ORDER_SHARE * (bags[1] @ order)
-    centred: Tensor = codes - codes.mean(0)
-    return (centred / centred.std()).half().unflatten(0, ids.shape[:2])
+    centred = codes - codes.mean(0)
+    found: Tensor = (centred / centred.std()).half().unflatten(0, ids.shape[:2])
+    return found
 
 
 def train_optimus(

@@ -25,6 +25,10 @@ class UnavailableError(Exception):
     """
 
 
+class PlaceError(InputError):
+    """Where the shards of a stage were to be done, they cannot be: no scheduler answers, a worker is refused."""
+
+
 class DamagedFileError(InputError):
     """A file that a stage of the run wrote, and that is now truncated or changed.
 

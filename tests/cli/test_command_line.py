@@ -77,6 +77,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     [
         (["fit", "RUN", "--alpha", "-1"], ["--alpha is -1", "'cv'"]),
         (["fit", "RUN", "--folds", "many"], ["--folds is many", "'loo'"]),
+        (["fit", "RUN", "--on", "nowhere"], ["--on is nowhere", "local:WORKERS"]),
         (["simulate", "RUN", "--difficulty", "eesy"], ["--difficulty is eesy", "Did you mean", "easy"]),
         (["demo", "--out", "RUN", "--images", "1"], ["--images", "1"]),
         (["import", "RUN", "--region", "V1=a;b"], ["--region", "semicolon"]),

@@ -89,7 +89,7 @@ def test_the_scheduler_restarts_in_the_middle(cluster: Cluster, tmp_path: Path) 
             time.sleep(0.02)
         cluster.restart_scheduler()
 
-    thread = threading.Thread(target=restart)
+    thread = threading.Thread(target=restart, daemon=True)  # which waits for ever if nothing is done
     thread.start()
     engine_of(f"dask:{cluster.address}", 1.0, faulty)(work)
     thread.join()

@@ -13,7 +13,7 @@ from faulty import faulty, make_work, results, tries, whole
 
 from unibrain.engines import engine_of, local
 from unibrain.errors import InputError, UnfinishedError
-from unibrain.workspace.files import sweep_partials
+from unibrain.workspace.files import sweep_partials, write_json
 from unibrain.workspace.shards import Work, read_work
 
 FAULTS = {"a": "none", "b": "killed", "c": "hangs", "d": "stopped", "e": "full", "f": "raises", "g": "short"}
@@ -66,7 +66,7 @@ def client(work: Work, on: str) -> subprocess.Popen[bytes]:
     script.write_text(CLIENT)
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     process = subprocess.Popen([sys.executable, str(script), str(work.folder), on], env=environment)
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while not len(work.shards) - len(work.left()) and time.monotonic() < deadline:
         time.sleep(0.02)
     return process
@@ -113,8 +113,13 @@ def test_a_worker_that_must_not_work_is_refused_before_anything_is_done(tmp_path
 
 def test_a_plan_stays_while_it_is_the_same_and_names_in_it_are_no_paths(tmp_path: Path) -> None:
     work = make_work(tmp_path / "work", {"a": "none"})
+    write_json(work.record("a"), {})
     assert make_work(tmp_path / "work", {"a": "none"}) == work
-    assert make_work(tmp_path / "work", {"b": "none"}).token != work.token
+    other = make_work(tmp_path / "work", {"a": "none", "b": "none"})
+    assert other.token != work.token
+    assert [shard.name for shard in other.left()] == ["b"], "what is the same stays done"
+    changed = make_work(tmp_path / "work", {"a": "full", "b": "none"})
+    assert [shard.name for shard in changed.left()] == ["a", "b"], "and what is another shard is not"
     path = tmp_path / "work" / "work.json"
     path.write_text(path.read_text().replace('"name": "b"', '"name": "../b"'))
     with pytest.raises(InputError, match="cannot be read as a plan of shards"):

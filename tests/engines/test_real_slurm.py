@@ -93,7 +93,7 @@ class Slurm:
 
     @staticmethod
     def wait(ready: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 120
         while not ready() and time.monotonic() < deadline:
             time.sleep(0.05)
         assert ready()

@@ -8,6 +8,7 @@ from runs import SETTINGS, cheaply, toy
 
 from unibrain.cli.main import main
 from unibrain.engines.subjects import run_subjects, share_of
+from unibrain.errors import InputError
 from unibrain.pipeline import PrepareSection, RunFolder, Settings, run_all
 from unibrain.pipeline.place import parse_place, place_text
 from unibrain.workspace.files import is_partial
@@ -42,7 +43,7 @@ def test_one_that_fails_stops_no_other_and_what_all_see_is_encoded_once(
     # Six test images, which all see, and thirty of each subject's own in batches of seven.
     assert encoded == [f"encode z_image {size}" for size in (6, *3 * (7, 7, 7, 7, 2))]
     assert RunFolder(root / "subj05").artefact("report").exists()
-    assert not (root / ".encoded").exists()
+    assert (root / ".encoded").exists(), "for the next call, which does the second"
     assert main(["status", str(root)]) == 0
     said = capsys.readouterr().out
     assert said.count("report      done in") == 2
@@ -62,10 +63,12 @@ def test_a_subject_alone_has_the_bytes_that_it_has_in_company(
         assert files
         for path in files:
             assert (company.root / path.relative_to(alone.root)).read_bytes() == path.read_bytes()
+    assert run_subjects(several[0], {"subj05": subject(5)}, toy()) == {}
+    assert not (several[0] / ".encoded").exists(), "once all are finished"
 
 
 def test_some_at_a_time_with_a_client_that_is_killed_and_one_that_fails(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("unibrain.engines.subjects.run_subject", faulty_client)
     monkeypatch.setattr("unibrain.engines.subjects._encode_for_all", lambda *_: None)
@@ -76,6 +79,19 @@ def test_some_at_a_time_with_a_client_that_is_killed_and_one_that_fails(
     assert {place for found in tries.values() for _, place in found} == {"local:1"}
     assert tries["subj01"][0][0] != tries["subj02"][0][0], "each with a process of its own"
     assert not [path for path in tmp_path.rglob("*") if is_partial(path)]
+    assert main(["status", str(tmp_path)]) == 0
+    assert capsys.readouterr().out.count("report      not begun") == 3, "they have settings, and no more"
+
+
+def test_a_cluster_that_is_not_there_is_told_before_each_subject_finds_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("unibrain.engines.dask._PATIENCE", 0.2)
+    monkeypatch.setattr("unibrain.engines.subjects._side_by_side", lambda *_: pytest.fail("clients were started"))
+    runs = {f"subj{number:02d}": subject(number) for number in (1, 5)}
+    with cheaply(), pytest.raises(InputError, match="no scheduler answers there"):
+        run_subjects(tmp_path, runs, toy(), "dask:tcp://127.0.0.1:9")
+    assert not RunFolder(tmp_path / "subj05").begun
 
 
 def test_what_is_not_finished_is_told_at_the_end(

@@ -5,6 +5,7 @@ import pytest
 from sklearn.linear_model import Ridge
 
 from unibrain.errors import InputError
+from unibrain.regression import BrainDecoder
 from unibrain.regression.narrow import WIDTH, Root, narrow
 from unibrain.regression.ridge import (
     CPU,
@@ -133,6 +134,17 @@ def test_a_penalty_too_small_for_a_cholesky_factor_is_decomposed():
     assert isinstance(once, CholeskyFactor)
     with pytest.raises(InputError, match=r"3.*2"):
         once.operators(np.ones((1, 40)), [3.0])
+
+
+@pytest.mark.parametrize("p", [200, 400], ids=["fewer voxels", "more voxels"])
+def test_several_penalties_however_small_predict_in_the_limit(p):
+    # Of this seed's 300 scans and 400 voxels, the kernel has no Cholesky factor with so small a penalty.
+    X, Y, X_new = make(300, p, 5, seed=2)
+    decoder = BrainDecoder(alpha={"least": 1e-13, "mild": 2.0}, rescale="none").fit(X, {"least": Y, "mild": Y})
+    found = decoder.predict(X_new)
+    weights = np.linalg.pinv(X - X.mean(axis=0), rcond=1e-10) @ (Y - Y.mean(axis=0))
+    assert relative(found["least"], (X_new - X.mean(axis=0)) @ weights + Y.mean(axis=0)) < 1e-6
+    assert relative(found["mild"], Ridge(2.0).fit(X, Y).predict(X_new)) < 1e-6
 
 
 @pytest.mark.parametrize("layout", ["runs", "scattered"])

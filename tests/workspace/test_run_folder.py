@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from unibrain.errors import InputError
-from unibrain.workspace.run_folder import RunFolder, folder_lock
+from unibrain.workspace.run_folder import RunFolder, folder_lock, holder
 
 HOLD = """
 import sys
@@ -50,8 +50,10 @@ def test_a_second_run_is_told_who_works_there_and_changes_nothing(tmp_path: Path
 
 def test_the_lock_of_a_killed_run_is_recovered(tmp_path: Path) -> None:
     process = hold(tmp_path)
+    assert f"process {process.pid} on " in holder(tmp_path)
     process.send_signal(signal.SIGKILL)
     process.communicate()
+    assert holder(tmp_path) == ""
     assert json.loads((tmp_path / ".lock").read_text())["pid"] == process.pid
     with folder_lock(tmp_path):
         assert json.loads((tmp_path / ".lock").read_text())["pid"] == os.getpid()

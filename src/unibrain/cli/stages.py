@@ -91,7 +91,9 @@ def _stage(name: str, about: str, example: str, backbone: bool = False) -> click
     ) -> None:
         _run_stage(name, name, run, chosen, with_earlier, source, on)
 
-    decorated: Any = engine_option(backbone_options(command)) if backbone else command
+    decorated: Any = backbone_options(command) if backbone else command
+    if backbone or name == "fit":
+        decorated = engine_option(decorated)
     if name != "simulate":
         earlier = "First run the stages above this one that are not up to date, instead of refusing."
         decorated = click.option("--with-earlier", is_flag=True, help=earlier)(decorated)

@@ -5,7 +5,7 @@ from typing import Any
 
 from unibrain.engines.following import TRIES, Following
 from unibrain.engines.worker import Perform, ShardError, check, do
-from unibrain.errors import InputError
+from unibrain.errors import PlaceError
 from unibrain.pipeline.place import Place
 from unibrain.workspace.progress import say
 from unibrain.workspace.shards import Shard, Work
@@ -39,7 +39,7 @@ def _connect(address: str, patience: float) -> Any:
     try:
         from distributed import Client
     except ModuleNotFoundError:
-        raise InputError(
+        raise PlaceError(
             "--on dask needs the package distributed. Install it with pip install unibrain[cluster]."
         ) from None
     deadline = time.monotonic() + patience
@@ -49,7 +49,7 @@ def _connect(address: str, patience: float) -> Any:
         except (OSError, TimeoutError, ValueError) as error:
             if time.monotonic() > deadline:
                 reason = " ".join(str(error).split())[:200]
-                raise InputError(
+                raise PlaceError(
                     f"--on dask:{address}: no scheduler answers there ({reason}). Start one with `dask scheduler`, or "
                     "check the address."
                 ) from None
@@ -61,20 +61,20 @@ def check_workers(client: Any, work: Work, patience: float) -> None:
     try:
         client.wait_for_workers(1, timeout=patience)
     except TimeoutError:
-        raise InputError(
+        raise PlaceError(
             "the Dask scheduler has no workers. Start some with `dask worker ADDRESS --nthreads 1`."
         ) from None
     threads = {name: about["nthreads"] for name, about in client.scheduler_info(n_workers=-1)["workers"].items()}
     wide = [name for name, count in threads.items() if count != 1]
     if wide:
-        raise InputError(
+        raise PlaceError(
             f"the Dask worker {wide[0]} would do {threads[wide[0]]} shards at a time in one process. Start workers "
             "with --nthreads 1; how many threads a shard computes with is told by --threads."
         )
     found = client.run(check, str(work.folder), work.token, on_error="return")
     refused = [result for result in found.values() if isinstance(result, BaseException)]
     if refused:
-        raise InputError(" ".join(str(refused[0]).split()))
+        raise PlaceError(" ".join(str(refused[0]).split()))
 
 
 def _do_all(client: Any, work: Work, following: Following, does: Perform) -> bool:

@@ -17,13 +17,16 @@ from typing import Any
 
 from unibrain.engines.following import Following
 from unibrain.engines.worker import Perform, RefusedError, ShardError, check, do
-from unibrain.errors import InputError, UnfinishedError
+from unibrain.errors import PlaceError, UnfinishedError
 from unibrain.pipeline.place import Place
 from unibrain.workspace.progress import say
 from unibrain.workspace.shards import Shard, Work
 
 _GRACE = 10.0
 """Seconds beyond the time limit after which a worker that did not end itself is killed: it may be stopped, or deaf."""
+
+_START = 600.0
+"""Seconds that a worker has to begin, where the time limit of a shard is shorter: weights may be on a slow disk."""
 
 _STARTS = 3
 """How often a worker may die before it has begun."""
@@ -65,7 +68,8 @@ def _do_all(workers: "list[_Worker]", work: Work, following: Following, does: Pe
             ready = worker.token == work.token
             shard = queue.popleft() if ready else None
             task = (check, work.token) if shard is None else (do, shard.name, following.limit, does)
-            running[worker.submit(work, *task)] = _Running(worker, shard, following.limit)
+            limit = max(following.limit, _START) if shard is None else following.limit
+            running[worker.submit(work, *task)] = _Running(worker, shard, limit)
         if not workers:
             raise UnfinishedError(f"{work.stage}: worker processes die before they have begun. Is there enough memory?")
         finished, _ = wait(running, timeout=1.0, return_when=FIRST_COMPLETED)
@@ -116,7 +120,7 @@ def _settle(future: Future[Any], one: _Running, work: Work, following: Following
     try:
         future.result()
     except RefusedError as error:
-        raise InputError(str(error)) from None
+        raise PlaceError(str(error)) from None
     except BrokenProcessPool:
         worker.renew()
         if shard is None:

@@ -18,7 +18,7 @@ from typing import Any
 
 from unibrain.engines.following import TRIES, Following
 from unibrain.engines.worker import Perform, RefusedError, ShardError, check, do
-from unibrain.errors import InputError
+from unibrain.errors import PlaceError
 from unibrain.pipeline.place import Place
 from unibrain.workspace.files import read_json, write_json
 from unibrain.workspace.progress import say
@@ -97,7 +97,7 @@ class Slurm:
         jobs = work.folder / JOBS
         local = place.options.get("submit") == "local"
         if not local and shutil.which("sbatch") is None:
-            raise InputError(
+            raise PlaceError(
                 "sbatch is not on this machine. Run this where SLURM's commands are, such as a login node."
             )
         _wait(work, following, _earlier(jobs), None)
@@ -127,7 +127,7 @@ def load_submitit() -> Any:
     try:
         return import_module("submitit")
     except ModuleNotFoundError:
-        raise InputError(
+        raise PlaceError(
             "--on slurm needs the package submitit. Install it with pip install unibrain[cluster]."
         ) from None
     finally:
@@ -155,7 +155,7 @@ def _submit(place: Place, work: Work, tasks: list[Task]) -> list[Any]:
         found: list[Any] = executor.submit_array(tasks)
     except (FailedJobError, FailedSubmissionError, subprocess.CalledProcessError) as error:
         words = " ".join(str(getattr(error, "stderr", None) or error).split())
-        raise InputError(f"SLURM did not take the jobs: {words[:400]}") from None
+        raise PlaceError(f"SLURM did not take the jobs: {words[:400]}") from None
     return found
 
 
@@ -253,7 +253,7 @@ def report(work: Work, following: Following, turn: int, tried: set[str]) -> None
     """Take note of what jobs said of shards that are not done."""
     refused = _said(work.folder / _REFUSED, turn)
     if refused is not None:
-        raise InputError(refused)
+        raise PlaceError(refused)
     for shard in work.left():
         if shard.name in tried:
             reason = _said(work.folder / "failed" / f"{shard.name}.json", turn)

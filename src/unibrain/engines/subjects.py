@@ -5,15 +5,14 @@ all subjects see is encoded before, by all workers.
 """
 
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from unibrain.engines import engine_of
 from unibrain.engines.local import visible_cards
 from unibrain.engines.worker import source as source_of
-from unibrain.errors import InputError, UnfinishedError
+from unibrain.errors import InputError, PlaceError, UnfinishedError
 from unibrain.pipeline import BackboneSource, RunFolder, Settings, read_settings, run_all, run_one, write_settings
 from unibrain.pipeline.place import parse_place, place_text
 from unibrain.pipeline.shards import program
@@ -46,29 +45,30 @@ def run_subjects(
     -------
     dict of str to str
         Run folder to why it is not finished; all others are.
+
+    Raises
+    ------
+    InputError
+        If another call works in `out`, or nothing can be done where shards were to be done.
     """
     section, out = next(iter(runs.values())).engine, out.absolute()
     on = on or section.on
     out.mkdir(parents=True, exist_ok=True)
-    with folder_lock(out), _encoded_for_all(out):
+    with folder_lock(out):
+        (out / ENCODED).mkdir(exist_ok=True)
         for name, settings in runs.items():
             if not RunFolder(out / name).begun:  # so that it can be planned
                 write_settings(RunFolder(out / name).settings, settings)
-        if on is None:
-            return _one_by_one(out, runs, source, None)
-        clients = min(len(runs), _workers(on, source.device, len(runs)))
-        if clients == 1:
-            return _one_by_one(out, runs, source, engine_of(on, section.time_limit))
-        _encode_for_all(out, runs, source, on)
-        return _side_by_side(out, runs, source, on, clients)
-
-
-@contextmanager
-def _encoded_for_all(out: Path) -> Iterator[None]:
-    """A folder for what is encoded for all, which goes when all is done, and else serves the next call."""
-    (out / ENCODED).mkdir(exist_ok=True)
-    yield
-    shutil.rmtree(out / ENCODED)
+        clients = 1 if on is None else min(len(runs), _workers(on, source.device, len(runs)))
+        if on is not None and clients > 1:
+            _encode_for_all(out, runs, source, on)
+            failed = _side_by_side(out, runs, source, on, clients)
+        else:
+            engine = None if on is None else engine_of(on, section.time_limit)
+            failed = _one_by_one(out, runs, source, engine)
+        if not failed:  # else it serves the next call
+            shutil.rmtree(out / ENCODED)
+    return failed
 
 
 def _one_by_one(
@@ -91,6 +91,8 @@ def _encode_for_all(out: Path, runs: Mapping[str, Settings], source: BackboneSou
         try:
             run_one("extract", RunFolder(out / name), settings, source, with_earlier=True, engine=engine)
             return
+        except PlaceError:
+            raise  # of no use to the others either
         except (InputError, UnfinishedError):
             continue  # told by its own client
 

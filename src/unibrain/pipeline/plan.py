@@ -1,6 +1,7 @@
 """What a run has left to do, from what was measured: shards, seconds, disk; and how far it is."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from math import ceil
@@ -201,10 +202,11 @@ def _size(record: Record) -> int:
 
 def work_of(run: RunFolder, name: str) -> Work | None:
     """The shards of a stage that is under way, or was stopped: its last work."""
-    plans = sorted(run.cache(name).glob(f"*/{SHARDS}/*/{PLAN}"), key=lambda path: path.stat().st_mtime)
+    plans = run.cache(name).glob(f"*/{SHARDS}/*/{PLAN}")
     try:
-        return read_work(plans[-1].parent) if plans else None
-    except InputError:
+        newest = max(plans, key=lambda path: path.stat().st_mtime, default=None)
+        return None if newest is None else read_work(newest.parent)
+    except (InputError, FileNotFoundError):  # damaged, or gone: the stage ends
         return None
 
 
@@ -245,17 +247,19 @@ def status_text(run: RunFolder) -> str:
     InputError
         If there is no run.
     """
-    if not run.begun:
+    if not run.begun and not run.settings.exists():
         raise InputError(f"{run.root}: there is no run in this folder. Check the path.")
     lines = []
     for name in STAGES:
-        record, work = read_record(run, name), work_of(run, name)
+        work = work_of(run, name)
+        under_way = [] if work is None else _under_way(name, work)
+        record = read_record(run, name)  # after its shards, which go when it ends
         if record is not None:
             lines.append(
                 f"{name:<12}done in {readable_seconds(record.provenance.seconds)} ({record.provenance.started})"
             )
-        elif work is not None:
-            lines += _under_way(name, work)
+        elif under_way:
+            lines += under_way
         elif run.record(name).exists():
             lines.append(f"{name:<12}begun, and not ended")
         elif name not in ("simulate", "audit"):
@@ -279,7 +283,7 @@ def _under_way(name: str, work: Work) -> list[str]:
     lines = [text]
     for shard in left:
         log = work.log(shard.name)
-        if log.exists():
+        with suppress(FileNotFoundError):  # not begun
             last = (log.read_text(encoding="utf-8", errors="replace").strip().splitlines() or [""])[-1]
             lines.append(f"{'':<12}begun: {shard.what}: {last[:100]} (log: {log})")
     return lines

@@ -158,12 +158,12 @@ def _fit(
     """Operators of ridges fitted to some voxels, by alpha."""
     needed = [float(alpha) for alpha in alphas]
     if weights is None and betas.shape[1] <= SMALL_REGION * len(betas):
-        factorisation, mean = factorise_scans(betas, backend)
+        factorisation, mean = factorise_scans(betas, backend, min(needed))
         return factorisation.operators(cross_kernel(scans, betas, mean, backend=backend), needed)
     kernel, mean = centred_kernel(betas, weights, backend)
     cross = cross_kernel(scans, betas, mean, weights, backend)
     if len(needed) > CHEAPER:
-        return factorise(kernel, backend).operators(cross, needed)
+        return factorise(kernel, backend, min(needed)).operators(cross, needed)
     return {alpha: factorise_once(kernel.copy(), alpha, backend).operators(cross, [alpha])[alpha] for alpha in needed}
 
 

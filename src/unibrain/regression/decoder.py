@@ -226,7 +226,7 @@ class BrainDecoder(RegressorMixin, BaseEstimator):  # type: ignore[misc]
                     kernel, mean = centred_kernel(betas, backend=backend)
                     solver = factorise_once(kernel, float(distinct[0]), backend)
                 else:
-                    solver, mean = factorise_scans(betas, backend)
+                    solver, mean = factorise_scans(betas, backend, float(distinct[0]))
             systems = (System(tuple(targets), None, solver),)
         self.gain_ = fit_gains(systems, alphas, targets, self.rescale, self.device, sharing=sharing, **common)
         self.alphas_, self.alpha_choice_, self.band_choice_ = alphas, choices, band_choice

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unibrain.errors import InputError
-from unibrain.regression.ridge import CholeskyFactor, Factorisation, Solver
+from unibrain.regression.ridge import CholeskyFactor, Factorisation, Solver, too_small
 
 Scheme = int | Literal["loo"]
 """Number of folds, or ``"loo"``: leave out one image (all its repeats) at a time."""
@@ -197,10 +197,7 @@ def solve_own(own: NDArray[Any], right: NDArray[Any], alpha: float) -> NDArray[A
         factors = np.zeros_like(own)
     smallest = float(np.diagonal(factors, axis1=1, axis2=2).min()) ** 2
     if not smallest >= SMALLEST_PIVOT:
-        raise InputError(
-            f"alpha {alpha:g} is so small beside the scans' kernel that predictions of images left out would be "
-            "rounding errors. Leave the smallest alphas out of the grid."
-        )
+        raise too_small(alpha)
     solution: NDArray[Any]
     if own.shape[1] == 1:
         solution = right / own

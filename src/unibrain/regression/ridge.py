@@ -33,6 +33,9 @@ SMALL, UNSURE = 1e-13, 1e-8
 """Eigenvalues, as shares of the largest: below the first they are rounding errors of 0; eigenvectors of the kernel that
 come from products of voxels are exact to about machine precision over this share, too little between the two."""
 
+LEAST_PENALTY = 1e-11
+"""Of the trace of a kernel: with a smaller penalty, rounding may leave no Cholesky factor."""
+
 
 # Where the large products are computed: NumPy's BLAS, or PyTorch on a graphics card
 
@@ -207,6 +210,14 @@ def cross_kernel(
     return kernel
 
 
+def too_small(alpha: float) -> InputError:
+    """The error of a penalty with which nothing can be predicted for an image that was left out."""
+    return InputError(
+        f"alpha {alpha:g} is so small beside the scans' kernel that predictions of images left out would be rounding "
+        "errors. Give larger ones."
+    )
+
+
 @dataclass(frozen=True)
 class Factorisation:
     """A centred training kernel as ``basis @ band @ basis.T``, which serves every alpha.
@@ -238,10 +249,7 @@ class Factorisation:
         try:
             return Root.of(self.band, alpha, dtype)
         except np.linalg.LinAlgError as error:
-            raise InputError(
-                f"alpha {alpha:g} is so small beside the scans' kernel that predictions of images left out would be "
-                "rounding errors. Leave the smallest alphas out of the grid."
-            ) from error
+            raise too_small(alpha) from error
 
     def operators(self, cross: NDArray[np.float64], alphas: Iterable[float]) -> dict[float, NDArray[np.float64]]:
         """``cross (K + alpha I)^-1`` of shape (m, n), by alpha: times centred targets, they are centred predictions."""
@@ -280,13 +288,23 @@ Solver = Factorisation | CholeskyFactor
 """What stands for ``(K + alpha I)^-1``, for any alpha or for one."""
 
 
-def factorise(kernel: NDArray[np.float64], backend: Backend = CPU) -> Factorisation:
-    """Factorisation of a symmetric positive semi-definite kernel."""
-    return Factorisation(*backend.narrow(kernel))
+def factorise(kernel: NDArray[np.float64], backend: Backend = CPU, smallest: float = float("inf")) -> Factorisation:
+    """Factorisation of a symmetric positive semi-definite kernel.
+
+    Where `smallest`, the smallest of given penalties, is so small that rounding leaves no Cholesky factor, the basis is
+    that of the eigenvectors, which serves every penalty.
+    """
+    if smallest >= LEAST_PENALTY * np.trace(kernel):
+        return Factorisation(*backend.narrow(kernel))
+    values, vectors = backend.eigh(kernel)
+    # A centred kernel has rank below n: its zero eigenvalues come back as rounding errors of either sign.
+    return Factorisation(np.ascontiguousarray(vectors), diagonal(np.maximum(values, 0.0)))
 
 
-def factorise_scans(X: NDArray[Any], backend: Backend = CPU) -> tuple[Factorisation, NDArray[np.float64]]:
-    """Factorisation of the kernel of scans, and their mean; by way of the voxels' products where voxels are fewer."""
+def factorise_scans(
+    X: NDArray[Any], backend: Backend = CPU, smallest: float = float("inf")
+) -> tuple[Factorisation, NDArray[np.float64]]:
+    """As `factorise`, of the kernel of scans, and their mean; by way of the voxels' products where voxels are fewer."""
     n, p = X.shape
     if p <= FEW_VOXELS * n:
         columns = np.array(X, dtype=np.float64, order="C")
@@ -300,18 +318,13 @@ def factorise_scans(X: NDArray[Any], backend: Backend = CPU) -> tuple[Factorisat
             found = backend.multiply(backend.place(columns), vectors[:, kept]) / np.sqrt(values)
             return Factorisation(np.ascontiguousarray(found), diagonal(values)), mean
     kernel, mean = centred_kernel(X, backend=backend)
-    return factorise(kernel, backend), mean
+    return factorise(kernel, backend, smallest), mean
 
 
 def factorise_once(kernel: NDArray[np.float64], alpha: float, backend: Backend = CPU) -> Solver:
-    """Factorise for one penalty alone; overwrites the kernel.
-
-    Where the penalty is so small beside the kernel that rounding leaves no Cholesky factor, it is decomposed.
-    """
-    if alpha < 1e-11 * np.trace(kernel):
-        values, vectors = backend.eigh(kernel)
-        # A centred kernel has rank below n: its zero eigenvalues come back as rounding errors of either sign.
-        return Factorisation(np.ascontiguousarray(vectors), diagonal(np.maximum(values, 0.0)))
+    """Factorise for one penalty alone, if it is not too small for that; overwrites the kernel."""
+    if alpha < LEAST_PENALTY * np.trace(kernel):
+        return factorise(kernel, backend, alpha)
     kernel[np.diag_indices_from(kernel)] += alpha
     return CholeskyFactor(alpha, np.ascontiguousarray(backend.cholesky(kernel)))
 

@@ -36,9 +36,11 @@ _NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP}
 
 
 def holder(folder: Path) -> str:
-    """Who says to hold the lock of a folder, such as ``"process 7 on host"``; empty if nobody does."""
+    """Who says to hold the lock of a folder, such as ``"process 7 on host"``; empty for nobody, or one killed here."""
     try:
         about = json.loads((folder / ".lock").read_bytes())
+        if about["host"] == socket.gethostname() and not _lives(int(about["pid"])):
+            return ""
         return f"process {int(about['pid'])} on {about['host']}, `{about['command']}`"
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         pass
@@ -47,6 +49,16 @@ def holder(folder: Path) -> str:
         return f"process {int(process)} on {host}"
     except (OSError, ValueError):
         return ""
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # of another user
+        return True
+    return True
 
 
 @contextmanager

@@ -9,6 +9,7 @@ import json
 import time
 import uuid
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -90,8 +91,11 @@ class Work:
 
         Each has ``seconds``, ``items``, ``host``, ``process``, ``finished``, and ``remarks`` if there were any.
         """
-        left = {shard.name for shard in self.left()}
-        return {shard.name: read_json(self.record(shard.name)) for shard in self.shards if shard.name not in left}
+        found = {}
+        for shard in self.shards:
+            with suppress(FileNotFoundError):  # not done
+                found[shard.name] = read_json(self.record(shard.name))
+        return found
 
 
 Engine = Callable[[Work], None]
@@ -114,8 +118,9 @@ class Counted:
         began = time.monotonic()
         self._engine(work)
         self._elapsed += time.monotonic() - began
-        self._records += work.records().values()
-        for text in sorted({text for record in self._records for text in record.get("remarks", ())}):
+        records = work.records().values()
+        self._records += records
+        for text in sorted({text for record in records for text in record.get("remarks", ())}):
             remark(text)
 
     def notes(self) -> dict[str, Any]:
@@ -129,10 +134,17 @@ class Counted:
 
 
 def write_work(work: Work) -> Work:
-    """Write a plan, and return it as workers will read it; the same plan from before stays, workers may be using it."""
-    before = _read_if_there(work.folder)
-    if before is not None and replace(before, token="") == _as_read(work):
+    """Write a plan, and return it as workers will read it; the same plan from before stays, workers may be using it.
+
+    Of another plan from before, shards that are the same now stay done.
+    """
+    before, now = _read_if_there(work.folder), _as_read(work)
+    if before is not None and replace(before, token="") == now:
         return before
+    known = {} if before is None else {shard.name: shard for shard in before.shards}
+    for shard in now.shards:
+        if known.get(shard.name) != shard:
+            work.record(shard.name).unlink(missing_ok=True)
     content = {
         "format": _FORMAT,
         "stage": work.stage,
