@@ -145,7 +145,8 @@ class TrainingRun:
         gpt2 = self.vocabularies.gpt2
         captions = (caption for row in self.scenes.captions for caption in row[:CAPTIONS])
         rows = [torch.tensor(gpt2.ids(caption)) for caption in captions]
-        return nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=gpt2.pad).unflatten(0, (-1, CAPTIONS))
+        ids: Tensor = nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=gpt2.pad)
+        return ids.unflatten(0, (-1, CAPTIONS))  # type: ignore[no-any-return]
 
     def coders(self) -> dict[str, Any]:
         """The trained coders, frozen."""
