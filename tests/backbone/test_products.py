@@ -100,7 +100,7 @@ def test_weights_in_order_follow_the_weights_and_the_size(dtype: torch.dtype, mo
         plain.load_state_dict(layer.state_dict())
         with torch.inference_mode():
             torch.testing.assert_close(layer(x), plain(x), rtol=tolerance, atol=tolerance)
-        assert (layer._ordered is not None) == (dtype == torch.bfloat16)
+        assert (layer._ordered is not None) == products.can_order(dtype)
         layer = copy.deepcopy(layer)
         with torch.no_grad():
             layer(x)

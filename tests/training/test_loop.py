@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from training import loop
-from training.loop import Recipe, train
+from training.loop import Recipe, train, training_dtype
 from unibrain.errors import InputError
 
 RECIPE = Recipe(
@@ -43,11 +43,11 @@ class Loss:
         self.values: list[float] = []
 
     def __call__(self, network: nn.Module, generator: torch.Generator) -> dict[str, Tensor]:
-        assert next(network.parameters()).dtype == torch.bfloat16
+        assert next(network.parameters()).dtype == training_dtype("cpu")
         if len(self.values) == self.stop_at:
             raise KeyboardInterrupt
         x = torch.randn(RECIPE.batch_size, 3, generator=generator)
-        loss = (network(x.bfloat16()).float() - x @ TARGET.T).square().mean()
+        loss = (network(x.to(training_dtype("cpu"))).float() - x @ TARGET.T).square().mean()
         if len(self.values) == self.wrong_at:
             loss = loss * float("nan")
         self.values.append(float(loss.detach()))

@@ -25,15 +25,20 @@ CHUNK = 2**22
 ORDER_UP_TO_ROWS = 1024
 """Rows (positions times batch) up to which bringing weights into order is much of a convolution's time; measured."""
 
-_CAN_ORDER = (
-    torch.backends.mkldnn.is_available()
-    and hasattr(torch._C._nn, "mkldnn_reorder_conv2d_weight")
-    and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
-)
-
-
 UNITS = {torch.bfloat16: ("amx_bf16", "avx512_bf16"), torch.float16: ("amx_fp16", "avx512_fp16")}
 """What a processor has if it multiplies 16-bit numbers itself, by PyTorch's names, fastest first."""
+
+
+@cache
+def can_order(weights: torch.dtype) -> bool:
+    """Whether oneDNN brings weights of a convolution of this type into its order on this processor."""
+    if weights not in UNITS or not torch.backends.mkldnn.is_available():
+        return False
+    checks: Any = torch.ops.mkldnn
+    if not hasattr(torch._C._nn, "mkldnn_reorder_conv2d_weight") or not hasattr(checks, "_convolution_pointwise"):
+        return False
+    name = "_is_mkldnn_bf16_supported" if weights == torch.bfloat16 else "_is_mkldnn_fp16_supported"
+    return bool(hasattr(checks, name) and getattr(checks, name)())
 
 
 @cache
@@ -145,8 +150,8 @@ class Conv2d(nn.Conv2d):
     def _narrow(self, x: Tensor, rows: int) -> Tensor:
         """The convolution in the dtype of the weights."""
         weight = self.weight
-        usual = weight.dtype not in UNITS or x.device.type != "cpu" or torch.is_grad_enabled() or weight.is_inference()
-        if usual or not _CAN_ORDER or rows > ORDER_UP_TO_ROWS:
+        usual = x.device.type != "cpu" or torch.is_grad_enabled() or weight.is_inference()
+        if usual or not can_order(weight.dtype) or rows > ORDER_UP_TO_ROWS:
             return super().forward(x)
         how = self.padding, self.stride, self.dilation, self.groups
         key = weight.data_ptr(), weight._version, weight.dtype, x.shape[2:]
