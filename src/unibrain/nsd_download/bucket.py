@@ -13,7 +13,7 @@ from pathlib import Path
 
 from unibrain.errors import InputError
 
-_BLOCK = 2**16
+_BLOCK = 2**13
 _TRIES = 5  # in a row, without a byte in between
 _ETAG = re.compile(r"[0-9a-f]{32}(?:-([1-9][0-9]{0,4}))?")
 
