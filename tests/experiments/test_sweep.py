@@ -130,6 +130,7 @@ def test_what_is_foreseen_is_the_time_of_one_worker(bench: Bench) -> None:
         bench.announce(120, "sweep")
 
 
+@pytest.mark.usefixtures("few_metrics")
 def test_budget_counts_settings_images_and_steps(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     announced = []
     monkeypatch.setattr(Bench, "announce", lambda self, decodes, what: announced.append(decodes))
