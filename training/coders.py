@@ -25,8 +25,8 @@ BAG_WEIGHT, BENT_WEIGHT, WORD_DROPOUT = 0.5, 20.0, 0.4
 ORDER_SHARE = 0.4
 """Size of what a caption's code says of the first half of its words, beside what it says of all."""
 EXACT_LATENTS, MOST_SHRINKAGE, MOST_NOISE, WRITER_NOISE = 0.3, 0.6, 1.5, 0.2
-"""Share of captions' latents that are decoded as they are; how far others are drawn towards the origin, and noise on
-them as a share of the latents' spread, at most."""
+"""Share of captions' latents that are decoded as they are; how far others are drawn towards the origin at most; and
+the largest noise on them, as a share of the latents' spread: first, and when the decoder alone is trained further."""
 READ_PATCH = 8
 
 Weights = dict[str, Tensor] | None

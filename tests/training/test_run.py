@@ -10,11 +10,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from sklearn.decomposition import PCA
-from sklearn.linear_model import Ridge
+from sklearn.linear_model import LinearRegression, Ridge
 
 from training import contexts, quality
 from training import run as run_module
-from training.coders import condensed
+from training.coders import caption_codes, condensed
 from training.contexts import predicted_latents, simulated_betas
 from training.judge import fit_judge, write_judge
 from training.loop import Recipe
@@ -213,3 +213,28 @@ def test_parts_are_trained_in_order(tmp_path: Path, run: TrainingRun) -> None:
     unfinished.__dict__["vocabularies"] = run.vocabularies
     with pytest.raises(InputError, match=r"autokl\.state\.pt: there is no checkpoint of autokl"):
         unfinished.train("flows")
+
+
+def test_codes_of_captions_are_linear_in_their_words_and_in_those_of_the_first_half() -> None:
+    random, words, pad = np.random.default_rng(0), 12, 11
+    lengths = random.integers(2, 8, 400)
+    ids = np.where(np.arange(7) < lengths[:, None], random.integers(0, pad, (400, 7)), pad)
+    config = small_config(30, words, 30).optimus
+    codes = caption_codes(torch.from_numpy(ids)[:, None], config, pad)[:, 0].double().numpy()
+    assert codes.std() == pytest.approx(1, abs=0.01)
+    halves = [row[: -(-length // 2)] for row, length in zip(ids, lengths, strict=True)]
+    bags = np.array([np.isin(np.arange(pad), some) for pair in zip(ids, halves, strict=True) for some in pair])
+    bags = bags.reshape(400, -1).astype(float)
+    found = LinearRegression().fit(bags[:200], codes[:200]).predict(bags[200:])
+    np.testing.assert_allclose(found, codes[200:], atol=0.01)
+
+
+def test_what_is_trained_further_leaves_the_rest_as_it_was(run: TrainingRun) -> None:
+    optimus, writer, flows, text = (run.averaged(part) for part in ("optimus", "writer", "flows", "text"))
+    for before, after, parts in (
+        (optimus, writer, ("gpt2.", "to_memory.", "to_embedding.")),
+        (flows, text, ("text.data_blocks.",)),
+    ):
+        changed = {key for key, value in before.items() if not torch.equal(value, after[key])}
+        assert changed
+        assert all(key.startswith(parts) for key in changed)
