@@ -10,8 +10,7 @@ from pathlib import Path
 
 from unibrain.errors import InputError
 
-PARTS = ("autokl", "clip", "optimus", "writer", "flows", "text", "decoder", "judge", "export")
-FROM_SCRATCH = tuple(part for part in PARTS if part != "text")
+PARTS = ("autokl", "clip", "optimus", "writer", "flows", "decoder", "judge", "export")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -22,9 +21,7 @@ def main(arguments: list[str] | None = None) -> int:
         "train", help="train it from scratch on scenes; stop it whenever you like, it goes on where it was"
     )
     train.add_argument("--out", type=Path, default=Path("training-runs/small"), help="folder for data and checkpoints")
-    train.add_argument(
-        "--parts", nargs="+", choices=PARTS, default=list(FROM_SCRATCH), help="which parts, in this order"
-    )
+    train.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="which parts, in this order")
     train.add_argument("--device", default="cpu", help="cpu or cuda")
     train.add_argument("--threads", type=int, default=0, help="processor threads (0: all)")
     train.add_argument("--steps", nargs="*", default=[], metavar="PART=STEPS", help="steps in all, if not the recipe's")

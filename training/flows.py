@@ -11,12 +11,12 @@ from training.contexts import CONTEXTS, FlowData
 from training.loop import Recipe, train, training_dtype
 from training.scenes import SceneSet, covered
 from unibrain.backbone.config import BackboneConfig
-from unibrain.backbone.flows import FourFlows, PreparedContext, repeated
+from unibrain.backbone.flows import FourFlows, PreparedContext
 from unibrain.backbone.sampling import alphas_cumprod
 from unibrain.demo import BACKGROUNDS, load_catalogue
 
-CAPTIONS_PER_STEP = 4
-"""Text latents per image latent in a step."""
+CAPTIONS_PER_PICTURE = 4
+"""Text latents per image latent in a step: they cost little."""
 TEXT_WEIGHT, WHERE_WEIGHT, SAID_WEIGHT = 0.5, 0.15, 0.1
 PATCHES = 4
 """Rows of patches of which the image flow has to tell what is there."""
@@ -81,9 +81,8 @@ def train_flows(
     folder: Path,
     device: str = "cpu",
     start: dict[str, Tensor] | None = None,
-    only_text: bool = False,
 ) -> FourFlows:
-    """Train image and text flows together, or, for a new text autoencoder, the data blocks of the text flows alone.
+    """Train image and text flows together.
 
     Each step draws one mix of contexts (both with a random weight, or one of them), leaves the contexts of a tenth of
     the samples out, and takes those of most others from ridge regressions of simulated subjects (see
@@ -97,10 +96,6 @@ def train_flows(
     else:
         _strengthen_contexts(flows, data)
     networks = nn.ModuleDict({"flows": flows, "telling": Telling(flows)})
-    if only_text:  # context blocks serve the image flows as well, so they stay as they are
-        networks.requires_grad_(False)
-        for part in (flows.text.data_blocks, networks["telling"].said):
-            part.requires_grad_(True)
     objects, backgrounds = (torch.from_numpy(rows).to(device) for rows in (scenes.objects, scenes.backgrounds))
     shares = torch.from_numpy(covered(scenes, PATCHES)).flatten(2).to(device)
     levels = alphas_cumprod(config.schedule).to(device)
@@ -143,33 +138,22 @@ def train_flows(
 
     def loss(networks: Any, generator: torch.Generator) -> dict[str, Tensor]:
         network, telling = networks["flows"], networks["telling"]
-        rows = torch.randint(data.first, count, (recipe.batch_size,), generator=generator, device=device)
-        prepared = contexts(network, rows, generator)
-        image = where = torch.zeros((), device=device)
-        if not only_text:
-            image = error(network, exact["z_image"][rows].float(), prepared, generator)
-            where = telling.where_error(objects[rows], shares[rows])
-        # Text latents cost little once the contexts are projected, so each context serves several captions.
-        which = torch.rand((exact["z_text"].shape[1], len(rows)), generator=generator, device=device).argsort(0)
-        captions = exact["z_text"][rows, which[:CAPTIONS_PER_STEP]].float().flatten(0, 1)
-        text = error(network, captions, [_repeated(context) for context in prepared], generator)
-        said = telling.said_error(
-            objects[rows].repeat(CAPTIONS_PER_STEP, 1), backgrounds[rows].repeat(CAPTIONS_PER_STEP)
-        )
+
+        def drawn(below: int, size: int, first: int = 0) -> Tensor:
+            return torch.randint(first, below, (size,), generator=generator, device=device)
+
+        rows = drawn(count, recipe.batch_size, data.first)
+        image = error(network, exact["z_image"][rows].float(), contexts(network, rows, generator), generator)
+        where = telling.where_error(objects[rows], shares[rows])
+        rows = drawn(count, CAPTIONS_PER_PICTURE * recipe.batch_size, data.first)
+        captions = exact["z_text"][rows, drawn(exact["z_text"].shape[1], len(rows))].float()
+        text = error(network, captions, contexts(network, rows, generator), generator)
+        said = telling.said_error(objects[rows], backgrounds[rows])
         total = image + TEXT_WEIGHT * text + WHERE_WEIGHT * where + SAID_WEIGHT * said
         return {"loss": total, "image": image, "text": text, "where": where, "said": said}
 
-    train(networks, loss, recipe, folder, "text" if only_text else "flows", device)
+    train(networks, loss, recipe, folder, "flows", device)
     return flows
-
-
-def _repeated(context: PreparedContext) -> PreparedContext:
-    """One copy of a context for each caption."""
-    copies = tuple(
-        tuple((repeated(keys, CAPTIONS_PER_STEP), repeated(values, CAPTIONS_PER_STEP)) for keys, values in pairs)
-        for pairs in context.keys_values
-    )
-    return PreparedContext(context.name, copies, context.share)
 
 
 @torch.no_grad()

@@ -24,8 +24,9 @@ RECIPES = {
     "clip": Recipe(steps=6000, batch_size=128, learning_rate=8e-4, cooldown=3000, average=0.995, weight_decay=0.02),
     "optimus": Recipe(steps=8000, batch_size=128, learning_rate=1.5e-3, cooldown=3000, average=0.998),
     "writer": Recipe(steps=1400, batch_size=128, learning_rate=1e-3, warmup=50, cooldown=900, average=0.99),
-    "flows": Recipe(steps=20_000, batch_size=96, learning_rate=1e-3, warmup=500, cooldown=6000, average=0.999),
-    "text": Recipe(steps=3000, batch_size=96, learning_rate=1e-3, warmup=100, cooldown=2000, average=0.99),
+    "flows": Recipe(
+        steps=5000, batch_size=96, learning_rate=1e-3, matrix_rate=3e-3, warmup=100, cooldown=2500, average=0.995
+    ),
 }
 
 

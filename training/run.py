@@ -44,7 +44,6 @@ TITLES = {
     "optimus": "Optimus (text autoencoder)",
     "writer": "Optimus' decoder, further",
     "flows": "the four flows",
-    "text": "data blocks of the text flows, further",
 }
 CONDENSED_BY = 6000
 """Scenes whose latents say which directions are kept."""
@@ -131,11 +130,6 @@ class TrainingRun:
             train_writer(
                 optimus, data.exact["z_text"], predicted, self._gpt2_ids(), data.first, recipe, self.folder, self.device
             )
-        elif part == "text":
-            trained = (self.folder / "flows.state.pt").exists()
-            begin = self.averaged("flows") if trained else self._flows_of_start(self._weights_of_start("flows"))
-            options |= {"start": begin, "only_text": True}
-            train_flows(self.config, self.data, self.scenes, recipe, self.folder, **options)
         else:
             options["start"] = self._flows_of_start(begin)
             train_flows(self.config, self.data, self.scenes, recipe, self.folder, **options)
@@ -186,11 +180,10 @@ class TrainingRun:
                 raise InputError(f"{file}: there is no checkpoint of {part}. Train that part first.")
             return begin
         averaged: dict[str, Tensor] = torch.load(file, weights_only=True, map_location="cpu")["averaged"]
-        if part not in ("clip", "optimus", "flows", "text"):
+        if part not in ("clip", "optimus", "flows"):
             return averaged
         # They are trained together with readers that are not kept.
-        prefix = "flows." if part == "text" else f"{part}."
-        return {k.removeprefix(prefix): v for k, v in averaged.items() if k.startswith(prefix)}
+        return {k.removeprefix(f"{part}."): v for k, v in averaged.items() if k.startswith(f"{part}.")}
 
     def _weights_of_start(self, part: str) -> dict[str, Tensor] | None:
         if self.start is None:
@@ -224,8 +217,6 @@ class TrainingRun:
             weights["autokl"] |= self.averaged("decoder")
         if (self.folder / "writer.state.pt").exists():
             weights["optimus"] = self.averaged("writer")
-        if (self.folder / "text.state.pt").exists():
-            weights["flows"] = self.averaged("text")
         logs = {part: self._log(part) for part in TITLES}
         extra = {"training-log.json": json.dumps(logs, indent=1) + "\n"}
         write_backbone(target, config.to_json(), weights, self.vocabulary_folder, extra)

@@ -68,19 +68,21 @@ def same(one: Any, other: Any) -> bool:
     return bool(one == other)
 
 
+@pytest.mark.parametrize("matrix_rate", [0.0, 0.02])
 @pytest.mark.parametrize("stops", [[5], [6, 3], [4, 8]])
-def test_a_resumed_run_is_an_uninterrupted_one(tmp_path: Path, stops: list[int]) -> None:
+def test_a_resumed_run_is_an_uninterrupted_one(tmp_path: Path, stops: list[int], matrix_rate: float) -> None:
+    recipe = replace(RECIPE, matrix_rate=matrix_rate)
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     whole.mkdir()
     parts.mkdir()
-    expected = train(make_model(), Loss(), RECIPE, whole, "toy")
+    expected = train(make_model(), Loss(), recipe, whole, "toy")
     for stop in stops:
         torch.manual_seed(stop)  # whatever the process did before
         with pytest.raises(KeyboardInterrupt):
-            train(make_model(), Loss(stop), RECIPE, parts, "toy")
-    found = train(make_model(), Loss(), RECIPE, parts, "toy")
+            train(make_model(), Loss(stop), recipe, parts, "toy")
+    found = train(make_model(), Loss(), recipe, parts, "toy")
     assert same(dict(found.state_dict()), dict(expected.state_dict()))
-    for entry in ("model", "averaged", "optimiser", "step", "recipe"):
+    for entry in ("model", "averaged", "optimisers", "step", "recipe"):
         assert same(state(parts)[entry], state(whole)[entry]), entry
 
 
@@ -113,8 +115,10 @@ def test_averaged_weights(tmp_path: Path) -> None:
         np.testing.assert_allclose(value.numpy(), average, rtol=1e-5, atol=1e-6, err_msg=key)
 
 
-def test_it_learns(tmp_path: Path) -> None:
+@pytest.mark.parametrize("matrix_rate", [0.0, 0.2])
+def test_it_learns(tmp_path: Path, matrix_rate: float) -> None:
     recipe = Recipe(steps=120, batch_size=4, learning_rate=0.05, warmup=5, cooldown=60, average=0.9, weight_decay=0)
+    recipe = replace(recipe, matrix_rate=matrix_rate)
     loss = Loss()
     train(nn.Linear(3, 2), loss, recipe, tmp_path, "toy")
     assert np.mean(loss.values[-10:]) < 0.02 * np.mean(loss.values[:10])
@@ -122,13 +126,12 @@ def test_it_learns(tmp_path: Path) -> None:
 
 def test_learning_rate(tmp_path: Path) -> None:
     recipe = Recipe(steps=100, batch_size=1, learning_rate=0.5, warmup=10, cooldown=20)
-    rates = np.array([recipe.rate(step) for step in range(100)])
-    expected = 0.5 * np.interp(np.arange(100), [-1, 9, 80, 100], [0, 1, 1, 0])
-    np.testing.assert_allclose(rates, expected, atol=1e-12)
-    assert recipe.rate(100) == recipe.rate(1000) == 0
-    train(make_model(), Loss(), RECIPE, tmp_path, "toy")
-    (group,) = state(tmp_path)["optimiser"]["param_groups"]
-    assert group["lr"] == RECIPE.rate(RECIPE.steps - 1) == pytest.approx(0.01)
+    scales = np.array([recipe.scale(step) for step in range(100)])
+    np.testing.assert_allclose(scales, np.interp(np.arange(100), [-1, 9, 80, 100], [0, 1, 1, 0]), atol=1e-12)
+    assert recipe.scale(100) == recipe.scale(1000) == 0
+    train(make_model(), Loss(), replace(RECIPE, matrix_rate=0.02), tmp_path, "toy")
+    rates = [optimiser["param_groups"][0]["lr"] for optimiser in state(tmp_path)["optimisers"]]
+    assert rates == pytest.approx([0.01, 0.004])  # of biases, and of matrices
 
 
 def test_checkpoint_of_another_size(tmp_path: Path) -> None:
@@ -158,3 +161,13 @@ def test_log_holds_means(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert lines[1]["loss"] == pytest.approx(np.mean(second.values), abs=1e-5)
     assert lines[1]["double"] == pytest.approx(2 * lines[1]["loss"], abs=2e-5)
     assert all(math.isfinite(line["seconds"]) for line in lines)
+
+
+def test_plain_attention_is_attention() -> None:
+    draw = torch.Generator().manual_seed(0)
+    query, key, value = (torch.randn(2, 3, tokens, 8, generator=draw) for tokens in (5, 7, 7))
+    expected = nn.functional.scaled_dot_product_attention(query, key, value)
+    with loop.PlainAttention():
+        found = nn.functional.scaled_dot_product_attention(query, key, value)
+    assert not torch.equal(found, expected)  # it took another way
+    torch.testing.assert_close(found, expected)
