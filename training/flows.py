@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -14,12 +15,15 @@ from unibrain.backbone.config import BackboneConfig
 from unibrain.backbone.flows import FourFlows, PreparedContext
 from unibrain.backbone.sampling import alphas_cumprod
 from unibrain.demo import BACKGROUNDS, load_catalogue
+from unibrain.workspace.files import atomic_path
 
 CAPTIONS_PER_PICTURE = 4
 """Text latents per image latent in a step: they cost little."""
 TEXT_WEIGHT, WHERE_WEIGHT, SAID_WEIGHT = 0.5, 0.15, 0.1
 PATCHES = 4
 """Rows of patches of which the image flow has to tell what is there."""
+EVEN = 1e-4
+"""Variances below this share of the mean one are not brought to the size of the others."""
 DROP_CONTEXT = 0.1
 PREDICTED_CONTEXT = 0.65
 MOST_GAIN = 1.3
@@ -73,6 +77,45 @@ class Telling(nn.Module):
         return missed.mean() + functional.cross_entropy(found[:, -len(BACKGROUNDS) :], backgrounds)
 
 
+def evening_maps(folder: Path, data: FlowData | None = None) -> dict[str, tuple[Tensor, Tensor]]:
+    """For each context, the mean of its tokens and a symmetric map that gives all directions about the same variance.
+
+    What tells one object from another lies in directions with a hundred-thousandth of the tokens' variance, which
+    training on the tokens themselves would hardly find. The flows are trained on evened tokens; `turned` makes weights
+    for the tokens themselves of what comes out. Kept in the folder, as weights that were trained with it need it.
+    """
+    file = folder / "evening.safetensors"
+    if data is not None and not file.exists():
+        found = {}
+        for name in CONTEXTS:
+            parts = [data.exact[name], *(brain[name] for brain in data.predicted)]
+            tokens = torch.cat([part[-2000:] for part in parts]).flatten(0, 1).double()
+            values, vectors = torch.linalg.eigh(torch.cov(tokens.T))
+            found[f"{name}.mean"] = tokens.mean(0).float()
+            found[f"{name}.map"] = (vectors / (values + EVEN * values.mean()).sqrt() @ vectors.T).float()
+        with atomic_path(file) as temporary:
+            save_file(found, temporary)
+    stored = load_file(file)
+    return {name: (stored[f"{name}.mean"], stored[f"{name}.map"]) for name in CONTEXTS}
+
+
+def turned(weights: dict[str, Tensor], maps: dict[str, tuple[Tensor, Tensor]], back: bool = False) -> dict[str, Tensor]:
+    """Weights that do on evened tokens what these do on the tokens themselves; the other way if `back`."""
+    found = dict(weights)
+    for flow, name in zip(("image", "text"), CONTEXTS, strict=True):
+        mean, even = (part.double() for part in maps[name])
+        change = even if back else torch.linalg.inv(even)
+        for key in weights:
+            if key.startswith(f"{flow}.") and key.endswith(("attn2.to_k.weight", "attn2.to_v.weight")):
+                found[key] = (weights[key].double() @ change).float()
+            if key.startswith(f"{flow}.") and key.endswith("attn2.to_v.weight"):
+                # The same for all tokens, so attention passes it on; in keys it would change nothing.
+                output = key.removesuffix("to_v.weight") + "to_out.0."
+                offset = weights[f"{output}weight"].double() @ (found if back else weights)[key].double() @ mean
+                found[f"{output}bias"] = (weights[f"{output}bias"] + (-offset if back else offset)).float()
+    return found
+
+
 def train_flows(
     config: BackboneConfig,
     data: FlowData,
@@ -90,11 +133,9 @@ def train_flows(
     demo's subject nor its scenes take part.
     """
     torch.manual_seed(recipe.seed)
-    flows = FourFlows(config.flows)
+    flows, maps = FourFlows(config.flows), evening_maps(folder, data)
     if start is not None:
-        flows.load_state_dict(start)
-    else:
-        _strengthen_contexts(flows, data)
+        flows.load_state_dict(turned(start, maps))
     networks = nn.ModuleDict({"flows": flows, "telling": Telling(flows)})
     objects, backgrounds = (torch.from_numpy(rows).to(device) for rows in (scenes.objects, scenes.backgrounds))
     shares = torch.from_numpy(covered(scenes, PATCHES)).flatten(2).to(device)
@@ -124,6 +165,8 @@ def train_flows(
                     guess = guesses[name][rows[chosen]].float()
                     context[chosen] = means[name] + gain[chosen] * (guess - means[name])
                 context = torch.where(kept, context, empty[name].float())
+                mean, even = maps[name]
+                context = (context - mean.to(device)) @ even.to(device)
                 prepared.append(network.prepare(name, context.to(dtype), part))
         return prepared
 
@@ -153,18 +196,5 @@ def train_flows(
         return {"loss": total, "image": image, "text": text, "where": where, "said": said}
 
     train(networks, loss, recipe, folder, "flows", device)
+    flows.load_state_dict(turned(flows.state_dict(), maps, back=True))
     return flows
-
-
-@torch.no_grad()
-def _strengthen_contexts(flows: FourFlows, data: FlowData) -> None:
-    """Scale the first projections of the contexts to entries of size one.
-
-    Context tokens have norms of about one, so their entries are small; with the usual start they would hardly be heard
-    for thousands of steps.
-    """
-    for network, name in ((flows.image, "c_image"), (flows.text, "c_text")):
-        size = data.exact[name][:2000].float().square().mean().sqrt()
-        for key, weight in network.named_parameters():
-            if key.endswith(("attn2.to_k.weight", "attn2.to_v.weight")):
-                weight.div_(size)

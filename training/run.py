@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from training.carry import carried
 from training.coders import condensed, train_autokl, train_clip, train_decoder, train_optimus, train_writer
 from training.contexts import CAPTIONS, FlowData, flow_data, scene_latents, version_of
-from training.flows import train_flows
+from training.flows import evening_maps, train_flows, turned
 from training.judge import fit_judge, scene_features, write_judge
 from training.loop import Recipe
 from training.recipe import (
@@ -183,7 +183,8 @@ class TrainingRun:
         if part not in ("clip", "optimus", "flows"):
             return averaged
         # They are trained together with readers that are not kept.
-        return {k.removeprefix(f"{part}."): v for k, v in averaged.items() if k.startswith(f"{part}.")}
+        weights = {k.removeprefix(f"{part}."): v for k, v in averaged.items() if k.startswith(f"{part}.")}
+        return turned(weights, evening_maps(self.folder), back=True) if part == "flows" else weights
 
     def _weights_of_start(self, part: str) -> dict[str, Tensor] | None:
         if self.start is None:

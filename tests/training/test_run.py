@@ -16,6 +16,7 @@ from training import contexts, quality
 from training import run as run_module
 from training.coders import caption_codes, condensed
 from training.contexts import predicted_latents, simulated_betas
+from training.flows import EVEN, evening_maps, turned
 from training.judge import fit_judge, write_judge
 from training.loop import Recipe
 from training.recipe import small_config
@@ -23,6 +24,7 @@ from training.run import TrainingRun
 from training.scenes import covered, scene_set
 from unibrain.backbone import load_backbone
 from unibrain.backbone.coders import encode_pictures, make_autokl
+from unibrain.backbone.flows import FourFlows
 from unibrain.demo import describe, sample_scene
 from unibrain.errors import InputError
 from unibrain.evaluation.scene_judge import background_in, objects_in, read_judge
@@ -202,11 +204,13 @@ def test_training_goes_on_from_a_backbone(exported: Path, tmp_path: Path) -> Non
         run.train(part)
     assert {path.name for path in tmp_path.glob("*.state.pt")} == {"optimus.state.pt", "flows.state.pt"}
     again = run.export(tmp_path / "backbone")
-    # At a learning rate of zero nothing may have changed.
+    # At a learning rate of zero nothing may have changed; what reads contexts was turned and turned back.
     for part in WRITTEN:
         before, after = (load_file(folder / f"{part}.safetensors") for folder in (exported, again))
         assert before.keys() == after.keys()
-        assert all(torch.equal(value, after[key]) for key, value in before.items()), part
+        for key, value in before.items():
+            rounding = {"rtol": 2e-3, "atol": 1e-4} if ".attn2." in key else {"rtol": 0.0, "atol": 0.0}
+            torch.testing.assert_close(after[key], value, **rounding)
 
 
 def test_parts_are_trained_in_order(tmp_path: Path, run: TrainingRun) -> None:
@@ -235,3 +239,31 @@ def test_what_is_trained_further_leaves_the_rest_as_it_was(run: TrainingRun) -> 
     changed = {key for key, value in before.items() if not torch.equal(value, after[key])}
     assert changed
     assert all(key.startswith(("gpt2.", "to_memory.", "to_embedding.")) for key in changed)
+
+
+def test_weights_for_evened_tokens_do_the_same(run: TrainingRun) -> None:
+    maps = evening_maps(run.folder)
+    for name, (mean, even) in maps.items():
+        parts = [run.data.exact[name], *(brain[name] for brain in run.data.predicted)]
+        tokens = torch.cat(parts).flatten(0, 1).float()
+        variances = PCA().fit(tokens.numpy()).explained_variance_
+        expected = variances / (variances + EVEN * variances.mean())
+        found = np.linalg.eigvalsh(np.cov(((tokens - mean) @ even).numpy(), rowvar=False))
+        np.testing.assert_allclose(np.sort(found), np.sort(expected), atol=1e-3)
+    flows = FourFlows(run.config.flows).eval()
+    flows.load_state_dict(run.averaged("flows"))
+    evened = FourFlows(run.config.flows).eval()
+    evened.load_state_dict(turned(flows.state_dict(), maps))
+    back = turned(evened.state_dict(), maps, back=True)
+    for key, value in flows.state_dict().items():
+        torch.testing.assert_close(back[key], value, rtol=1e-3, atol=1e-4)
+    z = torch.randn(2, 128, generator=torch.Generator().manual_seed(0))
+    results = []
+    for network, maps_of in ((flows, {}), (evened, maps)):
+        prepared = []
+        for name, share in (("c_image", 0.6), ("c_text", 0.4)):
+            context = run.data.exact[name][:2].float()
+            mean, even = maps_of.get(name, (torch.zeros(128), torch.eye(128)))
+            prepared.append(network.prepare(name, (context - mean) @ even, share))
+        results.append(network(z, torch.tensor([700, 20]), prepared))
+    torch.testing.assert_close(*results, rtol=1e-3, atol=1e-3)
