@@ -560,6 +560,7 @@ class _Declaration(Sources):
                     *[TEST_WARNING] * (fitted["rescale"] == "test"),
                 ),
                 alpha_choices=alpha_choices,
+                alpha_chart=(self.path("decoder") / "alpha.svg").read_bytes() if alpha_choices else None,
                 bands=bands,
                 regions=regions_of(subject),
                 experiments=done,
