@@ -66,12 +66,15 @@ def test_nearest_finds_a_copy(world):
     )
 
 
-def test_span_is_the_least_squares_mixture():
+@pytest.mark.parametrize(("images", "rank"), [(5, 5), (60, 7)])
+def test_span_is_the_least_squares_mixture(images, rank):
     random = np.random.default_rng(1)
-    y, new = random.normal(size=(5, 40)).astype(np.float32), random.normal(size=(3, 40)).astype(np.float32)
-    training, true = Latents(np.arange(5), {"z_text": y}), Latents(np.arange(3), {"z_text": new})
+    # Sixteenths: rounded numbers would not be of this rank.
+    y = (random.integers(-4, 5, (images, rank)) @ random.integers(-4, 5, (rank, 40)) / 16).astype(np.float32)
+    new = random.normal(size=(3, 40)).astype(np.float32)
+    training, true = Latents(np.arange(images), {"z_text": y}), Latents(np.arange(3), {"z_text": new})
     mean = y.astype(float).mean(0)
-    weights = np.linalg.lstsq((y - mean).T, (new - mean).T, rcond=1e-9)[0]
+    weights = np.linalg.lstsq((y - mean).T, (new - mean).T, rcond=1e-5)[0]
     np.testing.assert_allclose(span_projection(true, training)["z_text"], weights.T @ (y - mean) + mean, atol=1e-4)
 
 

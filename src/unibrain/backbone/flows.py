@@ -8,6 +8,7 @@ shared. Module names follow the published checkpoint below ``diffuser.``, so tha
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from unibrain.backbone.config import FlowsConfig
-from unibrain.backbone.products import Conv2d, GroupNorm, LayerNorm, Linear, PointwiseConv
+from unibrain.backbone.products import Conv2d, GroupNorm, LayerNorm, Linear, PointwiseConv, linear
 
 KeyValues = tuple[tuple[Tensor, Tensor], ...]
 """Keys and values of a context, [B or 1, heads, tokens, head width] each: one pair for the whole batch, or one for the
@@ -315,8 +316,10 @@ class GatedLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [..., width] to [..., hidden]."""
-        value, gate = self.proj(x).chunk(2, dim=-1)
-        return value * functional.gelu(gate)  # type: ignore[no-any-return]
+        # By halves: what lies closely is gated sooner, and in place where nothing has to be known of it later.
+        value, gate = map(partial(linear, x), self.proj.weight.chunk(2), self.proj.bias.chunk(2))
+        gate = functional.gelu(gate)
+        return value * gate if torch.is_grad_enabled() else value.mul_(gate)
 
 
 class FeedForward(nn.Module):

@@ -68,6 +68,9 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Map [..., width_in] by a weight of [width_out, width_in]; the result has the dtype of `x`."""
     width_out, width_in = weight.shape
     if not _widens(x, weight, x.numel() // width_in):
+        if x.dtype == torch.float32 == weight.dtype and bias is not None and x.device.type == "cpu":
+            # Given the bias, PyTorch first copies it into every row of the result, which takes as long as the product.
+            return functional.linear(x, weight).add_(bias)
         if x.dtype == weight.dtype:
             return functional.linear(x, weight, bias)
         return functional.linear(x.to(weight.dtype), weight, bias).to(x.dtype)

@@ -25,8 +25,8 @@ _MEMORY = 5e8
 _SAME = 2e-3
 """Latents that differ by less, as a share of the largest number, decode alike."""
 
-_RIDGE = 3e-7
-"""Share of the kernel's trace that is added to its diagonal: more than what rounding in single precision takes away."""
+_RIDGE = {np.dtype(np.float32): 3e-7, np.dtype(np.float64): 1e-12}
+"""Share of a kernel's trace that is added to its diagonal, by the products' type: more than rounding takes away."""
 
 
 @dataclass(frozen=True)
@@ -281,7 +281,8 @@ def _means(training: "Latents | StoredLatents", like: Latents) -> Latents:
 def span_projection(true: Latents, training: "Latents | StoredLatents") -> Latents:
     """Project latents on all mixtures of training latents (weights that add up to one, of any sign).
 
-    Where there are more training images than dimensions, that is no restriction. Two passes over the training latents.
+    Where there are more training images than dimensions, that is mostly no restriction. Two passes over the training
+    latents; one, by dimensions instead of images, where there are fewer of them.
     """
     from scipy.linalg import solve
 
@@ -289,12 +290,22 @@ def span_projection(true: Latents, training: "Latents | StoredLatents") -> Laten
     n, projected = len(targets.ids), {}
     for name in true:
         width, rows = block_width(targets[name], 1, _MEMORY), true[name].reshape(true.n, -1)
+        if targets[name].shape[1] < n and width == targets[name].shape[1]:
+            # In single precision, directions in which images differ little would seem to be lost.
+            values = targets[name][:, :].astype(np.float64)
+            mean = values.mean(0)
+            values -= mean
+            kernel = values.T @ values
+            ridge = _add_ridge(kernel, values.dtype)
+            lost = solve(kernel, ridge * (rows - mean).T, assume_a="pos", overwrite_a=True).T
+            projected[name] = (rows - lost).reshape(true[name].shape).astype(np.float32)
+            continue
         kernel, cross = np.zeros((n, n)), np.zeros((n, true.n))
         for block, values in targets[name].blocks(width):
             mean = values.mean(0)
             kernel += (values - mean) @ (values - mean).T
             cross += (values - mean) @ (rows[:, block] - mean).T
-        kernel[np.diag_indices(n)] += _RIDGE * float(np.trace(kernel)) + float(np.finfo(np.float32).tiny)
+        _add_ridge(kernel, np.dtype(np.float32))
         weights = solve(kernel, cross, assume_a="pos", overwrite_a=True)
         parts = []
         for _, values in targets[name].blocks(width):
@@ -302,3 +313,10 @@ def span_projection(true: Latents, training: "Latents | StoredLatents") -> Laten
             parts.append(weights.T @ (values - mean) + mean)
         projected[name] = np.hstack(parts).reshape(true[name].shape).astype(np.float32)
     return Latents(true.stimulus_ids, projected)
+
+
+def _add_ridge(kernel: NDArray[np.float64], products: np.dtype[Any]) -> float:
+    """Add the ridge to the diagonal of a kernel, in place, and return it."""
+    ridge = _RIDGE[products] * float(np.trace(kernel)) + float(np.finfo(np.float32).tiny)
+    kernel[np.diag_indices(len(kernel))] += ridge
+    return ridge

@@ -11,7 +11,7 @@ from unibrain.explorer.session import Session
 from unibrain.pipeline.stages import experiments_done
 from unibrain.regression import load_choices
 from unibrain.report import regions_of
-from unibrain.report.sections import latent_title, svg_uri
+from unibrain.report.sections import latent_title, penalty_view, svg_uri
 from unibrain.workspace.files import read_json
 
 
@@ -22,13 +22,7 @@ def numbers(session: Session) -> dict[str, Any]:
     found: dict[str, Any] = {"experiments": _experiments(session), "root": str(run.root)}
     choices, _ = load_choices(run.artefact("decoder"))
     chart = run.artefact("decoder") / "alpha.svg"
-    found["penalties"] = {
-        "chart": svg_uri(chart.read_bytes()) if choices and chart.is_file() else None,
-        "latents": [
-            {"title": latent_title(name), "words": choice.describe(), "warning": choice.edge_warning}
-            for name, choice in choices.items()
-        ],
-    }
+    found["penalties"] = penalty_view(choices, chart.read_bytes() if choices and chart.is_file() else None)
     if scores is None:
         return found
     named = [name for name in CONTROLS if any(name in score.beside for score in scores.scores)]

@@ -361,16 +361,17 @@ class _Declaration(Sources):
             stored, subject = open_latents(self.path("latents")), self.subject()
             training = stored.select(np.unique(training_view(subject, self.settings).train.stimulus_ids))
             names = [row for row in CONTROLS if section.controls == "all" or row in section.controls.split(",")]
-            diffusions = sum(CONTROLS[name].diffuses for name in names)
-            say(
-                f"{len(names)} controls and ceilings for {predicted.n} images; {diffusions} of them diffuse, which "
-                f"costs as much as decoding {diffusions * predicted.n} images"
-            )
             seed = self.settings.reconstruct.seed
             sampling = sampling_options(self.settings, has_captions(predicted))
             sampling |= {"batch_size": section.batch_size, "seed": seed}
             true = stored.select(predicted.stimulus_ids).read()
             jobs = control_jobs(network, predicted, true, training, names=names, sampling=sampling)
+            # A span that loses nothing is the oracle.
+            diffusions = sum(CONTROLS[name].diffuses for name in names if name != "span" or name in jobs)
+            say(
+                f"{len(names)} controls and ceilings for {predicted.n} images; {diffusions} of them diffuse, which "
+                f"costs as much as decoding {diffusions * predicted.n} images"
+            )
             if engine is not None:
                 engine(decode_work(cache, "controls", jobs, self.backbone, self.network))
             stimuli, items = self.stimuli(subject.stimulus_ids), cache / "items"
@@ -560,6 +561,7 @@ class _Declaration(Sources):
                     *[TEST_WARNING] * (fitted["rescale"] == "test"),
                 ),
                 alpha_choices=alpha_choices,
+                alpha_chart=(self.path("decoder") / "alpha.svg").read_bytes() if alpha_choices else None,
                 bands=bands,
                 regions=regions_of(subject),
                 experiments=done,

@@ -49,6 +49,8 @@ class ReportContent:
         What the reader of this very run should know, shown before the limits that hold for every run.
     alpha_choices : mapping of str to AlphaChoice
         How the penalties of each latent were chosen; empty if they were given.
+    alpha_chart : bytes or None
+        What `unibrain.plot.penalties` draws of them, as SVG.
     bands : BandChoice or None
         How the penalties of the bands were chosen, and what each band carries; None for ridge without bands.
     regions : mapping of str to Region
@@ -79,6 +81,7 @@ class ReportContent:
     peak_memory_gb: float | None = None
     limits: tuple[str, ...] = ()
     alpha_choices: Mapping[str, "AlphaChoice"] = field(default_factory=dict)
+    alpha_chart: bytes | None = None
     bands: "BandChoice | None" = None
     regions: Mapping[str, "Region"] = field(default_factory=dict)
     audit: "Audit | None" = None

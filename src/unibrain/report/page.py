@@ -18,7 +18,7 @@ from unibrain.report.sections import (
     data_uri,
     latent_rows,
     latent_title,
-    penalty_charts,
+    penalty_view,
     setting_sections,
 )
 from unibrain.workspace.files import write_text
@@ -74,7 +74,7 @@ def render_report(content: ReportContent) -> str:
         compared_images=max((found.images for score in scores for found in score.beside.values()), default=0),
         latents=latent_rows(content),
         accuracy=accuracy_table(content),
-        penalties=penalty_charts(content.alpha_choices),
+        penalties=penalty_view(content.alpha_choices, content.alpha_chart),
         bands=band_table(content.bands),
         audit=audit_view(content.audit, content.audit_pictures),
         settings=list(setting_sections(content.settings)),

@@ -66,21 +66,15 @@ def accuracy_table(content: "ReportContent") -> dict[str, Any]:
     }
 
 
-def penalty_charts(choices: Mapping[str, "AlphaChoice"]) -> list[dict[str, str]]:
-    """For each latent whose alpha was chosen: its title, its chart, what the choice looked at, a warning or nothing."""
-    if not choices:
-        return []
-    from unibrain.plot.alphas import alpha_figure
-
-    return [
-        {
-            "title": latent_title(name),
-            "chart": svg_uri(alpha_figure({name: choice})),
-            "words": choice.describe(),
-            "warning": choice.edge_warning,
-        }
-        for name, choice in choices.items()
-    ]
+def penalty_view(choices: Mapping[str, "AlphaChoice"], chart: bytes | None) -> dict[str, Any]:
+    """The chart of all latents, if there is one; of each, what the choice of alpha looked at, a warning or nothing."""
+    return {
+        "chart": None if chart is None else svg_uri(chart),
+        "latents": [
+            {"title": latent_title(name), "words": choice.describe(), "warning": choice.edge_warning}
+            for name, choice in choices.items()
+        ],
+    }
 
 
 def band_table(choice: "BandChoice | None") -> dict[str, Any] | None:

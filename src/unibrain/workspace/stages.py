@@ -306,6 +306,8 @@ class Chain:
         return None
 
     def _do(self, stage: Stage, reason: str) -> StageResult:
+        # Said first: what decides the result may take seconds to look at, and opening the backbone as many to import.
+        say(f"{stage.name}: starts ({reason})" if reason != "not done before" else f"{stage.name}: starts")
         run = self.run_folder
         outside = {name: fingerprint(path, None, LARGE) for name, path in stage.outside.items()}
         producers = {name: read_record(run, self.producer[name]) for name in stage.inputs}
@@ -319,7 +321,6 @@ class Chain:
         }
         started, clock = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
         write_json(run.record(stage.name), {"stage": stage.name, "started": started})
-        say(f"{stage.name}: starts ({reason})" if reason != "not done before" else f"{stage.name}: starts")
         for name in stage.outputs:
             self.seen.pop(name, None)
         try:
