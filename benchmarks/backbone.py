@@ -51,15 +51,16 @@ def machine() -> dict[str, Any]:
     """The processor, and how products in 16 bits are computed on it."""
     described = subprocess.run(["lscpu"], capture_output=True, text=True).stdout if shutil.which("lscpu") else ""
     lines = (line.partition(":") for line in described.splitlines() if "Vulnerability" not in line)
+    found = {name.strip(): value.strip() for name, _, value in lines}
     how = {str(dtype).removeprefix("torch."): arithmetic(dtype) for dtype in UNITS}
     return {
-        "processor": platform.processor(),
+        "processor": found.get("Model name", platform.processor()),
         "cores": os.cpu_count(),
         "capability": torch.backends.cpu.get_cpu_capability(),
         "products": {name: f"{'native' if native else 'widened'}: {why}" for name, (native, why) in how.items()},
         "onednn_from_rows": onednn_from_rows(),
         "torch": torch.__version__,
-        "lscpu": {name.strip(): value.strip() for name, _, value in lines},
+        "lscpu": found,
     }
 
 

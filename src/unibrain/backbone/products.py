@@ -72,6 +72,11 @@ def _widens(x: Tensor, weight: Tensor, rows: int) -> bool:
     return not weight.requires_grad and rows >= WIDEN_FROM_ROWS and state_dtype(weight.dtype, x.device) != weight.dtype
 
 
+def _weights_first(weight: Tensor, columns: Tensor, bias: Tensor | None) -> Tensor:
+    """Map columns [width_in, rows] to [width_out, rows]."""
+    return weight @ columns if bias is None else torch.addmm(bias[:, None], weight, columns)
+
+
 def _multiply(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """`torch.nn.functional.linear` of one dtype, by the code that is fastest on this processor."""
     if x.device.type != "cpu" or torch.is_grad_enabled():
@@ -82,8 +87,7 @@ def _multiply(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         return product(x, weight, bias, "none", [], "")  # type: ignore[no-any-return]
     if rows <= FLIP_UP_TO_ROWS and (unit(x.dtype) or "").startswith("amx"):
         columns = x.reshape(-1, x.shape[-1]).T
-        out = weight @ columns if bias is None else torch.addmm(bias[:, None], weight, columns)
-        return out.T.contiguous().view(*x.shape[:-1], -1)
+        return _weights_first(weight, columns, bias).T.contiguous().view(*x.shape[:-1], -1)
     return functional.linear(x, weight, bias)
 
 
@@ -178,8 +182,7 @@ class Conv2d(nn.Conv2d):
         ]
         columns = functional.unfold(x, self.kernel_size, self.dilation, padding, self.stride)
         columns = columns.transpose(0, 1).flatten(1)
-        weight = self.weight.flatten(1)
-        out = weight @ columns if self.bias is None else torch.addmm(self.bias[:, None], weight, columns)
+        out = _weights_first(self.weight.flatten(1), columns, self.bias)
         return out.view(-1, len(x), *size).transpose(0, 1).contiguous()
 
 
