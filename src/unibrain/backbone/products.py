@@ -27,7 +27,8 @@ FLIP_UP_TO_ROWS = 128
 """Rows up to which AMX multiplies faster with the weights as the left factor; measured."""
 
 ONEDNN_FROM_ROWS = {"AVX2": 2, "AVX512": 4}
-"""Rows from which oneDNN multiplies float32 faster than PyTorch's BLAS, by what the processor has; measured."""
+"""Rows from which oneDNN multiplies float32 faster than PyTorch's BLAS, by what the processor has; measured for
+AVX-512, and for AVX2 with both libraries limited to it on a processor that has more."""
 
 CHANNELS_PER_ROW = 4
 """Channels that a convolution gives per row from which it is faster as one product; measured."""

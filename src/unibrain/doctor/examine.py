@@ -51,7 +51,7 @@ def _machine() -> Iterator[Finding]:
         yield Finding("ok", f"weights in {precision_of(dtype)}", f"{how}: {why}")
     rows = onednn_from_rows()
     how = "by PyTorch's BLAS" if math.isinf(rows) else f"by oneDNN from {rows} rows, by PyTorch's BLAS below"
-    yield Finding("ok", "weights in fp32", f"multiplied {how}: measured on such processors")
+    yield Finding("ok", "weights in fp32", f"multiplied {how}")
     device = choose_device("auto")
     if device.type == "cpu":
         advice = "nothing, for the small backbone; with the official one a picture takes minutes on a processor"
