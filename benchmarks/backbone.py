@@ -12,6 +12,8 @@ import argparse
 import json
 import os
 import platform
+import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -31,7 +33,7 @@ from unibrain.backbone.config import OFFICIAL, FlowsConfig
 from unibrain.backbone.devices import DTYPES, choose_device, choose_dtype
 from unibrain.backbone.flows import FourFlows
 from unibrain.backbone.loading import build_empty
-from unibrain.backbone.products import UNITS, arithmetic, state_dtype, use_fast_products
+from unibrain.backbone.products import UNITS, arithmetic, onednn_from_rows, state_dtype, use_fast_products
 from unibrain.backbone.sampling import context_shares, guided_model
 
 TOKENS = {"c_image": 257, "c_text": 77}
@@ -47,15 +49,18 @@ AMPLIFIED = (SCALE**2 + (SCALE - 1) ** 2) ** 0.5
 
 def machine() -> dict[str, Any]:
     """The processor, and how products in 16 bits are computed on it."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").is_file() else []
-    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    described = subprocess.run(["lscpu"], capture_output=True, text=True).stdout if shutil.which("lscpu") else ""
+    lines = (line.partition(":") for line in described.splitlines() if "Vulnerability" not in line)
+    found = {name.strip(): value.strip() for name, _, value in lines}
     how = {str(dtype).removeprefix("torch."): arithmetic(dtype) for dtype in UNITS}
     return {
-        "processor": models[0] if models else platform.processor(),
+        "processor": found.get("Model name", platform.processor()),
         "cores": os.cpu_count(),
         "capability": torch.backends.cpu.get_cpu_capability(),
         "products": {name: f"{'native' if native else 'widened'}: {why}" for name, (native, why) in how.items()},
+        "onednn_from_rows": onednn_from_rows(),
         "torch": torch.__version__,
+        "lscpu": found,
     }
 
 
@@ -87,14 +92,22 @@ def race(
     device: torch.device,
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, float]:
-    """Best seconds of each contestant; they take turns, so that what else the machine does hits all of them."""
+    """Median seconds of the first contestant; those of the others by the median of their ratios to it, round by round.
+
+    They take turns, so that what else the machine does hits all of them.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
     for work in contestants.values():
         timed(work, device, clock)
     for _ in range(repeats):
         for name, work in contestants.items():
             seconds[name].append(timed(work, device, clock))
-    return {name: min(times) for name, times in seconds.items()}
+    first = next(iter(seconds.values()))
+    typical = statistics.median(first)
+    return {
+        name: typical * statistics.median(time / beside for time, beside in zip(times, first, strict=True))
+        for name, times in seconds.items()
+    }
 
 
 def difference(found: Tensor, expected: Tensor) -> float:
@@ -111,7 +124,11 @@ def contexts(scans: int, dtype: torch.dtype, device: torch.device) -> tuple[dict
 
 
 def compare_with_plain(
-    kind: str, arguments: argparse.Namespace, dtype: torch.dtype, device: torch.device, sizes: FlowsConfig
+    kind: str,
+    arguments: argparse.Namespace,
+    dtype: torch.dtype,
+    device: torch.device,
+    sizes: FlowsConfig = OFFICIAL.flows,
 ) -> tuple[FourFlows, dict[str, float]]:
     """Race one flow against the plain implementation, under both contexts."""
     flows = build_empty(replace(OFFICIAL, flows=sizes), "flows")
@@ -255,7 +272,7 @@ def main() -> None:
     result |= {"clock": arguments.clock, "threads": arguments.threads, "machine": machine()}
     wanted = [arguments.only] if arguments.only else ["image", "text", "memory"]
     if "image" in wanted:
-        flows, seconds = compare_with_plain("image", arguments, dtype, device, OFFICIAL.flows)
+        flows, seconds = compare_with_plain("image", arguments, dtype, device)
         result |= {"image_step_s": round(seconds["ours"], 3), "image_step_plain_s": round(seconds["plain"], 3)}
         result["image_step_ratio"] = round(seconds["plain"] / seconds["ours"], 2)
         seconds = compare_with_diffusers(flows, arguments, dtype, device)
@@ -265,7 +282,7 @@ def main() -> None:
             result["pictures_per_second"] = round(throughput("image", flows, arguments, dtype, device), 3)
         del flows
     if "text" in wanted:
-        flows, seconds = compare_with_plain("text", arguments, dtype, device, OFFICIAL.flows)
+        flows, seconds = compare_with_plain("text", arguments, dtype, device)
         result |= {"text_step_s": round(seconds["ours"], 3), "text_step_plain_s": round(seconds["plain"], 3)}
         result["text_step_ratio"] = round(seconds["plain"] / seconds["ours"], 2)
         if device.type != "cpu":

@@ -88,26 +88,51 @@ def test_states_in_float32_over_narrow_weights(
     assert state_dtype(dtype, torch.device("cpu")) == dtype
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_weights_in_order_follow_the_weights_and_the_size(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(
+    "options", [{}, {"padding": 1, "stride": 2}, {"padding": (2, 0), "dilation": 2, "bias": False}]
+)
+def test_a_convolution_of_small_pictures_is_one_product(
+    dtype: torch.dtype, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(products, "arithmetic", lambda _: (True, ""))
     torch.manual_seed(2)
-    layer = Conv2d(4, 8, 3, padding=1, stride=2).to(dtype).requires_grad_(False)
-    plain = nn.Conv2d(4, 8, 3, padding=1, stride=2).to(dtype).requires_grad_(False)
-    tolerance = 20 * torch.finfo(dtype).eps
-    for size in (6, 8, 8):
-        x = torch.randn(3, 4, size, size).to(dtype)
-        plain.load_state_dict(layer.state_dict())
-        with torch.inference_mode():
-            torch.testing.assert_close(layer(x), plain(x), rtol=tolerance, atol=tolerance)
-        assert (layer._ordered is not None) == products.can_order(dtype)
-        layer = copy.deepcopy(layer)
-        with torch.no_grad():
-            layer(x)
-            layer.weight.mul_(-2)
-    layer.requires_grad_(True)
+    layer = Conv2d(4, 96, (3, 2), **options).to(dtype)
+    x = torch.randn(3, 4, 7, 8).to(dtype)
+    exact = functional.conv2d(
+        x.double(),
+        layer.weight.double(),
+        None if layer.bias is None else layer.bias.double(),
+        layer.stride,
+        layer.padding,
+        layer.dilation,
+    )
+    monkeypatch.setattr(products, "CHANNELS_PER_ROW", 0)
+    tolerance = 4 * torch.finfo(dtype).eps
+    with monkeypatch.context() as patch, torch.inference_mode():
+        patch.setattr(nn.Conv2d, "forward", None)
+        found = layer(x)
+        torch.testing.assert_close(found.double(), exact, rtol=tolerance, atol=tolerance)
+        assert found.is_contiguous()
     layer(x).sum().backward()
     assert layer.weight.grad is not None, "training keeps its gradients"
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("rows", [1, 3, 4, products.FLIP_UP_TO_ROWS, products.FLIP_UP_TO_ROWS + 1])
+def test_products_of_few_rows_and_many(dtype: torch.dtype, rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(products, "unit", lambda _: "amx_bf16")
+    torch.manual_seed(5)
+    x, weight, bias = torch.randn(rows, 24).to(dtype), torch.randn(7, 24).to(dtype), torch.randn(7).to(dtype)
+    tolerance = 4 * torch.finfo(dtype).eps
+    for given in (x, x[None], x.T.contiguous().T[:, None]):
+        for added in (bias, None):
+            exact = given.double() @ weight.double().T + (0 if added is None else added.double())
+            with torch.inference_mode():
+                found = linear(given, weight, added)
+            assert found.shape == exact.shape
+            assert found.is_contiguous()
+            torch.testing.assert_close(found.double(), exact, rtol=tolerance, atol=24 * torch.finfo(dtype).eps)
 
 
 def test_a_1x1_convolution_is_a_linear_map() -> None:
@@ -160,6 +185,7 @@ def test_the_processor_decides_and_a_setting_overrides_it(
 ) -> None:
     monkeypatch.setenv("UNIBRAIN_PRODUCTS", setting)
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: features, raising=False)
+    monkeypatch.setattr(products, "unit", products.unit.__wrapped__)
     found, why = products.arithmetic.__wrapped__(torch.bfloat16)
     assert found == native
     assert named in why

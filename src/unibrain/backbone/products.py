@@ -6,6 +6,7 @@ at a time; the flows keep their states in float32, which saves converting them b
 by reading its weights, so it is computed in 16 bits. ``UNIBRAIN_PRODUCTS`` (native or widened) overrides the choice.
 """
 
+import math
 import os
 from functools import cache
 from typing import Any
@@ -22,35 +23,43 @@ WIDEN_FROM_ROWS = 96
 CHUNK = 2**22
 """Weights that are widened at a time: 16 MiB, which fit into the processor's cache and are allocated fast."""
 
-ORDER_UP_TO_ROWS = 1024
-"""Rows (positions times batch) up to which bringing weights into order is much of a convolution's time; measured."""
+FLIP_UP_TO_ROWS = 128
+"""Rows up to which AMX multiplies faster with the weights as the left factor; measured."""
+
+ONEDNN_FROM_ROWS = {"AVX2": 2, "AVX512": 4}
+"""Rows from which oneDNN multiplies float32 faster than PyTorch's BLAS, by what the processor has; measured for
+AVX-512, and for AVX2 with both libraries limited to it on a processor that has more."""
+
+CHANNELS_PER_ROW = 4
+"""Channels that a convolution gives per row from which it is faster as one product; measured."""
 
 UNITS = {torch.bfloat16: ("amx_bf16", "avx512_bf16"), torch.float16: ("amx_fp16", "avx512_fp16")}
 """What a processor has if it multiplies 16-bit numbers itself, by PyTorch's names, fastest first."""
 
 
 @cache
-def can_order(weights: torch.dtype) -> bool:
-    """Whether oneDNN brings weights of a convolution of this type into its order on this processor."""
-    if weights not in UNITS or not torch.backends.mkldnn.is_available():
-        return False
-    checks: Any = torch.ops.mkldnn
-    if not hasattr(torch._C._nn, "mkldnn_reorder_conv2d_weight") or not hasattr(checks, "_convolution_pointwise"):
-        return False
-    name = "_is_mkldnn_bf16_supported" if weights == torch.bfloat16 else "_is_mkldnn_fp16_supported"
-    return bool(hasattr(checks, name) and getattr(checks, name)())
+def onednn_from_rows() -> float:
+    """Rows from which float32 is multiplied by oneDNN; infinite where that is not known to be faster."""
+    there = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    return ONEDNN_FROM_ROWS.get(torch.backends.cpu.get_cpu_capability(), math.inf) if there else math.inf
+
+
+@cache
+def unit(weights: torch.dtype) -> str | None:
+    """The fastest unit of this processor that multiplies 16 bits of this type itself."""
+    features: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    return next((name for name in UNITS.get(weights, ()) if features.get(name)), None)
 
 
 @cache
 def arithmetic(weights: torch.dtype) -> tuple[bool, str]:
     """Whether a processor multiplies weights of 16 bits as they are, and why."""
-    features: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-    unit = next((name for name in UNITS[weights] if features.get(name)), None)
-    reason = f"the processor has {unit}" if unit else f"the processor has no {' or '.join(UNITS[weights])}"
+    found = unit(weights)
+    reason = f"the processor has {found or 'no ' + ' or '.join(UNITS[weights])}"
     wanted = os.environ.get("UNIBRAIN_PRODUCTS", "")
     if wanted not in ("", "native", "widened"):
         raise InputError(f"UNIBRAIN_PRODUCTS is {wanted!r}. Set native or widened, or leave it out.")
-    return (wanted == "native", f"UNIBRAIN_PRODUCTS is {wanted}") if wanted else (unit is not None, reason)
+    return (wanted == "native", f"UNIBRAIN_PRODUCTS is {wanted}") if wanted else (found is not None, reason)
 
 
 def state_dtype(weights: torch.dtype, device: torch.device) -> torch.dtype:
@@ -64,6 +73,25 @@ def _widens(x: Tensor, weight: Tensor, rows: int) -> bool:
     return not weight.requires_grad and rows >= WIDEN_FROM_ROWS and state_dtype(weight.dtype, x.device) != weight.dtype
 
 
+def _weights_first(weight: Tensor, columns: Tensor, bias: Tensor | None) -> Tensor:
+    """Map columns [width_in, rows] to [width_out, rows]."""
+    return weight @ columns if bias is None else torch.addmm(bias[:, None], weight, columns)
+
+
+def _multiply(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """`torch.nn.functional.linear` of one dtype, by the code that is fastest on this processor."""
+    if x.device.type != "cpu" or torch.is_grad_enabled():
+        return functional.linear(x, weight, bias)
+    rows = x.numel() // x.shape[-1]
+    if x.dtype == torch.float32 and rows >= onednn_from_rows():
+        product: Any = torch.ops.mkldnn._linear_pointwise
+        return product(x, weight, bias, "none", [], "")  # type: ignore[no-any-return]
+    if rows <= FLIP_UP_TO_ROWS and (unit(x.dtype) or "").startswith("amx"):
+        columns = x.reshape(-1, x.shape[-1]).T
+        return _weights_first(weight, columns, bias).T.contiguous().view(*x.shape[:-1], -1)
+    return functional.linear(x, weight, bias)
+
+
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Map [..., width_in] by a weight of [width_out, width_in]; the result has the dtype of `x`."""
     width_out, width_in = weight.shape
@@ -72,16 +100,16 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
             # Given the bias, PyTorch first copies it into every row of the result, which takes as long as the product.
             return functional.linear(x, weight).add_(bias)
         if x.dtype == weight.dtype:
-            return functional.linear(x, weight, bias)
-        return functional.linear(x.to(weight.dtype), weight, bias).to(x.dtype)
+            return _multiply(x, weight, bias)
+        return _multiply(x.to(weight.dtype), weight, bias).to(x.dtype)
     wide, wide_bias = x.float(), None if bias is None else bias.float()
     step = max(1, CHUNK // width_in)
     if step >= width_out:
-        return functional.linear(wide, weight.float(), wide_bias).to(x.dtype)
+        return _multiply(wide, weight.float(), wide_bias).to(x.dtype)
     out = x.new_empty((*x.shape[:-1], width_out))
     for first in range(0, width_out, step):
         rows = slice(first, first + step)
-        out[..., rows] = functional.linear(wide, weight[rows].float(), None if wide_bias is None else wide_bias[rows])
+        out[..., rows] = _multiply(wide, weight[rows].float(), None if wide_bias is None else wide_bias[rows])
     return out
 
 
@@ -122,26 +150,24 @@ class PointwiseConv(nn.Conv2d):
 
 
 class Conv2d(nn.Conv2d):
-    """`torch.nn.Conv2d`, in the arithmetic that is fastest, on a processor with weights in the order that it wants.
+    """`torch.nn.Conv2d`, in the arithmetic that is fastest.
 
-    oneDNN brings weights into an order of its own at every call, which takes up to half of the time where pictures are
-    small and weights large. In 16 bits and without gradients that is done once, and again if weights or sizes change.
-    It is a second copy of these weights; the first stays in the file that it was mapped from, if it was. In float32 the
-    result would be less exact.
+    On a processor, oneDNN brings weights into an order of its own at every call. Where pictures are small and weights
+    large that takes up to two thirds of the time, and one product of the weights with every position's surroundings
+    is faster.
     """
-
-    _ordered: tuple[tuple[Any, ...], Tensor] | None = None
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Leave out what cannot be copied and is made again."""
-        return {**self.__dict__, "_ordered": None}
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [B, channels_in, H, W] to [B, channels_out, H', W']."""
         stride = self.stride[0] * self.stride[1]
         rows = len(x) * x.shape[2] * x.shape[3] // stride
+        native = self.weight.dtype not in UNITS or arithmetic(self.weight.dtype)[0]
+        few = rows * CHANNELS_PER_ROW <= self.out_channels and x.device.type == "cpu"
+        plain = self.groups == 1 and self.padding_mode == "zeros" and not isinstance(self.padding, str)
+        if few and native and plain and not torch.is_grad_enabled():
+            return self._as_product(x.to(self.weight.dtype)).to(x.dtype)
         if self.groups != 1 or not _widens(x, self.weight, rows):
-            return self._narrow(x.to(self.weight.dtype), rows).to(x.dtype)
+            return super().forward(x.to(self.weight.dtype)).to(x.dtype)
         wide, parts = x.float(), []
         step = max(16, CHUNK // self.weight[0].numel())
         for first in range(0, self.out_channels, step):
@@ -150,19 +176,18 @@ class Conv2d(nn.Conv2d):
             parts.append(self._conv_forward(wide, self.weight[chosen].float(), bias).to(x.dtype))
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
-    def _narrow(self, x: Tensor, rows: int) -> Tensor:
-        """The convolution in the dtype of the weights."""
-        weight = self.weight
-        usual = x.device.type != "cpu" or torch.is_grad_enabled() or weight.is_inference()
-        if usual or not can_order(weight.dtype) or rows > ORDER_UP_TO_ROWS:
-            return super().forward(x)
-        how = self.padding, self.stride, self.dilation, self.groups
-        key = weight.data_ptr(), weight._version, weight.dtype, x.shape[2:]
-        if self._ordered is None or self._ordered[0] != key:
-            order: Any = torch._C._nn.mkldnn_reorder_conv2d_weight
-            self._ordered = key, order(weight.to_mkldnn(), *how, list(x.shape))
-        convolve: Any = torch.ops.mkldnn._convolution_pointwise
-        return convolve(x, self._ordered[1], self.bias, *how, "none", [], "")  # type: ignore[no-any-return]
+    def _as_product(self, x: Tensor) -> Tensor:
+        """The convolution as weights [channels_out, ...] times what surrounds each position [..., rows]."""
+        padding = self.padding
+        assert not isinstance(padding, str)
+        size = [
+            (x.shape[2 + n] + 2 * padding[n] - self.dilation[n] * (self.kernel_size[n] - 1) - 1) // self.stride[n] + 1
+            for n in (0, 1)
+        ]
+        columns = functional.unfold(x, self.kernel_size, self.dilation, padding, self.stride)
+        columns = columns.transpose(0, 1).flatten(1)
+        out = _weights_first(self.weight.flatten(1), columns, self.bias)
+        return out.view(-1, len(x), *size).transpose(0, 1).contiguous()
 
 
 def use_fast_products(module: nn.Module) -> None:

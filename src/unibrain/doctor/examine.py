@@ -1,5 +1,6 @@
 """`unibrain doctor`: what this machine and this installation have, and whether libraries compute what they did."""
 
+import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,7 +41,7 @@ def _machine() -> Iterator[Finding]:
     import torch
 
     from unibrain.backbone.devices import choose_device, free_memory, precision_of, total_memory
-    from unibrain.backbone.products import UNITS, arithmetic
+    from unibrain.backbone.products import UNITS, arithmetic, onednn_from_rows
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     yield Finding("ok", "processor", f"{cores} cores")
@@ -48,6 +49,9 @@ def _machine() -> Iterator[Finding]:
         native, why = arithmetic(dtype)
         how = "multiplied as they are" if native else "widened to fp32 in large products"
         yield Finding("ok", f"weights in {precision_of(dtype)}", f"{how}: {why}")
+    rows = onednn_from_rows()
+    how = "by PyTorch's BLAS" if math.isinf(rows) else f"by oneDNN from {rows} rows, by PyTorch's BLAS below"
+    yield Finding("ok", "weights in fp32", f"multiplied {how}")
     device = choose_device("auto")
     if device.type == "cpu":
         advice = "nothing, for the small backbone; with the official one a picture takes minutes on a processor"
