@@ -1,9 +1,7 @@
-"""A finished run on a tiny simulated subject, decoded by the toy backbone."""
+"""A second subject, and a bench on the run that all tests share."""
 
-import shutil
 from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
 
 import pytest
 from runs import SETTINGS, cheaply, toy
@@ -14,13 +12,10 @@ from unibrain.experiments import Bench, open_bench
 from unibrain.pipeline import PrepareSection, RunFolder, run_all
 
 
-@pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
-    """Not to be changed."""
-    run = RunFolder(tmp_path_factory.mktemp("experiments") / "finished")
+@pytest.fixture(autouse=True)
+def _cheap() -> Iterator[None]:
     with cheaply():
-        run_all(run, SETTINGS, toy())
-    return run
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -30,13 +25,6 @@ def second(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     with cheaply():
         run_all(run, SETTINGS.model_copy(update={"prepare": PrepareSection(subject=2)}), toy())
     return run
-
-
-@pytest.fixture
-def run(finished: RunFolder, tmp_path: Path) -> RunFolder:
-    """A copy to spoil."""
-    shutil.copytree(finished.root, tmp_path / "run")
-    return RunFolder(tmp_path / "run")
 
 
 @pytest.fixture

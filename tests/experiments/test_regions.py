@@ -19,6 +19,8 @@ from unibrain.experiments.regions import NOTHING, activate, choose_regions, volu
 from unibrain.pipeline import RunFolder
 from unibrain.regression import BrainDecoder, export_weights, latent_accuracy
 
+pytestmark = pytest.mark.usefixtures("few_metrics")
+
 
 @pytest.fixture(scope="module")
 def bench(finished: RunFolder, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:

@@ -1,11 +1,12 @@
 """A finished run on a tiny simulated subject, decoded by the toy backbone, opened to be explored."""
 
+import shutil
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
 import pytest
-from runs import SETTINGS, cheaply, toy
+from runs import cheaply, toy
 from starlette.testclient import TestClient
 
 from unibrain import evaluation
@@ -13,18 +14,18 @@ from unibrain.evaluation import METRICS
 from unibrain.experiments import open_bench, sweep, write_findings
 from unibrain.explorer import Session, make_app, open_session
 from unibrain.explorer.worker import Worker
-from unibrain.pipeline import RunFolder, run_all
+from unibrain.pipeline import RunFolder
 
 FEW = {name: METRICS[name] for name in ("pixcorr", "rouge1", "latent_accuracy")}
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+def finished(finished: RunFolder, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     """With one experiment; not to be changed but for what is kept."""
     run = RunFolder(tmp_path_factory.mktemp("explorer") / "finished")
+    shutil.copytree(finished.root, run.root)
     with cheaply(), pytest.MonkeyPatch.context() as patch:
         patch.setattr(evaluation, "evaluate", partial(evaluation.evaluate, metrics=FEW))
-        run_all(run, SETTINGS, toy())
         with open_bench(run, 4, source=toy()) as bench:
             write_findings(run.experiments / "sweep", sweep(bench, {"image_weight": (0.0, 1.0)}, images=4))
     return run

@@ -161,8 +161,8 @@ def permutation_p(
 ) -> float:
     """How likely random labels score as well (p): decoded items are dealt to the images at random, and scored again.
 
-    `values` takes orders, shape (orders, images), int64, in which image i is compared with item ``order[i]``, and returns
-    as many values; an undefined one counts as 0. The p is ``(1 + number of random scores at least as good) /
+    `values` takes orders, shape (orders, images), int64, in which image i is compared with item ``order[i]``, and
+    returns as many values; an undefined one counts as 0. The p is ``(1 + number of random scores at least as good) /
     (1 + draws)``: never 0 (Phipson and Smyth 2010, "Permutation p-values should never be zero").
     """
     if images < 2:
