@@ -1,5 +1,6 @@
 """What all tests share."""
 
+import gc
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +11,16 @@ from toy_backbone import ToyBackbone
 
 if TYPE_CHECKING:
     from unibrain.pipeline import RunFolder
+
+
+# Imports make millions of objects that stay, and looking through them again and again is half of collecting the tests.
+gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    """Look through what comes from now on only."""
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture

@@ -13,9 +13,17 @@ from unibrain.pipeline import PrepareSection, RunFolder, run_all
 
 
 @pytest.fixture(autouse=True)
-def _cheap() -> Iterator[None]:
+def _cheap(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    if "drawn" not in request.fixturenames:
+        svg = b"<svg xmlns='http://www.w3.org/2000/svg'/>"
+        monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda _, file, **options: file.write(svg))
     with cheaply():
         yield
+
+
+@pytest.fixture
+def drawn() -> None:
+    """Figures are drawn; elsewhere they are made and left blank."""
 
 
 @pytest.fixture(scope="session")
@@ -35,6 +43,6 @@ def bench(run: RunFolder) -> Iterator[Bench]:
 
 @pytest.fixture
 def few_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two metrics of pictures and two of captions, where which ones there are is not the point."""
-    few = {name: METRICS[name] for name in ("pixcorr", "ssim", "rouge1", "rougeL")}
+    """Three metrics of pictures and two of captions, where which ones there are is not the point."""
+    few = {name: METRICS[name] for name in ("pixcorr", "ssim", "two_way_picture", "rouge1", "rougeL")}
     monkeypatch.setattr(evaluation, "evaluate", partial(evaluation.evaluate, metrics=few))

@@ -43,6 +43,7 @@ def test_each_repeat_takes_part_equally_often() -> None:
         assert np.bincount(np.ravel(windows(number, 4))).tolist() == [number] * 4
 
 
+@pytest.mark.usefixtures("drawn")
 def test_rows_are_what_they_are_called(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     found = repeats(bench, samples=2)
     strips = {strip.label: strip for strip in found.strips}

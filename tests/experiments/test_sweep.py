@@ -78,6 +78,7 @@ def test_run_is_kept_unless_another_is_clearly_better() -> None:
     assert (interval.low, interval.high) == pytest.approx((plain.low, plain.high))
 
 
+@pytest.mark.usefixtures("drawn")
 def test_recommendation_is_told_per_kind_with_its_line(bench: Bench) -> None:
     found = sweep(bench, {"image_weight": (0, 1), "steps": (5,)}, images=5)
     for kind in ("Pictures", "Captions"):
