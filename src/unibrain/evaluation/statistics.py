@@ -170,7 +170,8 @@ def permutation_p(
     sign, rng = 1 if higher_is_better else -1, np.random.default_rng(seed)
 
     def scores(orders: NDArray[np.int64]) -> NDArray[np.float64]:
-        return sign * np.nan_to_num(values(orders), nan=0.0).mean(axis=1)
+        means: NDArray[np.float64] = np.nan_to_num(values(orders), nan=0.0).mean(axis=1)
+        return sign * means
 
     (observed,) = scores(np.arange(images)[None])
     limit, hits, step = observed - _ROUNDING * max(1.0, abs(observed)), 0, max(1, _AT_ONCE // images)
