@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from runs import cheaply, toy
+from runs import SETTINGS, cheaply, toy
 from starlette.testclient import TestClient
 
 from unibrain import evaluation
@@ -14,18 +14,20 @@ from unibrain.evaluation import METRICS
 from unibrain.experiments import open_bench, sweep, write_findings
 from unibrain.explorer import Session, make_app, open_session
 from unibrain.explorer.worker import Worker
-from unibrain.pipeline import RunFolder
+from unibrain.pipeline import RunFolder, run_all
 
 FEW = {name: METRICS[name] for name in ("pixcorr", "rouge1", "latent_accuracy")}
 
 
 @pytest.fixture(scope="session")
 def finished(finished: RunFolder, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
-    """With one experiment; not to be changed but for what is kept."""
+    """Scored by few metrics, with one experiment; not to be changed but for what is kept."""
     run = RunFolder(tmp_path_factory.mktemp("explorer") / "finished")
     shutil.copytree(finished.root, run.root)
     with cheaply(), pytest.MonkeyPatch.context() as patch:
         patch.setattr(evaluation, "evaluate", partial(evaluation.evaluate, metrics=FEW))
+        run.record("evaluate").unlink()
+        run_all(run, SETTINGS, toy())
         with open_bench(run, 4, source=toy()) as bench:
             write_findings(run.experiments / "sweep", sweep(bench, {"image_weight": (0.0, 1.0)}, images=4))
     return run
