@@ -3,10 +3,11 @@
 import json
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from runs import cheaply
 
 from unibrain.cli.main import main
 from unibrain.reconstruction import load_decoded
@@ -27,6 +28,12 @@ images = 2
 [report]
 title = "A page of chance"
 """
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _cheap() -> Iterator[None]:
+    with cheaply():
+        yield
 
 
 @pytest.fixture(scope="module")

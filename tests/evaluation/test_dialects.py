@@ -1,3 +1,4 @@
+from importlib import import_module
 from types import SimpleNamespace
 from typing import get_args
 
@@ -25,6 +26,11 @@ from unibrain.reconstruction import Decoded
 from unibrain.stimuli import Stimuli
 
 SSIM = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": 1.0}
+
+
+@pytest.fixture(autouse=True)
+def _few_shuffles(monkeypatch):
+    monkeypatch.setattr(import_module("unibrain.evaluation.evaluate"), "_SHUFFLES", 1)
 
 
 @pytest.fixture(scope="module")

@@ -1,9 +1,7 @@
-"""A finished run on a tiny simulated subject, decoded by the toy backbone."""
+"""A second subject, and a bench on the run that all tests share."""
 
-import shutil
 from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
 
 import pytest
 from runs import SETTINGS, cheaply, toy
@@ -14,13 +12,18 @@ from unibrain.experiments import Bench, open_bench
 from unibrain.pipeline import PrepareSection, RunFolder, run_all
 
 
-@pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
-    """Not to be changed."""
-    run = RunFolder(tmp_path_factory.mktemp("experiments") / "finished")
+@pytest.fixture(autouse=True)
+def _cheap(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    if "drawn" not in request.fixturenames:
+        svg = b"<svg xmlns='http://www.w3.org/2000/svg'/>"
+        monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda _, file, **options: file.write(svg))
     with cheaply():
-        run_all(run, SETTINGS, toy())
-    return run
+        yield
+
+
+@pytest.fixture
+def drawn() -> None:
+    """Figures are drawn; elsewhere they are made and left blank."""
 
 
 @pytest.fixture(scope="session")
@@ -33,13 +36,6 @@ def second(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
 
 
 @pytest.fixture
-def run(finished: RunFolder, tmp_path: Path) -> RunFolder:
-    """A copy to spoil."""
-    shutil.copytree(finished.root, tmp_path / "run")
-    return RunFolder(tmp_path / "run")
-
-
-@pytest.fixture
 def bench(run: RunFolder) -> Iterator[Bench]:
     with open_bench(run, 6, source=toy()) as opened:
         yield opened
@@ -47,6 +43,6 @@ def bench(run: RunFolder) -> Iterator[Bench]:
 
 @pytest.fixture
 def few_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two metrics of pictures and two of captions, where which ones there are is not the point."""
-    few = {name: METRICS[name] for name in ("pixcorr", "ssim", "rouge1", "rougeL")}
+    """Three metrics of pictures and two of captions, where which ones there are is not the point."""
+    few = {name: METRICS[name] for name in ("pixcorr", "ssim", "two_way_picture", "rouge1", "rougeL")}
     monkeypatch.setattr(evaluation, "evaluate", partial(evaluation.evaluate, metrics=few))

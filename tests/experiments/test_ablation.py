@@ -86,6 +86,7 @@ def bench_calls(source: object) -> list[str]:
     return source.load("toy").calls
 
 
+@pytest.mark.usefixtures("drawn")
 def test_files_hold_the_numbers(bench: Bench) -> None:
     found = replace(ablate(bench), answer="<script>")
     page = write_findings(bench.run.experiments / "ablate", found)

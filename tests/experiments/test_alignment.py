@@ -66,6 +66,7 @@ def test_left_out_is_fitted_without_the_fold(options: dict) -> None:
                 assert np.allclose(found[place], mean + gain * deviation, atol=1e-3)
 
 
+@pytest.mark.usefixtures("drawn")
 def test_what_is_told(bench: Bench) -> None:
     found, true, predicted = align(bench), bench.true, bench.predicted
     for latent, value in latent_accuracy(predicted, true).items():

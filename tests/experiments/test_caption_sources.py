@@ -24,6 +24,7 @@ def written(bench: Bench, folder: Path, ids: object = None) -> Path:
     return path
 
 
+@pytest.mark.usefixtures("drawn")
 def test_sources_are_fitted_and_decoded_as_they_are_called(bench: Bench, tmp_path: Path) -> None:
     file = written(bench, tmp_path)
     found = caption_sources(bench, file)

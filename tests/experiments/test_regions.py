@@ -19,6 +19,8 @@ from unibrain.experiments.regions import NOTHING, activate, choose_regions, volu
 from unibrain.pipeline import RunFolder
 from unibrain.regression import BrainDecoder, export_weights, latent_accuracy
 
+pytestmark = pytest.mark.usefixtures("few_metrics")
+
 
 @pytest.fixture(scope="module")
 def bench(finished: RunFolder, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
@@ -87,6 +89,7 @@ def test_mask_equal_to_a_region_gives_its_result(bench: Bench, tmp_path: Path) -
     assert found["faces active"] != found[NOTHING]
 
 
+@pytest.mark.usefixtures("drawn")
 def test_decoding_from_a_region_alone_and_without_it(bench: Bench) -> None:
     found = regions(bench, ["V1"], seeds=1, decode=True)
     train, true, mask = bench.train, bench.true, bench.subject.regions["V1"]
@@ -119,6 +122,7 @@ def test_contributions_are_the_norm_of_the_weights(options: dict) -> None:
         assert np.allclose(voxel_contributions(decoder, name), expected)
 
 
+@pytest.mark.usefixtures("drawn")
 def test_map_is_written_where_the_voxels_are(bench: Bench, tmp_path: Path) -> None:
     found = regions(bench, ["V1", "places"], seeds=1, contributions=True)
     page = write_findings(tmp_path / "regions", found)

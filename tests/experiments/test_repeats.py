@@ -13,6 +13,8 @@ from unibrain.pipeline import CustomSection, RunFolder
 from unibrain.scans import PrepareSettings, read_nsd
 from unibrain.stimuli import Stimuli
 
+pytestmark = pytest.mark.usefixtures("few_metrics")
+
 
 @pytest.mark.parametrize("protocol", [None, "single-trial", "session-zscore", "no-zscore"])
 def test_mean_of_all_repeats_is_the_row_of_the_run(bench: Bench, protocol: str | None) -> None:
@@ -41,7 +43,7 @@ def test_each_repeat_takes_part_equally_often() -> None:
         assert np.bincount(np.ravel(windows(number, 4))).tolist() == [number] * 4
 
 
-@pytest.mark.usefixtures("few_metrics")
+@pytest.mark.usefixtures("drawn")
 def test_rows_are_what_they_are_called(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     found = repeats(bench, samples=2)
     strips = {strip.label: strip for strip in found.strips}
@@ -96,7 +98,6 @@ def test_best_agrees_with_what_was_predicted(bench: Bench) -> None:
     assert all(np.array_equal(best.pictures[i], samples[one].pictures[i]) for i, one in enumerate(rows))
 
 
-@pytest.mark.usefixtures("few_metrics")
 def test_choice_never_looks_at_the_truth(bench: Bench) -> None:
     bench = _scanned_once(bench)
     turned = replace(bench, stimuli=_turned(bench.stimuli))
@@ -131,7 +132,6 @@ def test_refused_before_work(run: RunFolder, samples: int, budget: float, named:
     assert not any(call.startswith("sample") for call in source.load("toy").calls)
 
 
-@pytest.mark.usefixtures("few_metrics")
 def test_data_without_repeats_say_what_lacks(bench: Bench) -> None:
     once = _scanned_once(bench)
     with pytest.raises(InputError, match="scanned equally often and more than once"):

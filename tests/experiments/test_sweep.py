@@ -13,6 +13,8 @@ from unibrain.experiments.sweep import AS_RUN, gains, recommend, sweep_settings
 from unibrain.pipeline import RunFolder
 from unibrain.reconstruction import reconstruct
 
+pytestmark = pytest.mark.usefixtures("few_metrics")
+
 
 def test_settings_are_lines_or_a_grid() -> None:
     options = {"image_weight": (0.2, 0.9, 0.2), "steps": (5, 10)}
@@ -24,7 +26,6 @@ def test_settings_are_lines_or_a_grid() -> None:
         sweep_settings({"image_weight": np.linspace(0, 1, 40), "strength": np.linspace(0.1, 0.9, 40)}, grid=True)
 
 
-@pytest.mark.usefixtures("few_metrics")
 def test_settings_are_decoded_as_they_are_called_on_validation_images(bench: Bench) -> None:
     found = sweep(bench, {"image_weight": (0.1, 1.0), "alpha": (10,)}, images=5)
     predicted = bench.validation(5)
@@ -77,6 +78,7 @@ def test_run_is_kept_unless_another_is_clearly_better() -> None:
     assert (interval.low, interval.high) == pytest.approx((plain.low, plain.high))
 
 
+@pytest.mark.usefixtures("drawn")
 def test_recommendation_is_told_per_kind_with_its_line(bench: Bench) -> None:
     found = sweep(bench, {"image_weight": (0, 1), "steps": (5,)}, images=5)
     for kind in ("Pictures", "Captions"):
@@ -87,7 +89,6 @@ def test_recommendation_is_told_per_kind_with_its_line(bench: Bench) -> None:
     assert "No test image takes part" in write_findings(bench.run.experiments / "sweep", found).read_text("utf-8")
 
 
-@pytest.mark.usefixtures("few_metrics")
 def test_nothing_is_decoded_twice(run: RunFolder) -> None:
     second = toy()
     with open_bench(run, 6, source=toy()) as bench:
@@ -119,7 +120,6 @@ def test_wrong_values_are_named_before_work(bench: Bench, options: dict[str, tup
     assert not any(call.startswith("sample") for call in bench.network.calls)
 
 
-@pytest.mark.usefixtures("few_metrics")
 def test_what_is_foreseen_is_the_time_of_one_worker(bench: Bench) -> None:
     path = bench.run.record("reconstruct")
     record = json.loads(path.read_text())
@@ -130,7 +130,6 @@ def test_what_is_foreseen_is_the_time_of_one_worker(bench: Bench) -> None:
         bench.announce(120, "sweep")
 
 
-@pytest.mark.usefixtures("few_metrics")
 def test_budget_counts_settings_images_and_steps(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     announced = []
     monkeypatch.setattr(Bench, "announce", lambda self, decodes, what: announced.append(decodes))

@@ -50,6 +50,7 @@ def mean(found: object, setting: str, what: str) -> float:
     return float(np.mean([found.cell(setting, f"{latent}_{what}").value for latent in LATENTS]))
 
 
+@pytest.mark.usefixtures("drawn")
 def test_the_same_subject_is_decoded_as_by_itself_and_shuffling_is_the_floor(bench: Bench, twin: Bench) -> None:
     found = transfer(bench, twin)
     # All training images are shared, and align; all test images are decoded.

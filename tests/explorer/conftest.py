@@ -1,5 +1,6 @@
 """A finished run on a tiny simulated subject, decoded by the toy backbone, opened to be explored."""
 
+import shutil
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -19,11 +20,13 @@ FEW = {name: METRICS[name] for name in ("pixcorr", "rouge1", "latent_accuracy")}
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
-    """With one experiment; not to be changed but for what is kept."""
+def finished(finished: RunFolder, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """Scored by few metrics, with one experiment; not to be changed but for what is kept."""
     run = RunFolder(tmp_path_factory.mktemp("explorer") / "finished")
+    shutil.copytree(finished.root, run.root)
     with cheaply(), pytest.MonkeyPatch.context() as patch:
         patch.setattr(evaluation, "evaluate", partial(evaluation.evaluate, metrics=FEW))
+        run.record("evaluate").unlink()
         run_all(run, SETTINGS, toy())
         with open_bench(run, 4, source=toy()) as bench:
             write_findings(run.experiments / "sweep", sweep(bench, {"image_weight": (0.0, 1.0)}, images=4))

@@ -40,6 +40,17 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _descriptions_are_read_once() -> Iterator[None]:
+    """Every session of boto3 reads the description of S3 anew; a command has one, and these tests have a hundred."""
+    import boto3
+
+    session = boto3.session.Session()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(boto3.session, "Session", lambda: session)
+        yield
+
+
 @pytest.fixture(scope="session")
 def s3(tree: Path) -> Iterator[S3]:
     from moto.server import ThreadedMotoServer

@@ -1,12 +1,11 @@
 import csv
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
-from runs import SETTINGS, cheaply, custom_settings, toy
+from runs import cheaply, custom_settings, toy
 
 from unibrain.pipeline import RunFolder, run_all
 
@@ -17,22 +16,6 @@ PICTURES = 30
 def _cheap() -> Iterator[None]:
     with cheaply():
         yield
-
-
-@pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
-    """A finished run on a tiny simulated subject; not to be changed."""
-    run = RunFolder(tmp_path_factory.mktemp("runs") / "finished")
-    with cheaply():
-        assert not any(result.skipped for result in run_all(run, SETTINGS, toy()))
-    return run
-
-
-@pytest.fixture
-def run(finished: RunFolder, tmp_path: Path) -> RunFolder:
-    """A copy to spoil."""
-    shutil.copytree(finished.root, tmp_path / "run")
-    return RunFolder(tmp_path / "run")
 
 
 @pytest.fixture(scope="session")

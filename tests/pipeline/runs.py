@@ -27,11 +27,11 @@ SETTINGS = Settings(simulate=SimulateSection(training_images=30, test_images=6, 
 
 @contextmanager
 def cheaply() -> Iterator[None]:
-    """Without what costs seconds in every run and has its own tests: a network, many permutations, a plot."""
+    """Without what costs seconds in every run and has its own tests: a network, many shuffles, a plot."""
     with pytest.MonkeyPatch.context() as patch:
         looked_at = "unibrain.evaluation.metrics.picture_features"
         patch.setattr(looked_at, lambda some: np.stack([np.resize(p[::8, ::8], 1280) for p in some]).astype("float32"))
-        patch.setattr(import_module("unibrain.evaluation.evaluate"), "_PERMUTATIONS", 19)
+        patch.setattr(import_module("unibrain.evaluation.evaluate"), "_SHUFFLES", 2)
         patch.setattr("unibrain.plot.alphas.alpha_figure", lambda choices: b"<svg xmlns='http://www.w3.org/2000/svg'/>")
         yield
 

@@ -79,8 +79,11 @@ def look_into(path: Path) -> Stored:
     return Stored(shapes, _TYPES[most])
 
 
+_DRAWS = {"fill_", "kaiming_uniform_", "normal_", "ones_", "trunc_normal_", "uniform_", "zero_", "zeros_"}
+
+
 class _NoMemory(TorchFunctionMode):
-    """Give every tensor that is to be filled later the meta device.
+    """Give every tensor that is to be filled later the meta device, and draw no numbers for it.
 
     Buffers with content of their own (positions, masks) are made by other functions, and come out right.
     """
@@ -89,6 +92,9 @@ class _NoMemory(TorchFunctionMode):
         kwargs = dict(kwargs or {})
         if func is torch.empty and kwargs.get("device") is None:
             kwargs["device"] = "meta"
+        tensor = args[0] if args else kwargs.get("tensor")
+        if isinstance(tensor, Tensor) and tensor.is_meta and getattr(func, "__name__", "") in _DRAWS:
+            return tensor
         return func(*args, **kwargs)
 
 

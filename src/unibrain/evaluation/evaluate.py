@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 _SHUFFLES = 10
 _SHUFFLED_PAIRS = 4000  # enough for a control within a hundredth; keeps 982 large pictures affordable
-_PERMUTATIONS = 999
 
 
 def evaluate(
@@ -258,7 +257,7 @@ def _score(metric: Metric, items: Comparison, seed: int) -> Score:
     better, p = metric.higher_is_better, None
     if measure.cheap and n > 1:
         p = permutation_p(
-            lambda order: np.nan_to_num(measure.values(order), nan=metric.unrelated)[where],
+            lambda orders: np.nan_to_num(measure.values(orders), nan=metric.unrelated)[:, where],
             n,
             higher_is_better=better,
             seed=seed,

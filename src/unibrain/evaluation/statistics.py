@@ -161,20 +161,23 @@ def permutation_p(
 ) -> float:
     """How likely random labels score as well (p): decoded items are dealt to the images at random, and scored again.
 
-    `values` takes an order, shape (images,), int64, in which image i is compared with item ``order[i]``, and returns a
-    value per image; an undefined one counts as 0. The p is ``(1 + number of random scores at least as good) /
+    `values` takes orders, shape (orders, images), int64, in which image i is compared with item ``order[i]``, and
+    returns as many values; an undefined one counts as 0. The p is ``(1 + number of random scores at least as good) /
     (1 + draws)``: never 0 (Phipson and Smyth 2010, "Permutation p-values should never be zero").
     """
     if images < 2:
         raise InputError(f"Labels of {images} image cannot be permuted. Score at least two.")
     sign, rng = 1 if higher_is_better else -1, np.random.default_rng(seed)
 
-    def score(order: NDArray[np.int64]) -> float:
-        return sign * float(np.nan_to_num(values(order), nan=0.0).mean())
+    def scores(orders: NDArray[np.int64]) -> NDArray[np.float64]:
+        means: NDArray[np.float64] = np.nan_to_num(values(orders), nan=0.0).mean(axis=1)
+        return sign * means
 
-    observed = score(np.arange(images))
-    limit = observed - _ROUNDING * max(1.0, abs(observed))
-    hits = sum(score(rng.permutation(images)) >= limit for _ in range(draws))
+    (observed,) = scores(np.arange(images)[None])
+    limit, hits, step = observed - _ROUNDING * max(1.0, abs(observed)), 0, max(1, _AT_ONCE // images)
+    for start in range(0, draws, step):
+        orders = np.stack([rng.permutation(images) for _ in range(start, min(start + step, draws))])
+        hits += int((scores(orders) >= limit).sum())
     return (1 + hits) / (1 + draws)
 
 
