@@ -13,9 +13,9 @@ from unibrain.backbone.config import (
     ScheduleConfig,
 )
 
-SCENE_SEED, TRAINING_SCENES = 20, 60_000
+SCENE_SEED, TRAINING_SCENES = 20, 30_000
 TEXT_TOKENS, MAX_PIECES = 20, 24
-TRAINED_CHANNELS, LATENT_CHANNELS = 48, 16
+TRAINED_CHANNELS, LATENT_CHANNELS = 48, 24
 """Channels of the image latents while the autoencoder is trained, and those that `training.coders.condensed` keeps."""
 
 RECIPES = {
@@ -25,7 +25,7 @@ RECIPES = {
     "optimus": Recipe(steps=8000, batch_size=128, learning_rate=1.5e-3, cooldown=3000, average=0.998),
     "writer": Recipe(steps=1400, batch_size=128, learning_rate=1e-3, warmup=50, cooldown=900, average=0.99),
     "flows": Recipe(
-        steps=5000, batch_size=96, learning_rate=1e-3, matrix_rate=3e-3, warmup=100, cooldown=2500, average=0.995
+        steps=3200, batch_size=64, learning_rate=1e-3, matrix_rate=3e-3, warmup=100, cooldown=1600, average=0.995
     ),
 }
 

@@ -259,7 +259,11 @@ def until(condition: Callable[[], bool]) -> None:
 def test_ctrl_c_leaves_beginnings_that_the_same_command_continues(between: Between, tree: Path, tmp_path: Path) -> None:
     call = ["nsd", "fetch", "--subject", "1", "--out", str(tmp_path), "--endpoint", between.endpoint, "--yes"]
     between.hang = threading.Event()
-    process = subprocess.Popen([sys.executable, "-m", "unibrain", *call], stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "unibrain", *call],
+        stdout=subprocess.DEVNULL,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # jobs in the background ignore Ctrl-C
+    )
     try:
         until(lambda: any(path.stat().st_size for path in tmp_path.rglob("*.partial")))
         process.send_signal(signal.SIGINT)
