@@ -10,7 +10,7 @@ from pathlib import Path
 
 from unibrain.errors import InputError
 
-PARTS = ("autokl", "clip", "optimus", "writer", "flows", "decoder", "judge", "export")
+PARTS = ("autokl", "clip", "optimus", "flows", "writer", "decoder", "judge", "export")
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -24,6 +24,8 @@ READING_WEIGHT, LENGTH_WEIGHT = 4.0, 0.05
 BAG_WEIGHT, BENT_WEIGHT, WORD_DROPOUT = 0.5, 20.0, 0.4
 ORDER_SHARE = 0.4
 """Size of what a caption's code says of the first half of its words, beside what it says of all."""
+SAMPLED_LATENTS = 0.5
+"""Share of latents that flows made, when the decoder alone is trained further."""
 EXACT_LATENTS, MOST_SHRINKAGE, MOST_NOISE, WRITER_NOISE = 0.3, 0.6, 1.5, 0.2
 """Share of captions' latents that are decoded as they are; how far others are drawn towards the origin at most; and
 the largest noise on them, as a share of the latents' spread: first, and when the decoder alone is trained further."""
@@ -358,17 +360,18 @@ def train_writer(
     optimus: Optimus,
     exact: Tensor,
     predicted: list[Tensor],
+    sampled: Tensor,
     gpt2_ids: Tensor,
     first: int,
     recipe: Recipe,
     folder: Path,
     device: str = "cpu",
 ) -> Optimus:
-    """Train the decoder of a text autoencoder further, on latents as regressions predict them from simulated scans.
+    """Train the decoder of a text autoencoder further, on latents that regressions and flows make of simulated scans.
 
     What is decoded later is a latent of a caption, what a regression predicts, or what flows make of it; so a part of
-    the latents is exact, and the others lie between exact and predicted ones, which are drawn out from their mean by up
-    to twice. The encoder stays as it is, and so do the latents.
+    the latents is exact, another was sampled by the flows, and the others lie between exact and predicted ones, which
+    are drawn out from their mean by up to twice. The encoder stays as it is, and so do the latents.
 
     Parameters
     ----------
@@ -376,6 +379,8 @@ def train_writer(
     exact : Tensor of shape (n, captions, latent_width)
     predicted : list of Tensor of shape (n, 1, latent_width)
         Of several simulated subjects.
+    sampled : Tensor of shape (subjects, scenes, latent_width)
+        What the flows make of the predicted latents of the scenes from `first` on.
     gpt2_ids : Tensor of shape (n, captions, tokens), int64
     first : int
         The regressions know the scenes before this one.
@@ -388,7 +393,7 @@ def train_writer(
     for part in decoder:
         part.requires_grad_(True)
     pad, dtype = optimus.pad, training_dtype(device)
-    exact, gpt2_ids = exact.to(device), gpt2_ids.to(device)
+    exact, sampled, gpt2_ids = exact.to(device), sampled.to(device), gpt2_ids.to(device)
     guesses = torch.stack([guess[:, 0] for guess in predicted]).to(device)
     centre = exact.float().mean((0, 1))
 
@@ -399,19 +404,20 @@ def train_writer(
         def below(most: int) -> Tensor:
             return (random(recipe.batch_size) * most).long()
 
-        rows, which = first + below(len(exact) - first), below(exact.shape[1])
+        by_flows = random(recipe.batch_size, 1) < SAMPLED_LATENTS
+        rows = torch.where(by_flows[:, 0], below(sampled.shape[1]), below(len(exact) - first))
+        made = sampled[below(len(sampled)), rows % sampled.shape[1]].float()
+        rows, which = first + rows, below(exact.shape[1])
         z, share = exact[rows, which].float(), random(len(rows), 1)
         guess = centre + (1 + random(len(rows), 1)) * (guesses[below(len(guesses)), rows].float() - centre)
         share = torch.where(random(len(rows), 1) < 0.5, share, 1.0)
         noise = WRITER_NOISE * random(len(rows), 1) * torch.randn(z.shape, generator=generator, device=device)
-        worse = share * guess + (1 - share) * z + noise
+        worse = torch.where(by_flows, made, share * guess + (1 - share) * z + noise)
         z = torch.where(random(len(rows), 1) < EXACT_LATENTS, z, worse)
         written = gpt2_ids[rows, which]
         written = written[:, : int((written != pad).sum(1).max())]
-        seen, target = written[:, :-1].clone(), written[:, 1:]
-        dropped = random(*seen.shape) < WORD_DROPOUT
-        dropped[:, 0] = False
-        seen[dropped] = pad
+        # It sees all words before each, else it would say one object twice.
+        seen, target = written[:, :-1], written[:, 1:]
         logits, counts = network.logits(z.to(dtype), seen)[0].float(), target != pad
         error = functional.cross_entropy(logits[counts], target[counts], reduction="sum") / len(rows)
         return {"loss": error, "accuracy": (logits.argmax(-1) == target)[counts].float().mean()}

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -13,9 +14,10 @@ from training.loop import Recipe, train, training_dtype
 from training.scenes import SceneSet, covered
 from unibrain.backbone.config import BackboneConfig
 from unibrain.backbone.flows import FourFlows, PreparedContext
-from unibrain.backbone.sampling import alphas_cumprod
+from unibrain.backbone.sampling import alphas_cumprod, denoise, guided_model
 from unibrain.demo import BACKGROUNDS, load_catalogue
 from unibrain.workspace.files import atomic_path
+from unibrain.workspace.progress import track
 
 CAPTIONS_PER_PICTURE = 4
 """Text latents per image latent in a step: they cost little."""
@@ -25,6 +27,8 @@ PATCHES = 4
 EVEN = 1e-4
 """Variances below this share of the mean one are not brought to the size of the others."""
 DROP_CONTEXT = 0.1
+SAMPLED_SCENES = 6000
+"""Scenes of which texts are sampled for each simulated subject, for the decoder of the text autoencoder."""
 PREDICTED_CONTEXT = 0.65
 MOST_GAIN = 1.3
 """Predicted contexts are drawn out from their mean by up to this factor, as rescaling does it."""
@@ -198,3 +202,22 @@ def train_flows(
     train(networks, loss, recipe, folder, "flows", device)
     flows.load_state_dict(turned(flows.state_dict(), maps, back=True))
     return flows
+
+
+@torch.inference_mode()
+def sampled_texts(flows: FourFlows, config: BackboneConfig, data: FlowData, device: str = "cpu") -> Tensor:
+    """What the flows make of predicted latents, as is decoded later: (subjects, scenes from `first` on, width)."""
+    found = []
+    flows = flows.eval().to(device)
+    empty = {name: data.empty[name].float().to(device) for name in CONTEXTS}
+    for brain in data.predicted:
+        for some in track(torch.arange(data.first, len(brain["z_text"]))[:SAMPLED_SCENES].split(200), "sampling texts"):
+            contexts = {name: brain[name][some].float().to(device) for name in CONTEXTS}
+            settings = config.text
+            model = guided_model(flows, contexts, empty, settings.image_weight, settings.guidance_scale)
+            start = brain["z_text"][some, 0].float().numpy()
+            seeds = some.numpy().astype(np.int64)
+            latents = denoise(model, config.schedule, settings, start, start.shape[1:], seeds, torch.device(device))
+            found.append(torch.from_numpy(latents))
+    sampled: Tensor = torch.cat(found).unflatten(0, (len(data.predicted), -1))
+    return sampled

@@ -23,7 +23,7 @@ RECIPES = {
     "decoder": Recipe(steps=20_000, batch_size=16, learning_rate=1e-3, cooldown=8000, average=0.998, weight_decay=0.0),
     "clip": Recipe(steps=6000, batch_size=128, learning_rate=8e-4, cooldown=3000, average=0.995, weight_decay=0.02),
     "optimus": Recipe(steps=8000, batch_size=128, learning_rate=1.5e-3, cooldown=3000, average=0.998),
-    "writer": Recipe(steps=1400, batch_size=128, learning_rate=1e-3, warmup=50, cooldown=900, average=0.99),
+    "writer": Recipe(steps=3000, batch_size=128, learning_rate=1e-3, warmup=50, cooldown=2000, average=0.99),
     "flows": Recipe(
         steps=3200, batch_size=64, learning_rate=1e-3, matrix_rate=3e-3, warmup=100, cooldown=1600, average=0.995
     ),
@@ -111,6 +111,6 @@ def small_config(bert_vocabulary: int, gpt2_vocabulary: int, clip_vocabulary: in
             eos_token_id=eos,
             resize=64,
         ),
-        image=SamplingSettings(image_weight=0.6, guidance_scale=3.0, strength=0.75, steps=20, eta=1.0),
-        text=SamplingSettings(image_weight=0.9, guidance_scale=3.0, strength=0.75, steps=30, eta=1.0),
+        image=SamplingSettings(image_weight=0.6, guidance_scale=3.0, strength=0.75, steps=10, sampler="dpm++"),
+        text=SamplingSettings(image_weight=0.6, guidance_scale=3.0, strength=0.75, steps=10, sampler="dpm++"),
     )

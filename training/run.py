@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from training.carry import carried
 from training.coders import condensed, train_autokl, train_clip, train_decoder, train_optimus, train_writer
 from training.contexts import CAPTIONS, FlowData, flow_data, scene_latents, version_of
-from training.flows import evening_maps, train_flows, turned
+from training.flows import evening_maps, sampled_texts, train_flows, turned
 from training.judge import fit_judge, scene_features, write_judge
 from training.loop import Recipe
 from training.recipe import (
@@ -126,9 +126,13 @@ class TrainingRun:
         elif part == "writer":
             data, optimus = self.data, Optimus(self.config.optimus)
             optimus.load_state_dict(self.averaged("optimus"))
+            flows = FourFlows(self.config.flows)
+            flows.load_state_dict(self.averaged("flows"))
+            sampled = sampled_texts(flows, self.config, data, self.device)
             predicted = [brain["z_text"] for brain in data.predicted]
+            ids = self._gpt2_ids()
             train_writer(
-                optimus, data.exact["z_text"], predicted, self._gpt2_ids(), data.first, recipe, self.folder, self.device
+                optimus, data.exact["z_text"], predicted, sampled, ids, data.first, recipe, self.folder, self.device
             )
         else:
             options["start"] = self._flows_of_start(begin)

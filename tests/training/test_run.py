@@ -30,7 +30,7 @@ from unibrain.errors import InputError
 from unibrain.evaluation.scene_judge import background_in, objects_in, read_judge
 
 SCENES = 14
-PARTS = ("autokl", "clip", "optimus", "writer", "flows", "decoder")
+PARTS = ("autokl", "clip", "optimus", "flows", "writer", "decoder")
 WRITTEN = ("autokl", "clip", "optimus", "flows")  # the others are parts of these files
 FURTHER = {"optimus": "writer"}
 RECIPES = {part: Recipe(steps=2, batch_size=2, learning_rate=1e-3, warmup=1, average=0.5) for part in PARTS}
