@@ -24,6 +24,9 @@ of one subtraction and one division. A pixel that is one level off moves by 0.01
 FP32 = 2e-4
 """Threads, BLAS and kernels round differently, by 1e-6 of a network's output or less; an epsilon of CLIP's layer norms
 that is ten times as large moves it by 1e-3."""
+FLOWS = 1e-3
+"""The small backbone's flows read differences between tokens of a hundred-thousandth of their variance: weights and
+tokens that are off by 1e-6 move their output by 3e-4."""
 
 SENTENCES = (
     "A red bus drives past two sleeping dogs.",
@@ -116,17 +119,18 @@ def _decoded_captions(bench: Bench) -> Fingerprint:
 def _flow(latent: str, context: str) -> Probe:
     def predicted(bench: Bench) -> Fingerprint:
         config, flows = bench.backbone.config, bench.backbone.flows
-        side, width = config.autokl.latent_size, config.flows.context_width
+        side = config.autokl.latent_size
         shape = (config.autokl.latent_channels, side, side) if latent == "image" else (config.optimus.latent_width,)
-        # Rows of a context have a norm of about 1, as CLIP's have.
-        rows = torch.from_numpy(fixed_numbers((2, 17, width), 3) / np.float32(width) ** 0.5)
+        # CLIP's own tokens: the flows read differences in them that drown in those of made-up rows.
+        shown = fixed_picture(120, 90)[None] if context == "image" else CAPTIONS[:1]
+        rows = torch.from_numpy(bench.backbone.encode(f"c_{context}", shown))
         noisy = torch.from_numpy(fixed_numbers((2, *shape), 4))
         with torch.inference_mode():
             noise = flows(noisy, torch.full((2,), _TIMESTEP), [flows.prepare(f"c_{context}", rows)])
         return of_array(noise.numpy())
 
     what = f"noise that a flow finds in {latent} latents under {context} contexts"
-    return Probe(f"flow-{latent}-from-{context}", what, predicted, ("torch",), FP32)
+    return Probe(f"flow-{latent}-from-{context}", what, predicted, ("torch",), FLOWS)
 
 
 def _pixels(name: str, what: str, config: ClipConfig, picture: NDArray[np.uint8]) -> Probe:
