@@ -406,6 +406,7 @@ def train_writer(
 
         by_flows = random(recipe.batch_size, 1) < SAMPLED_LATENTS
         rows = torch.where(by_flows[:, 0], below(sampled.shape[1]), below(len(exact) - first))
+        # Of the other rows it is not used; they may lie beyond the sampled scenes.
         made = sampled[below(len(sampled)), rows % sampled.shape[1]].float()
         rows, which = first + rows, below(exact.shape[1])
         z, share = exact[rows, which].float(), random(len(rows), 1)

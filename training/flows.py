@@ -84,8 +84,8 @@ class Telling(nn.Module):
 def evening_maps(folder: Path, data: FlowData | None = None) -> dict[str, tuple[Tensor, Tensor]]:
     """For each context, the mean of its tokens and a symmetric map that gives all directions about the same variance.
 
-    What tells one object from another lies in directions with a hundred-thousandth of the tokens' variance, which
-    training on the tokens themselves would hardly find. The flows are trained on evened tokens; `turned` makes weights
+    Most of what tells one object from another lies in directions with less than a hundredth of the mean variance, which
+    training on the tokens themselves hardly finds. The flows are trained on evened tokens; `turned` makes weights
     for the tokens themselves of what comes out. Kept in the folder, as weights that were trained with it need it.
     """
     file = folder / "evening.safetensors"
@@ -147,6 +147,7 @@ def train_flows(
     exact = {name: value.to(device) for name, value in data.exact.items()}
     empty = {name: value.to(device) for name, value in data.empty.items()}
     means = {name: exact[name].float().mean(0) for name in CONTEXTS}
+    evening = {name: (mean.to(device), even.to(device)) for name, (mean, even) in maps.items()}
     predicted = [{name: value.to(device) for name, value in brain.items()} for brain in data.predicted]
     count, dtype = len(exact["z_image"]), training_dtype(device)
 
@@ -169,8 +170,8 @@ def train_flows(
                     guess = guesses[name][rows[chosen]].float()
                     context[chosen] = means[name] + gain[chosen] * (guess - means[name])
                 context = torch.where(kept, context, empty[name].float())
-                mean, even = maps[name]
-                context = (context - mean.to(device)) @ even.to(device)
+                mean, even = evening[name]
+                context = (context - mean) @ even
                 prepared.append(network.prepare(name, context.to(dtype), part))
         return prepared
 

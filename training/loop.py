@@ -31,10 +31,6 @@ class Recipe:
     batch_size : int
     learning_rate : float
         Peak rate of AdamW.
-    matrix_rate : float
-        Peak rate of Muon, which then trains matrices and kernels of convolutions; 0 leaves them to AdamW. Muon gives
-        all directions of a matrix steps of the same size. Contexts differ from scene to scene in a hundredth of their
-        variance, and to AdamW these directions hardly matter.
     warmup, cooldown : int
         Steps of linear increase at the start, and of linear decrease to zero at the end.
     average : float
@@ -44,6 +40,9 @@ class Recipe:
         Every step draws from a generator seeded by this and its number, so a resumed run sees the same draws.
     save_every : float
         Seconds between checkpoints.
+    matrix_rate : float
+        Peak rate of Muon, which then trains matrices and kernels of convolutions, with steps of the same size in all
+        directions of a matrix; 0 leaves them to AdamW.
     """
 
     steps: int

@@ -141,7 +141,9 @@ def measure_quality(
     pictures: Any = backbone.sample("picture", latents["z_image"], contexts, backbone.sampling("picture"), seeds)
     captions: Any = backbone.sample("caption", latents["z_text"], contexts, backbone.sampling("caption"), seeds)
     error = ((rebuilt.astype(float) - seen) ** 2).mean(axis=(1, 2, 3))
-    features = {name: picture_features(items) for name, items in (("seen", seen), ("decoded", pictures))}
+    features = {
+        name: picture_features(items) for name, items in (("seen", seen), ("rebuilt", rebuilt), ("decoded", pictures))
+    }
     embeddings = np.stack([backbone.embed("caption", row).mean(0) for row in scenes.captions])
     numbers = {
         "pictures encoded and decoded (dB)": float(np.mean(10 * np.log10(255**2 / error))),
@@ -151,7 +153,8 @@ def measure_quality(
         "captions, ROUGE-L": float(np.mean(rouge(captions, scenes.captions, "rougeL"))),
     }
     if judge is not None:
-        for kind, which in (("true pictures", "seen"), ("pictures", "decoded")):
+        kinds = {"true pictures": "seen", "pictures encoded and decoded": "rebuilt", "pictures": "decoded"}
+        for kind, which in kinds.items():
             judged = judged_pictures(judge, features[which], scenes)
             numbers |= {f"{kind}, {key}": value for key, value in judged.items()}
     numbers |= {f"captions, {key}": value for key, value in judged_captions(captions, scenes).items()}

@@ -119,9 +119,13 @@ def test_a_convolution_of_small_pictures_is_one_product(
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("rows", [1, 3, 4, products.FLIP_UP_TO_ROWS, products.FLIP_UP_TO_ROWS + 1])
-def test_products_of_few_rows_and_many(dtype: torch.dtype, rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("rows", [1, 3, 4, products.FEW_ROWS, products.FEW_ROWS + 1])
+@pytest.mark.parametrize("chunk", [1, products.CHUNK])
+def test_products_of_few_rows_and_many(
+    dtype: torch.dtype, rows: int, chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(products, "unit", lambda _: "amx_bf16")
+    monkeypatch.setattr(products, "CHUNK", chunk)
     torch.manual_seed(5)
     x, weight, bias = torch.randn(rows, 24).to(dtype), torch.randn(7, 24).to(dtype), torch.randn(7).to(dtype)
     tolerance = 4 * torch.finfo(dtype).eps

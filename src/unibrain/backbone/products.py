@@ -23,12 +23,13 @@ WIDEN_FROM_ROWS = 96
 CHUNK = 2**22
 """Weights that are widened at a time: 16 MiB, which fit into the processor's cache and are allocated fast."""
 
-FLIP_UP_TO_ROWS = 128
-"""Rows up to which AMX multiplies faster with the weights as the left factor; measured."""
+FEW_ROWS = 128
+"""Rows up to which AMX multiplies faster with the weights as the left factor, and oneDNN multiplies float32 faster than
+PyTorch's BLAS, by weights that the cache does not hold (`CHUNK`); measured."""
 
 ONEDNN_FROM_ROWS = {"AVX2": 2, "AVX512": 4}
-"""Rows from which oneDNN multiplies float32 faster than PyTorch's BLAS, by what the processor has; measured for
-AVX-512, and for AVX2 with both libraries limited to it on a processor that has more."""
+"""Rows from which oneDNN does so, by what the processor has; measured for AVX-512, and for AVX2 with both libraries
+limited to it on a processor that has more."""
 
 CHANNELS_PER_ROW = 4
 """Channels that a convolution gives per row from which it is faster as one product; measured."""
@@ -39,7 +40,7 @@ UNITS = {torch.bfloat16: ("amx_bf16", "avx512_bf16"), torch.float16: ("amx_fp16"
 
 @cache
 def onednn_from_rows() -> float:
-    """Rows from which float32 is multiplied by oneDNN; infinite where that is not known to be faster."""
+    """Rows from which large weights in float32 go to oneDNN; infinite where that is not known to be faster."""
     there = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
     return ONEDNN_FROM_ROWS.get(torch.backends.cpu.get_cpu_capability(), math.inf) if there else math.inf
 
@@ -83,10 +84,13 @@ def _multiply(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     if x.device.type != "cpu" or torch.is_grad_enabled():
         return functional.linear(x, weight, bias)
     rows = x.numel() // x.shape[-1]
-    if x.dtype == torch.float32 and rows >= onednn_from_rows():
-        product: Any = torch.ops.mkldnn._linear_pointwise
-        return product(x, weight, bias, "none", [], "")  # type: ignore[no-any-return]
-    if rows <= FLIP_UP_TO_ROWS and (unit(x.dtype) or "").startswith("amx"):
+    if x.dtype == torch.float32:
+        if weight.numel() >= CHUNK and onednn_from_rows() <= rows <= FEW_ROWS:
+            product: Any = torch.ops.mkldnn._linear_pointwise
+            return product(x, weight, bias, "none", [], "")  # type: ignore[no-any-return]
+        # Given the bias, PyTorch first copies it into every row of the result.
+        return functional.linear(x, weight) if bias is None else functional.linear(x, weight).add_(bias)
+    if rows <= FEW_ROWS and (unit(x.dtype) or "").startswith("amx"):
         columns = x.reshape(-1, x.shape[-1]).T
         return _weights_first(weight, columns, bias).T.contiguous().view(*x.shape[:-1], -1)
     return functional.linear(x, weight, bias)
@@ -96,9 +100,6 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Map [..., width_in] by a weight of [width_out, width_in]; the result has the dtype of `x`."""
     width_out, width_in = weight.shape
     if not _widens(x, weight, x.numel() // width_in):
-        if x.dtype == torch.float32 == weight.dtype and bias is not None and x.device.type == "cpu":
-            # Given the bias, PyTorch first copies it into every row of the result, which takes as long as the product.
-            return functional.linear(x, weight).add_(bias)
         if x.dtype == weight.dtype:
             return _multiply(x, weight, bias)
         return _multiply(x.to(weight.dtype), weight, bias).to(x.dtype)

@@ -41,7 +41,7 @@ def _machine() -> Iterator[Finding]:
     import torch
 
     from unibrain.backbone.devices import choose_device, free_memory, precision_of, total_memory
-    from unibrain.backbone.products import UNITS, arithmetic, onednn_from_rows
+    from unibrain.backbone.products import FEW_ROWS, UNITS, arithmetic, onednn_from_rows
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     yield Finding("ok", "processor", f"{cores} cores")
@@ -50,8 +50,8 @@ def _machine() -> Iterator[Finding]:
         how = "multiplied as they are" if native else "widened to fp32 in large products"
         yield Finding("ok", f"weights in {precision_of(dtype)}", f"{how}: {why}")
     rows = onednn_from_rows()
-    how = "by PyTorch's BLAS" if math.isinf(rows) else f"by oneDNN from {rows} rows, by PyTorch's BLAS below"
-    yield Finding("ok", "weights in fp32", f"multiplied {how}")
+    large = "" if math.isinf(rows) else f"; large ones by oneDNN for {rows} to {FEW_ROWS} rows"
+    yield Finding("ok", "weights in fp32", f"multiplied by PyTorch's BLAS{large}")
     device = choose_device("auto")
     if device.type == "cpu":
         advice = "nothing, for the small backbone; with the official one a picture takes minutes on a processor"
