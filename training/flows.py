@@ -176,7 +176,9 @@ def train_flows(
         return prepared
 
     def error(network: Any, x0: Tensor, prepared: list[PreparedContext], generator: torch.Generator) -> Tensor:
-        timesteps = torch.randint(len(levels), (len(x0),), generator=generator, device=device)
+        # More often from the middle, where it is decided what is shown, than from either end.
+        drawn = torch.randn(len(x0), generator=generator, device=device).sigmoid()
+        timesteps = (drawn * len(levels)).long().clamp(max=len(levels) - 1)
         alpha = levels[timesteps].view(-1, *[1] * (x0.ndim - 1))
         noise = torch.randn(x0.shape, generator=generator, device=device)
         x = alpha.sqrt() * x0 + (1 - alpha).sqrt() * noise

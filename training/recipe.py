@@ -15,12 +15,27 @@ from unibrain.backbone.config import (
 
 SCENE_SEED, TRAINING_SCENES = 20, 30_000
 TEXT_TOKENS, MAX_PIECES = 20, 24
-TRAINED_CHANNELS, LATENT_CHANNELS = 48, 24
-"""Channels of the image latents while the autoencoder is trained, and those that `training.coders.condensed` keeps."""
+LATENT_CHANNELS = 24
 
 RECIPES = {
-    "autokl": Recipe(steps=20_000, batch_size=16, learning_rate=1e-3, cooldown=8000, average=0.998, weight_decay=0.0),
-    "decoder": Recipe(steps=20_000, batch_size=16, learning_rate=1e-3, cooldown=8000, average=0.998, weight_decay=0.0),
+    "autokl": Recipe(
+        steps=12_000,
+        batch_size=16,
+        learning_rate=1e-3,
+        matrix_rate=2e-3,
+        cooldown=4000,
+        average=0.998,
+        weight_decay=0.0,
+    ),
+    "decoder": Recipe(
+        steps=3000,
+        batch_size=16,
+        learning_rate=1e-3,
+        matrix_rate=2e-3,
+        cooldown=2000,
+        average=0.998,
+        weight_decay=0.0,
+    ),
     "clip": Recipe(steps=6000, batch_size=128, learning_rate=8e-4, cooldown=3000, average=0.995, weight_decay=0.02),
     "optimus": Recipe(steps=8000, batch_size=128, learning_rate=1.5e-3, cooldown=3000, average=0.998),
     "writer": Recipe(steps=3000, batch_size=128, learning_rate=1e-3, warmup=50, cooldown=2000, average=0.99),

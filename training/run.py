@@ -22,7 +22,6 @@ from training.recipe import (
     MAX_PIECES,
     SCENE_SEED,
     TEXT_TOKENS,
-    TRAINED_CHANNELS,
     TRAINING_SCENES,
     small_config,
 )
@@ -64,9 +63,8 @@ class TrainingRun:
     device : str
         ``"cpu"`` or ``"cuda"``.
     start : Path, optional
-        A backbone folder: parts that have no checkpoint yet start from its weights, and its vocabularies are taken. The
-        image autoencoder always starts afresh when it is trained, since it has more channels then; flows of other sizes
-        are taken over (`training.carry`).
+        A backbone folder: parts that have no checkpoint yet start from its weights, and its vocabularies are taken.
+        Flows of other sizes or other image latents are taken over (`training.carry`).
     """
 
     def __init__(
@@ -111,8 +109,7 @@ class TrainingRun:
         recipe, begin = self.recipes[part], self._weights_of_start(part) if part in PARTS else None
         options: dict[str, Any] = {"device": self.device, "start": begin}
         if part == "autokl":
-            raw = replace(self.config.autokl, latent_channels=TRAINED_CHANNELS)
-            train_autokl(raw, self.scenes, recipe, self.folder, **options | {"start": None})
+            train_autokl(self.config.autokl, self.scenes, recipe, self.folder, **options)
         elif part == "decoder":
             latents = self.data.exact["z_image"] / self.data.scale_factor
             train_decoder(self.coders()["autokl"], latents, self.scenes, recipe, self.folder, self.device)
@@ -161,16 +158,16 @@ class TrainingRun:
 
     @cached_property
     def condensed_autokl(self) -> dict[str, Tensor]:
-        """Weights of the image autoencoder whose latents the flows model."""
+        """Weights of the image autoencoder whose latents the flows model: evened if it was trained here."""
         weights = self.averaged("autokl")
-        if len(weights["post_quant_conv.bias"]) == self.config.autokl.latent_channels:
-            return weights  # it comes from a finished backbone
+        if not (self.folder / "autokl.state.pt").exists():
+            return weights
         # Kept: on another processor the same directions may come out with another sign, which flows would not know.
         file = self.folder / f"condensed-{version_of(weights)}.safetensors"
         if not file.exists():
-            raw = make_autokl(replace(self.config.autokl, latent_channels=len(weights["post_quant_conv.bias"])))
-            raw.load_state_dict(weights)
-            some = scene_latents(raw.eval().to(self.device), self.scenes, self.device, CONDENSED_BY)
+            autokl = make_autokl(self.config.autokl)
+            autokl.load_state_dict(weights)
+            some = scene_latents(autokl.eval().to(self.device), self.scenes, self.device, CONDENSED_BY)
             with atomic_path(file) as temporary:
                 save_file(condensed(weights, some, self.config.autokl.latent_channels), temporary)
         return load_file(file)
@@ -200,12 +197,13 @@ class TrainingRun:
         return weights
 
     def _flows_of_start(self, weights: dict[str, Tensor] | None) -> dict[str, Tensor] | None:
-        """Weights of the start's flows, taken over into the sizes of these."""
+        """Weights of the start's flows, taken over into the sizes and to the image latents of these."""
         if self.start is None or weights is None:
             return None
         with torch.device("meta"):
             flows = FourFlows(self.config.flows)
-        if all(weights[key].shape == value.shape for key, value in flows.state_dict().items()):
+        alike = all(weights[key].shape == value.shape for key, value in flows.state_dict().items())
+        if alike and not (self.folder / "autokl.state.pt").exists():
             return weights
         begun = BackboneConfig.from_json(self.start / "config.json").autokl
         autokl = make_autokl(begun)

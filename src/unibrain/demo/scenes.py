@@ -82,6 +82,13 @@ GRID = 64
 """Positions and sizes are drawn in 64ths of the picture, so a 64-pixel picture is pixel-exact."""
 SINGLE_SHARE = 0.5
 """Share of one-object scenes."""
+SINGLE_SIDES = (36, 44, 52)
+"""Sides of a single object, in 64ths of the picture."""
+PAIR_SIDES = ((32, 32), (32, 32), (32, 32), (28, 36), (36, 28))
+"""Sides of two objects; together they fill the picture in one direction."""
+STEP = GRID // 8
+"""Objects are in the middle or one step off it: a backbone as small as the one for these scenes spends what it has on
+what objects look like, and not on where between two pixels they are."""
 SMALL_SIZE, LARGE_SIZE = 39 / GRID, 47 / GRID
 """A single object up to the first is called small, from the second on large."""
 SIZE_CONTRAST = 1.2
@@ -235,40 +242,31 @@ def _draw(rng: np.random.Generator, catalogue: tuple[SceneObject, ...], main: in
     return Scene(placements, background, int(rng.integers(2**31)))
 
 
-def _place(thing: SceneObject, left: int, top: int, side: int) -> Placement:
-    return Placement(thing, (left + side / 2) / GRID, (top + side / 2) / GRID, side / GRID)
+def _place(thing: SceneObject, x: int, y: int, side: int) -> Placement:
+    return Placement(thing, x / GRID, y / GRID, side / GRID)
 
 
 def _single(rng: np.random.Generator, thing: SceneObject) -> tuple[Placement, ...]:
-    side = int(rng.integers(34, 53))
-    room = (GRID - side) // 2
-    left, top = (int(room + jitter) for jitter in rng.integers(-2, 3, 2))
-    if room >= 9:  # otherwise the object fills too much of the picture to be on one of its sides
-        move, sign = int(rng.integers(8, room + 1)), int(rng.choice((-1, 1)))
-        where = rng.integers(3)
-        if where == 1:
-            left = room + sign * move
-        elif where == 2:
-            top = room + sign * move
-    return (_place(thing, left, top, side),)
+    side = SINGLE_SIDES[int(rng.integers(len(SINGLE_SIDES)))]
+    centre = [GRID // 2, GRID // 2]
+    axis, sign = int(rng.integers(3)), int(rng.choice((-1, 1)))
+    if axis < 2 and side + 2 * STEP <= GRID:  # a larger object fills too much of the picture to be on one of its sides
+        centre[axis] += sign * STEP
+    return (_place(thing, *centre, side),)
 
 
 def _pair(rng: np.random.Generator, catalogue: tuple[SceneObject, ...], main: int) -> tuple[Placement, ...]:
     other = int(rng.integers(len(catalogue) - 1))
     other += other >= main
-    sides = [(30, 30), (31, 31), (32, 32), (28, 36), (36, 28)][int(rng.integers(5))]
-    spare = GRID - sum(sides)
-    start = int(rng.integers(spare + 1))
-    along = (start, GRID - sides[1] - int(rng.integers(spare - start + 1)))
-    across = (int(rng.integers(5)), int(rng.integers(5)))
+    sides = PAIR_SIDES[int(rng.integers(len(PAIR_SIDES)))]
     things = [catalogue[main], catalogue[other]]
     if rng.random() < 0.5:
         things.reverse()
     beside = rng.random() < 0.6
     placements = []
-    for thing, side, a, jitter in zip(things, sides, along, across, strict=True):
-        b = (GRID - side) // 2 + jitter - 2
-        placements.append(_place(thing, a, b, side) if beside else _place(thing, b, a, side))
+    for thing, side, along in zip(things, sides, (sides[0] // 2, GRID - sides[1] // 2), strict=True):
+        across = GRID // 2 + STEP * int(rng.integers(-1, 2))
+        placements.append(_place(thing, along, across, side) if beside else _place(thing, across, along, side))
     return tuple(placements)
 
 
