@@ -143,7 +143,7 @@ def compare_with_plain(
     states = state_dtype(dtype, device)
     rows = {name: context.to(states) for name, context in conditional.items()}
     empty = {name: flows.prepare(name, context.to(states)) for name, context in unconditional.items()}
-    ours = guided_model(flows, rows, empty, weight, SCALE)
+    ours = guided_model(flows, rows, empty, weight, SCALE, x, timesteps[:1])
     plain = plain_guided_model(flows, conditional, unconditional, context_shares(weight), SCALE)
     if arguments.compile:
         flows.compile()
@@ -184,7 +184,8 @@ def compare_with_diffusers(
     both = torch.cat([unconditional["c_image"].expand(arguments.scans, -1, -1), conditional["c_image"]])
     states = state_dtype(dtype, device)
     empty = {"c_image": flows.prepare("c_image", unconditional["c_image"].to(states))}
-    ours = guided_model(flows, {"c_image": conditional["c_image"].to(states)}, empty, 1.0, SCALE)
+    rows = {"c_image": conditional["c_image"].to(states)}
+    ours = guided_model(flows, rows, empty, 1.0, SCALE, x, timesteps[:1])
 
     def theirs() -> Tensor:
         e_u, e_c = unet(torch.cat([x, x]), timesteps[0], encoder_hidden_states=both).sample.chunk(2)
@@ -213,9 +214,10 @@ def throughput(
     for scans in (1, 2, 4, 8, 16, 32, 64):
         try:
             conditional, unconditional = contexts(scans, dtype, device)
-            model = guided_model(flows, conditional, unconditional, settings.image_weight, SCALE)
             x = torch.randn(scans, *shape).to(device, dtype)
             timesteps = torch.full((1,), 481, device=device).expand(scans)
+            given = (conditional, unconditional, settings.image_weight, SCALE)
+            model = guided_model(flows, *given, x, timesteps[:1])
             seconds = steps * race({"step": lambda: model(x, timesteps)}, 3, device)["step"]  # noqa: B023
             if autokl is not None:
                 factor = OFFICIAL.autokl.scale_factor

@@ -1,5 +1,6 @@
 """Training the four flows on latents and contexts that were computed beforehand."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -217,10 +218,10 @@ def sampled_texts(flows: FourFlows, config: BackboneConfig, data: FlowData, devi
         for some in track(torch.arange(data.first, len(brain["z_text"]))[:SAMPLED_SCENES].split(200), "sampling texts"):
             contexts = {name: brain[name][some].float().to(device) for name in CONTEXTS}
             settings = config.text
-            model = guided_model(flows, contexts, empty, settings.image_weight, settings.guidance_scale)
+            make = partial(guided_model, flows, contexts, empty, settings.image_weight, settings.guidance_scale)
             start = brain["z_text"][some, 0].float().numpy()
             seeds = some.numpy().astype(np.int64)
-            latents = denoise(model, config.schedule, settings, start, start.shape[1:], seeds, torch.device(device))
+            latents = denoise(make, config.schedule, settings, start, start.shape[1:], seeds, torch.device(device))
             found.append(torch.from_numpy(latents))
     sampled: Tensor = torch.cat(found).unflatten(0, (len(data.predicted), -1))
     return sampled

@@ -152,7 +152,8 @@ def test_steps_on_the_schedule() -> None:
             ddim_steps(ScheduleConfig(timesteps), count)
 
 
-CONFIG = FlowsConfig(3, 10, 32, (1,), (1,), (True,), heads=2, context_width=8, second_dim=2)
+# Norms of one channel per group would forget the time: 64 channels, two in each of the 32 groups.
+CONFIG = FlowsConfig(3, 10, 64, (1,), (1,), (True,), heads=2, context_width=8, second_dim=2)
 SHARES = {"c_image": 0.2, "c_text": 0.8}
 LATENTS = {"image": (2, 3, 4, 4), "text": (2, 10)}
 
@@ -236,6 +237,26 @@ def test_prepared_unconditional_contexts_and_one_timestep_for_all_rows(
     both = flows.prepare("c_image", conditional["c_image"]).beside(prepared["c_image"])
     rows = {len(keys) for pairs in both.keys_values for keys, _ in pairs}
     assert rows == {1, 2}, "the shared row was copied for every scan"
+
+
+@pytest.mark.parametrize("latent", LATENTS)
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5)])
+def test_times_projected_for_all_steps_at_once(
+    flows: Counting, contexts: Any, latent: str, dtype: torch.dtype, tolerance: float
+) -> None:
+    flows.to(dtype)
+    conditional, unconditional = ({name: rows.to(dtype) for name, rows in some.items()} for some in contexts)
+    x = random(*LATENTS[latent]).to(dtype)
+    embedded: list[int] = []
+    flows.image.time_embed.register_forward_hook(lambda _, __, rows: embedded.append(len(rows)))  # type: ignore[union-attr]
+    prepared = guided_model(flows, conditional, unconditional, 0.6, 3.0, x, torch.tensor([1, 7, 700]))
+    plain = guided_model(flows, conditional, unconditional, 0.6, 3.0)
+    late, early = torch.tensor([[700], [7]]).expand(2, 2)
+    found = prepared(x, late), prepared(x, early)
+    assert embedded == [3], "the steps embed nothing"
+    for one, timesteps in zip(found, (late, early), strict=True):
+        torch.testing.assert_close(one, plain(x, timesteps), atol=tolerance, rtol=0)
+    assert (found[0] - found[1]).abs().max() > 1e-3
 
 
 def test_shares_are_relative(flows: Counting, contexts: Any) -> None:

@@ -259,7 +259,7 @@ def test_unconditional_contexts(tiny: VersatileDiffusion, encoded: Encoded) -> N
         assert bool(off(*pair)) == matters
 
 
-def test_unconditional_contexts_are_computed_and_projected_once(
+def test_contexts_and_timesteps_are_projected_once(
     tiny: VersatileDiffusion, encoded: Encoded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = like(tiny, 3)
@@ -271,6 +271,14 @@ def test_unconditional_contexts_are_computed_and_projected_once(
         return prepare(name, context, share)
 
     monkeypatch.setattr(tiny.flows, "prepare", watch)
+    embedded: list[int] = []
+    embed_time = tiny.flows.embed_time
+
+    def watch_time(timesteps: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+        embedded.append(len(timesteps))
+        return embed_time(timesteps, dtype)
+
+    monkeypatch.setattr(tiny.flows, "embed_time", watch_time)
     for _ in range(2):
         pictures_of(one, encoded)
         captions_of(one, encoded)
@@ -278,6 +286,7 @@ def test_unconditional_contexts_are_computed_and_projected_once(
     assert sorted(once) == [("c_image", 1), ("c_text", 1)]
     # Two batches, two flows, two runs, two contexts; nothing per step.
     assert len(rows) - len(once) == 16
+    assert embedded == [3] * 8, "the timesteps of a batch are embedded at once"
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,9 @@ KeyValues = tuple[tuple[Tensor, Tensor], ...]
 """Keys and values of a context, [B or 1, heads, tokens, head width] each: one pair for the whole batch, or one for the
 unconditional half and one for the conditional."""
 
+PreparedTime = tuple[Tensor, ...]
+"""A timestep as each residual block adds it, [1 or B, channels] each, in the order of the blocks."""
+
 BlockKind = Literal["stem", "residual", "down", "up", "head"]
 
 
@@ -148,9 +151,9 @@ class ResidualBlock(nn.Module):
     def _widen(channels_in: int, channels_out: int) -> nn.Module:
         return Conv2d(channels_in, channels_out, 1)
 
-    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
-        """Map [B, channels_in, H, W] and [B or 1, embedding_width] to [B, channels_out, H, W]."""
-        h = self.in_layers(x) + self.emb_layers(embedding)[:, :, None, None]
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        """Map [B, channels_in, H, W] and what `emb_layers` made, [B or 1, channels_out], to [B, channels_out, H, W]."""
+        h = self.in_layers(x) + time[:, :, None, None]
         return self.skip_connection(x) + self.out_layers(h)  # type: ignore[no-any-return]
 
 
@@ -161,7 +164,7 @@ class Downsample(nn.Module):
         super().__init__()
         self.op = Conv2d(channels, channels, 3, stride=2, padding=1)
 
-    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """Map [B, C, H, W] to [B, C, H/2, W/2]."""
         return self.op(x)  # type: ignore[no-any-return]
 
@@ -173,28 +176,9 @@ class Upsample(nn.Module):
         super().__init__()
         self.conv = Conv2d(channels, channels, 3, padding=1)
 
-    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """Map [B, C, H, W] to [B, C, 2H, 2W]."""
         return self.conv(functional.interpolate(x, scale_factor=2.0, mode="nearest"))  # type: ignore[no-any-return]
-
-
-class PlainConv(Conv2d):
-    """A convolution that ignores the time embedding."""
-
-    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:  # type: ignore[override]
-        """Map [B, channels_in, H, W] to [B, channels_out, H, W]."""
-        return super().forward(x)
-
-
-class ImageHead(nn.Sequential):
-    """GroupNorm, SiLU, convolution to the latent's channels."""
-
-    def __init__(self, channels: int, image_channels: int) -> None:
-        super().__init__(_norm(channels), nn.SiLU(), Conv2d(channels, image_channels, 3, padding=1))
-
-    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:  # type: ignore[override]
-        """Map [B, C, H, W] to [B, image_channels, H, W]."""
-        return super().forward(x)  # type: ignore[no-any-return, no-untyped-call]
 
 
 class FlatResidualBlock(ResidualBlock):
@@ -210,10 +194,10 @@ class FlatResidualBlock(ResidualBlock):
 
     _widen = _mix
 
-    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
         """Map [B, channels_in, second_dim, 1] to [B, channels_out, second_dim, 1]."""
         flat = x.flatten(1)
-        h = self.in_layers(flat) + self.emb_layers(embedding)
+        h = self.in_layers(flat) + time
         return (self.skip_connection(flat) + self.out_layers(h)).view(len(x), -1, self.second_dim, 1)  # type: ignore[no-any-return]
 
 
@@ -224,7 +208,7 @@ class FlatLinear(Linear):
         super().__init__(width_in, channels_out * second_dim)
         self.second_dim = second_dim
 
-    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor) -> Tensor:
         """Map [B, width_in], or a state of that many entries, to the state."""
         return super().forward(x.flatten(1)).view(len(x), -1, self.second_dim, 1)
 
@@ -235,7 +219,7 @@ class TextHead(nn.Sequential):
     def __init__(self, channels: int, text_width: int, second_dim: int) -> None:
         super().__init__(_norm(channels), nn.SiLU(), Linear(channels * second_dim, text_width))
 
-    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor) -> Tensor:
         """Map [B, C, second_dim, 1] to [B, text_width]."""
         norm, activation, linear = self
         return linear(activation(norm(x)).flatten(1))  # type: ignore[no-any-return]
@@ -244,7 +228,7 @@ class TextHead(nn.Sequential):
 def _image_block(block: DataBlock, image_channels: int, embedding_width: int) -> nn.Module:
     match block.kind:
         case "stem":
-            return PlainConv(image_channels, block.channels_out, 3, padding=1)
+            return Conv2d(image_channels, block.channels_out, 3, padding=1)
         case "residual":
             return ResidualBlock(block.channels_in, block.channels_out, embedding_width)
         case "down":
@@ -252,7 +236,8 @@ def _image_block(block: DataBlock, image_channels: int, embedding_width: int) ->
         case "up":
             return Upsample(block.channels_out)
         case "head":
-            return ImageHead(block.channels_in, image_channels)
+            last = Conv2d(block.channels_in, image_channels, 3, padding=1)
+            return nn.Sequential(_norm(block.channels_in), nn.SiLU(), last)
 
 
 def _text_block(block: DataBlock, text_width: int, embedding_width: int, second_dim: int) -> nn.Module:
@@ -452,14 +437,27 @@ class FourFlows(nn.Module):
         """Time embedding of shape (B, 4 * model_channels); the sinusoid is computed in float32 and then cast."""
         return self.image.time_embed(sinusoid(timesteps, self.config.model_channels).to(dtype))  # type: ignore[no-any-return, operator]
 
-    def forward(self, x: Tensor, timesteps: Tensor, contexts: Sequence[PreparedContext]) -> Tensor:
-        """Predict from latents, int64 timesteps (B,) or (1,), and one or more contexts.
+    def prepare_times(self, x: Tensor, timesteps: Tensor) -> dict[int, PreparedTime]:
+        """Project timesteps (T,), all in one product per block, for latents of the kind and precision of `x`."""
+        rows = (time.split(1) for time in self._project_times(x, timesteps))
+        return dict(zip(timesteps.tolist(), zip(*rows, strict=True), strict=True))
+
+    def _data_blocks(self, x: Tensor) -> list[nn.Module]:
+        return [holder[0] for holder in (self.image if x.ndim == 4 else self.text).data_blocks]  # type: ignore[index]
+
+    def _project_times(self, x: Tensor, timesteps: Tensor) -> PreparedTime:
+        embedding = self.embed_time(timesteps, x.dtype)
+        residual = (block for block in self._data_blocks(x) if isinstance(block, ResidualBlock))
+        return tuple(block.emb_layers(embedding) for block in residual)
+
+    def forward(self, x: Tensor, timesteps: Tensor | PreparedTime, contexts: Sequence[PreparedContext]) -> Tensor:
+        """Predict from latents, int64 timesteps (B,) or (1,) or one that is prepared, and one or more contexts.
 
         If the contexts are read by halves (`PreparedContext.beside`), `x` is one half: both start from the same rows,
         and what comes before the first context is computed once. The result then has twice the rows.
         """
-        data = (self.image if x.ndim == 4 else self.text).data_blocks
-        embedding = self.embed_time(timesteps, x.dtype)
+        data = self._data_blocks(x)
+        times = iter(self._project_times(x, timesteps) if isinstance(timesteps, Tensor) else timesteps)
         total = sum(context.share for context in contexts)
         copies = len(contexts[0].keys_values[0]) if contexts[0].keys_values else 1
         saved: list[Tensor] = []
@@ -469,14 +467,15 @@ class FourFlows(nn.Module):
                 saved.append(h)
             elif step.action == "join":
                 skip = saved.pop()
-                h = torch.cat([h, skip if len(skip) == len(h) else repeated(skip, len(h) // len(skip))], dim=1)
-            elif step.action == "data":
-                h = data[step.index][0](h, embedding)  # type: ignore[index]
-            else:
+                h = torch.cat([h, repeated(skip, len(h) // len(skip))], dim=1)
+            elif step.action == "context":
                 h = self._mix(h, contexts, step.index, total, copies)
-                if copies > 1:
-                    embedding = embedding if len(embedding) == 1 else repeated(embedding, copies)
-                    copies = 1
+                copies = 1
+            elif isinstance(block := data[step.index], ResidualBlock):
+                time = next(times)
+                h = block(h, time if len(time) == 1 else repeated(time, len(h) // len(time)))
+            else:
+                h = block(h)
         return repeated(h, copies)
 
     def _mix(self, h: Tensor, contexts: Sequence[PreparedContext], index: int, total: float, copies: int) -> Tensor:

@@ -166,8 +166,12 @@ def guided_model(
     unconditional: Mapping[str, Tensor | PreparedContext],
     image_weight: float,
     guidance_scale: float,
+    start: Tensor | None = None,
+    timesteps: Tensor | None = None,
 ) -> Callable[[Tensor, Tensor], Tensor]:
     """Wrap the network for the sampler; contexts (B or 1, tokens, width) are projected here, once, for all steps.
+
+    So are `timesteps` (T,) for latents like `start`; the model is then called with one of them for all rows.
 
     The prediction is ``e_u + scale * (e_c - e_u)``, and the mixing happens inside the network, so guidance acts on the
     mixed prediction. At a scale of exactly 1 the unconditional half is left out; without any conditional context, the
@@ -184,11 +188,12 @@ def guided_model(
         context = replace(prepare(conditional or unconditional, name), share=share)
         contexts.append(context.beside(prepare(unconditional, name)) if guided else context)
     dtype = contexts[0].keys_values[0][0][0].dtype
+    times = None if start is None or timesteps is None else flows.prepare_times(start.to(dtype), timesteps)
 
     def model(x: Tensor, timesteps: Tensor) -> Tensor:
         # One timestep for all rows (an expanded tensor, as the sampler gives it) is embedded once.
         steps = timesteps[:1] if timesteps.stride(0) == 0 else timesteps
-        output = flows(x.to(dtype), steps, contexts).to(x.dtype)
+        output = flows(x.to(dtype), times[int(steps)] if times else steps, contexts).to(x.dtype)
         if not guided:
             return output  # type: ignore[no-any-return]
         e_u, e_c = output.chunk(2)
@@ -208,7 +213,7 @@ def noise_of(seeds: NDArray[np.int64], shape: tuple[int, ...], device: torch.dev
 
 
 def denoise(
-    model: Callable[[Tensor, Tensor], Tensor],
+    make_model: Callable[[Tensor, Tensor], Callable[[Tensor, Tensor], Tensor]],
     schedule: ScheduleConfig,
     settings: SamplingSettings,
     start: Array | None,
@@ -219,6 +224,7 @@ def denoise(
 ) -> Array:
     """Denoise the latents of one batch, from `start` (n, *shape) or from noise; latents are kept in float32.
 
+    `make_model` maps where they start and all timesteps (T,) of the run to the sampler's model; see `guided_model`.
     A latent that leaves the range of numbers raises `SamplingError` with its row.
     """
     steps = ddim_steps(schedule, settings.steps, settings.eta)
@@ -232,6 +238,7 @@ def denoise(
         first = steps.timesteps[min(count, len(steps.timesteps) - 1)]
         steps = even_steps(schedule, count, int(first))
         count = len(steps.timesteps)
+    model = make_model(x, steps.timesteps[:count].to(device))
 
     def watch(index: int, x: Tensor, x0: Tensor) -> None:
         # Written so that NaN fails as well.

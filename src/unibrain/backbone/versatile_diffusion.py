@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -215,9 +215,9 @@ class VersatileDiffusion:
             }
             begin = None if start is None else start[rows]
             with torch.inference_mode(), self._naming_rows(kind, rows, remedy):
-                model = guided_model(flows, given, empty, settings.image_weight, settings.guidance_scale)
+                make = partial(guided_model, flows, given, empty, settings.image_weight, settings.guidance_scale)
                 return denoise(
-                    model, self.config.schedule, settings, begin, self._shape(kind), seeds[rows], self.device, callback
+                    make, self.config.schedule, settings, begin, self._shape(kind), seeds[rows], self.device, callback
                 )
 
         with self.parts.use(flow) as flows:
