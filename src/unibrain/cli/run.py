@@ -82,8 +82,9 @@ def demo(
     """Decode pictures and captions from simulated scans, start to end, and write a page that shows them.
 
     It needs no data, no network and no graphics card, and takes a few minutes. The scans are simulated, no human
-    was scanned; the code is that which reads the Natural Scenes Dataset. Stop it with Ctrl-C, and the same command
-    continues where it was.
+    was scanned; the code is that which reads the Natural Scenes Dataset. Without a graphics card, processes of one
+    thread share the work: one for each processor, or as --threads says, up to four. Stop it with Ctrl-C, and the same
+    command continues where it was.
     """
     from unibrain.pipeline import demo_settings
 
