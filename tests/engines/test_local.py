@@ -109,9 +109,11 @@ def test_workers_have_the_environment_of_now_and_their_memory_counts(
     work = make_work(tmp_path / "work", dict.fromkeys("abcd", "environment"), seconds=0.2)
     engine(work)
     assert {path.read_text() for path in (work.folder / "results").iterdir()} == {"none, no home"}
-    peaks = {record["process"]: record["peak_memory_mb"] for record in work.records().values()}
-    assert len(peaks) == 2
-    assert engine.peak_memory_mb() >= sum(peaks.values()) > 20
+    peaks = dict[int, list[float]]()
+    for record in work.records().values():
+        peaks.setdefault(record["process"], []).append(record["peak_memory_mb"])
+    assert engine.peak_memory_mb() == pytest.approx(sum(map(max, peaks.values())))
+    assert all(min(each) > 10 for each in peaks.values())
 
 
 def test_a_bar_counts_shards(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
