@@ -9,12 +9,23 @@ from typing import Any
 
 import click
 import pytest
+import torch
 from command_tree import commands, example
 
 from unibrain import __version__
+from unibrain.cli import run
 from unibrain.cli.main import COMMANDS, QUIET_THREADS, main, sentence_of
 from unibrain.errors import InputError
-from unibrain.pipeline import SECTIONS, FitSection, PrepareSection, RunFolder, Settings, kept_settings, write_settings
+from unibrain.pipeline import (
+    SECTIONS,
+    BackboneSource,
+    FitSection,
+    PrepareSection,
+    RunFolder,
+    Settings,
+    kept_settings,
+    write_settings,
+)
 
 HEAVY = {"numpy", "torch", "transformers", "diffusers", "nltk", "matplotlib", "sklearn", "skimage", "pandas", "scipy"}
 OURS = {"run", "quiet", "threads", "device", "dtype", "offload", "with_earlier", "region", "on"}
@@ -219,8 +230,25 @@ def test_a_home_folder_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setattr("unibrain.pipeline.run_all", run_all)
+    monkeypatch.setattr("unibrain.cli.run._processes", lambda _: None)
     assert main(["demo", "--out", "~/x"]) == 2
     assert outs == [tmp_path / "x"]
+
+
+@pytest.mark.parametrize(
+    ("threads", "card", "place"),
+    [("1", False, None), ("2", False, "local:2"), ("64", False, "local:4"), ("", False, "local:3"), ("2", True, None)],
+)
+def test_the_demo_shares_work_among_processes_of_one_thread_unless_there_is_a_card(
+    threads: str, card: bool, place: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits: list[int] = []
+    monkeypatch.setenv("OMP_NUM_THREADS", threads)
+    monkeypatch.setattr("unibrain.workspace.progress.usable_processors", lambda: 3)
+    monkeypatch.setattr("unibrain.engines.worker.limit_here", limits.append)
+    monkeypatch.setattr("unibrain.backbone.devices.choose_device", lambda _: torch.device("cuda" if card else "cpu"))
+    assert run._processes(BackboneSource()) == place
+    assert limits == ([] if place is None else [1])
 
 
 def test_a_second_run_in_the_folder_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

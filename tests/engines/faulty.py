@@ -41,6 +41,9 @@ def faulty(work: Work, shard: Shard) -> None:
             raise OSError(errno.ENOSPC, "No space left on device")
         if fault == "short":
             remark("memory is short: 4 at a time")
+        if fault == "environment":
+            temporary.write_text(f"{os.environ['FAULT']}, {os.environ.get('HOME', 'no home')}")
+            return
         temporary.write_text(f"{shard.name} is whole")
 
 

@@ -14,7 +14,8 @@ from faulty import faulty, make_work, results, tries, whole
 from unibrain.engines import engine_of, local
 from unibrain.errors import InputError, UnfinishedError
 from unibrain.workspace.files import sweep_partials, write_json
-from unibrain.workspace.shards import Work, read_work
+from unibrain.workspace.progress import show
+from unibrain.workspace.shards import Counted, Work, read_work
 
 FAULTS = {"a": "none", "b": "killed", "c": "hangs", "d": "stopped", "e": "full", "f": "raises", "g": "short"}
 
@@ -96,6 +97,33 @@ def test_each_worker_has_a_graphics_card_of_its_own(tmp_path: Path, monkeypatch:
     work = make_work(tmp_path / "work", dict.fromkeys("abcd", "none"), seconds=0.4, device="auto")
     engine_of("local", 1.0, faulty)(work)
     assert {record["device"] for record in work.records().values()} == {"3", "GPU-5"}
+
+
+def test_workers_have_the_environment_of_now_and_their_memory_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = Counted(engine_of("local:2", 1.0, faulty))
+    assert engine.peak_memory_mb() == 0
+    monkeypatch.setenv("FAULT", "none")  # what makes the workers runs already
+    monkeypatch.delenv("HOME", raising=False)
+    work = make_work(tmp_path / "work", dict.fromkeys("abcd", "environment"), seconds=0.2)
+    engine(work)
+    assert {path.read_text() for path in (work.folder / "results").iterdir()} == {"none, no home"}
+    peaks = dict[int, list[float]]()
+    for record in work.records().values():
+        peaks.setdefault(record["process"], []).append(record["peak_memory_mb"])
+    assert engine.peak_memory_mb() == pytest.approx(sum(map(max, peaks.values())))
+    assert all(min(each) > 10 for each in peaks.values())
+
+
+def test_a_bar_counts_shards(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    work = make_work(tmp_path / "work", dict.fromkeys("abc", "none"))
+    show("verbose")
+    try:
+        engine_of("local:1", 1.0, faulty)(work)
+    finally:
+        show("normal")
+    assert "3/3" in capsys.readouterr().err
 
 
 def test_a_worker_that_must_not_work_is_refused_before_anything_is_done(tmp_path: Path) -> None:

@@ -20,20 +20,26 @@ from unibrain.errors import InputError, UnfinishedError
 if TYPE_CHECKING:
     from unibrain.pipeline import BackboneSource, RunFolder, Settings
 
+_MOST_PROCESSES = 4
+"""Of the demo: each holds half a gigabyte, and more have little left to share."""
+
 
 def _run_all(out: Path, settings: "Settings", source: "BackboneSource", on: str | None = None) -> None:
     from unibrain.evaluation import format_table, load_scores
     from unibrain.pipeline import RunFolder, run_all
     from unibrain.workspace.provenance import peak_memory_mb
+    from unibrain.workspace.stages import read_record
 
     began, folder = time.monotonic(), RunFolder(out)
-    run_all(folder, settings, source, engine_for(on, settings))
+    done = run_all(folder, settings, source, engine_for(on, settings))
     click.echo(f"\n{format_table(load_scores(folder.artefact('scores')))}\n")
     click.echo(f"Pictures and captions: {folder.artefact('decoded')}")
     click.echo(f"Scores: {folder.artefact('scores')}")
     click.echo(f"Page, open it in a browser: {folder.artefact('report').resolve()}")
     _note_remarks(folder)
-    click.echo(f"{time.monotonic() - began:.0f} s, at most {peak_memory_mb() / 1000:.1f} GB of memory")
+    records = [read_record(folder, result.name) for result in done if not result.skipped]
+    peak = max([peak_memory_mb(), *(record.provenance.peak_memory_mb for record in records if record is not None)])
+    click.echo(f"{time.monotonic() - began:.0f} s, at most {peak / 1000:.1f} GB of memory")
 
 
 @click.command(cls=Command, epilog="Example: unibrain demo --out unibrain-demo --seed 7")
@@ -76,12 +82,29 @@ def demo(
     """Decode pictures and captions from simulated scans, start to end, and write a page that shows them.
 
     It needs no data, no network and no graphics card, and takes a few minutes. The scans are simulated, no human
-    was scanned; the code is that which reads the Natural Scenes Dataset. Stop it with Ctrl-C, and the same command
-    continues where it was.
+    was scanned; the code is that which reads the Natural Scenes Dataset. Without a graphics card, processes of one
+    thread share the work: one for each processor, or as --threads says, up to four. Stop it with Ctrl-C, and the same
+    command continues where it was.
     """
     from unibrain.pipeline import demo_settings
 
-    _run_all(out, demo_settings(images, training_images, seed, difficulty, batch_size), source)
+    _run_all(out, demo_settings(images, training_images, seed, difficulty, batch_size), source, _processes(source))
+
+
+def _processes(source: "BackboneSource") -> str | None:
+    """Where the demo does shards: small matrices gain little from threads, so processors get a process each."""
+    from unibrain.workspace.progress import usable_threads
+
+    processes = min(usable_threads(), _MOST_PROCESSES)
+    if processes == 1:
+        return None
+    from unibrain.backbone.devices import choose_device
+    from unibrain.engines.worker import limit_here
+
+    if choose_device(source.device).type != "cpu":
+        return None
+    limit_here(1)
+    return f"local:{processes}"
 
 
 @click.command(cls=Command, epilog="Example: unibrain run examples/settings.toml --out my-run")

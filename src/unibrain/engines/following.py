@@ -2,11 +2,12 @@
 
 import time
 from collections import Counter
+from contextlib import ExitStack
 from types import TracebackType
 from typing import Self
 
 from unibrain.errors import UnfinishedError
-from unibrain.workspace.progress import readable_seconds, say
+from unibrain.workspace.progress import progress_bar, readable_seconds, say
 from unibrain.workspace.shards import Shard, Work
 
 TRIES = 3
@@ -42,16 +43,19 @@ class Following:
         self._reasons: dict[str, str] = {}
         self._began = self._told = time.monotonic()
         self._done = 0
+        self._bar = ExitStack()
 
     def __enter__(self) -> Self:
         total, left = len(self.work.shards), len(self.left)
         earlier = f", {total - left} of them done before" if left < total else ""
         say(f"{self.work.stage}: {total} shards on {self.on}{earlier}")
+        self._advance = self._bar.enter_context(progress_bar(left, self.work.stage, unit="shard"))
         return self
 
     def done(self, shard: Shard) -> None:
         """Count a shard, and tell now and then how it goes."""
         self._done += 1
+        self._advance()
         self._reasons.pop(shard.name, None)
         now, left = time.monotonic(), len(self.left) - self._done
         if now - self._told > _EVERY and left:
@@ -70,6 +74,7 @@ class Following:
         return again
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        self._bar.close()
         if error is not None:
             return
         left, known = self.work.left(), self.work.records()

@@ -1,18 +1,21 @@
 """Shards on this machine: one process a worker, each with graphics cards of its own if there are any.
 
 A worker is a `concurrent.futures` pool of one process, so that one that is killed takes nothing with it but its shard.
-Workers live from stage to stage, and keep the backbone that they have opened.
+Workers live from stage to stage, and keep the backbone that they have opened. They are forks of one process that has
+imported the libraries, which it does while the client does something else.
 """
 
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
 from collections import deque
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
+from multiprocessing import forkserver, resource_tracker
 from typing import Any
 
 from unibrain.engines.following import Following
@@ -31,11 +34,26 @@ _START = 600.0
 _STARTS = 3
 """How often a worker may die before it has begun."""
 
+_IMPORTED = (
+    "unibrain.pipeline.tasks",
+    "unibrain.backbone.loading",
+    "unibrain.latents",
+    "unibrain.reconstruction",
+    "unibrain.evaluation.evaluate",
+    "skimage.metrics",
+    "diffusers.models.autoencoders.autoencoder_kl",
+    "transformers.models.clip.modeling_clip",
+    "transformers.models.bert.modeling_bert",
+    "transformers.models.gpt2.modeling_gpt2",
+)
+"""What shards need; it takes seconds."""
+
 
 class Local:
     """Does shards with the processes of this machine: `place.workers` of them, by default one per graphics card."""
 
     def __init__(self) -> None:
+        self._context = _start_ahead()
         self._workers: list[_Worker] = []
 
     def __call__(self, work: Work, place: Place, following: Following, does: Perform) -> None:
@@ -46,7 +64,7 @@ class Local:
         _warn_of_threads(work, count, bool(cards) and on_card)
         for number in range(len(self._workers), count):
             own = cards[number :: place.workers or len(cards)] or [cards[number % len(cards)]] if cards else []
-            self._workers.append(_Worker(",".join(own) or None))
+            self._workers.append(_Worker(self._context, ",".join(own) or None))
         try:
             _do_all(self._workers[:count], work, following, does)
         except BaseException:
@@ -54,6 +72,25 @@ class Local:
                 worker.end()
             self._workers = []
             raise
+
+
+def _start_ahead() -> Any:
+    """Begin with what all workers import, in a process that they are forks of; return what makes them.
+
+    That process computes nothing: a fork of the client would share what CUDA and threads hold.
+    """
+    if sys.platform != "linux":  # the system's own libraries do not survive a fork on macOS
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(list(_IMPORTED))
+    resource_tracker.ensure_running()  # which lets signals through
+    # Ctrl-C goes to the whole group of processes, and would print a traceback from in between the imports.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    return context
 
 
 def _do_all(workers: "list[_Worker]", work: Work, following: Following, does: Perform) -> None:
@@ -146,15 +183,15 @@ def _settle(future: Future[Any], one: _Running, work: Work, following: Following
 class _Worker:
     """One process that lives for as long as it can, and is replaced when it died."""
 
-    def __init__(self, card: str | None) -> None:
-        self.card, self.idle, self.starts = card, True, 0
+    def __init__(self, context: Any, card: str | None) -> None:
+        self.context, self.card, self.idle, self.starts = context, card, True, 0
         self.process: Any = None
         self.renew()
 
     def renew(self) -> None:
         self.token, self.process = "", None
-        context = multiprocessing.get_context("spawn")  # a fork would share what CUDA and threads hold
-        self.pool = ProcessPoolExecutor(1, mp_context=context, initializer=_begin, initargs=(self.card,))
+        own = dict(os.environ) | ({} if self.card is None else {"CUDA_VISIBLE_DEVICES": self.card})
+        self.pool = ProcessPoolExecutor(1, mp_context=self.context, initializer=_begin, initargs=(own,))
 
     def submit(self, work: Work, function: Any, *arguments: Any) -> Future[Any]:
         self.idle, before = False, set(multiprocessing.active_children())
@@ -172,10 +209,10 @@ class _Worker:
         self.pool.shutdown(cancel_futures=True)
 
 
-def _begin(card: str | None) -> None:
-    """Begin a worker: with its graphics card, and with an end when the client ends."""
-    if card is not None:
-        os.environ["CUDA_VISIBLE_DEVICES"] = card
+def _begin(environment: dict[str, str]) -> None:
+    """Begin a worker: with the client's environment and a graphics card, and with an end when the client ends."""
+    os.environ.clear()
+    os.environ.update(environment)
     # Ctrl-C goes to the whole group of processes; the client is told, and ends the workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()

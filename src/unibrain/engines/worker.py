@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from unibrain.errors import InputError
 from unibrain.workspace.files import write_json
 from unibrain.workspace.progress import remarks
+from unibrain.workspace.provenance import peak_memory_mb
 from unibrain.workspace.shards import Shard, Work, read_work
 
 if TYPE_CHECKING:
@@ -150,6 +151,7 @@ def _do(folder: Path, name: str, limit: float, does: Perform) -> float:
         "items": shard.items,
         "host": socket.gethostname(),
         "process": os.getpid(),
+        "peak_memory_mb": round(peak_memory_mb(), 1),
         "device": os.environ.get("CUDA_VISIBLE_DEVICES", ""),
         "finished": _now(),
     } | ({"remarks": said} if said else {})

@@ -364,7 +364,7 @@ _ROWS = (
         _judged(_object_seen, single=True),
         scenes_only=True,
         image_path="224 x 224, bicubic (Pillow)",
-        network="judge",
+        network="efficientnet-lite0",
     ),
     Metric(
         "judge_any_object",
@@ -376,7 +376,7 @@ _ROWS = (
         _judged(_object_seen),
         scenes_only=True,
         image_path="224 x 224, bicubic (Pillow)",
-        network="judge",
+        network="efficientnet-lite0",
     ),
     Metric(
         "judge_background",
@@ -388,7 +388,7 @@ _ROWS = (
         _judged(_background_seen),
         scenes_only=True,
         image_path="224 x 224, bicubic (Pillow)",
-        network="judge",
+        network="efficientnet-lite0",
     ),
     Metric(
         "meteor",

@@ -8,6 +8,7 @@ from contextvars import ContextVar
 from typing import Any, Literal, TypeVar
 
 from unibrain.errors import InputError
+from unibrain.workspace.provenance import usable_processors
 
 _VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 _MOST_THREADS = 4096
@@ -162,6 +163,12 @@ def limit_threads(threads: int | None) -> None:
         import torch
 
         torch.set_num_threads(threads)
+
+
+def usable_threads() -> int:
+    """Processor threads that this process may use: what `limit_threads` or the environment says, or all."""
+    given = os.environ.get("OMP_NUM_THREADS", "")
+    return max(1, int(given)) if given.isdecimal() else usable_processors()
 
 
 def readable_seconds(seconds: float) -> str:

@@ -49,6 +49,11 @@ def peak_memory_mb() -> float:
     return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6
 
 
+def usable_processors() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 @dataclass(frozen=True)
 class Provenance:
     """What made an artefact.
@@ -60,7 +65,8 @@ class Provenance:
     seconds : float
         Wall-clock time of the stage.
     peak_memory_mb : float
-        Most memory (10**6 bytes) that the process had held when the stage ended, earlier stages of it included.
+        Most memory (10**6 bytes) that the process had held when the stage ended, earlier stages of it included; and its
+        workers on this machine as well, each counted as if it shared nothing.
     unibrain, python, platform : str
         Versions and machine.
     processors : int
@@ -79,18 +85,18 @@ class Provenance:
     libraries: dict[str, str]
 
     @classmethod
-    def of_now(cls, started: str, seconds: float) -> "Provenance":
-        """Describe this process and machine."""
+    def of_now(cls, started: str, seconds: float, workers_mb: float = 0.0) -> "Provenance":
+        """Describe this process and machine, and what its workers held."""
         from unibrain import __version__
 
         return cls(
             started=started,
             seconds=round(seconds, 3),
-            peak_memory_mb=round(peak_memory_mb(), 1),
+            peak_memory_mb=round(peak_memory_mb() + workers_mb, 1),
             unibrain=__version__,
             python=platform.python_version(),
             platform=platform.platform(),
-            processors=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+            processors=usable_processors(),
             libraries=dict(library_versions()),
         )
 

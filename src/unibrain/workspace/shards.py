@@ -6,6 +6,7 @@ done there was done with this very input, code and weights.
 """
 
 import json
+import socket
 import time
 import uuid
 from collections.abc import Callable, Mapping
@@ -89,7 +90,8 @@ class Work:
     def records(self) -> dict[str, dict[str, Any]]:
         """Records of the shards that are done, by name.
 
-        Each has ``seconds``, ``items``, ``host``, ``process``, ``finished``, and ``remarks`` if there were any.
+        Each has ``seconds``, ``items``, ``host``, ``process``, ``peak_memory_mb`` of that process, ``finished``, and
+        ``remarks`` if there were any.
         """
         found = {}
         for shard in self.shards:
@@ -122,6 +124,15 @@ class Counted:
         self._records += records
         for text in sorted({text for record in records for text in record.get("remarks", ())}):
             remark(text)
+
+    def peak_memory_mb(self) -> float:
+        """Most memory that the workers on this machine have held, all together."""
+        peaks = dict[int, float]()
+        for record in self._records:
+            if record["host"] == socket.gethostname():
+                process = record["process"]
+                peaks[process] = max(peaks.get(process, 0.0), record.get("peak_memory_mb", 0.0))
+        return sum(peaks.values())
 
     def notes(self) -> dict[str, Any]:
         """For the record: how many shards, their seconds, those that went by meanwhile, and how many workers."""

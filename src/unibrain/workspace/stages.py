@@ -338,7 +338,7 @@ class Chain:
         absent = [name for name, found in made.items() if found is None]
         if absent:
             raise RuntimeError(f"stage {stage.name} ended without writing {', '.join(absent)}")
-        about = Provenance.of_now(started, seconds)
+        about = Provenance.of_now(started, seconds, 0.0 if engine is None else engine.peak_memory_mb())
         record = Record(stage=stage.name, **declared, outputs=made, notes=_plain(notes), provenance=about)  # type: ignore[arg-type]
         write_json(run.record(stage.name), asdict(record))
         shutil.rmtree(run.cache(stage.name), ignore_errors=True)
