@@ -248,11 +248,10 @@ def _place(thing: SceneObject, x: int, y: int, side: int) -> Placement:
 
 def _single(rng: np.random.Generator, thing: SceneObject) -> tuple[Placement, ...]:
     side = SINGLE_SIDES[int(rng.integers(len(SINGLE_SIDES)))]
-    centre = [GRID // 2, GRID // 2]
+    middle = GRID // 2
     axis, sign = int(rng.integers(3)), int(rng.choice((-1, 1)))
-    if axis < 2 and side + 2 * STEP <= GRID:  # a larger object fills too much of the picture to be on one of its sides
-        centre[axis] += sign * STEP
-    return (_place(thing, *centre, side),)
+    off = sign * STEP if side + 2 * STEP <= GRID else 0  # a large object fills too much to be on one side
+    return (_place(thing, middle + off * (axis == 0), middle + off * (axis == 1), side),)
 
 
 def _pair(rng: np.random.Generator, catalogue: tuple[SceneObject, ...], main: int) -> tuple[Placement, ...]:
