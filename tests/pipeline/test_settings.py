@@ -210,7 +210,9 @@ def test_settings_that_lost_their_end_are_not_taken_for_others(tmp_path: Path, s
 
 def test_the_example_shows_every_setting_and_is_the_demo() -> None:
     example = Path(__file__).parents[2] / "examples" / "settings.toml"
-    assert read_settings(example) == demo_settings()
+    shown = read_settings(example)
+    # The demo leaves predictions as they are, for its small flows; that is no advice for other backbones.
+    assert shown.changed("fit", {"rescale": "none"}, where="--") == demo_settings()
     text = example.read_text(encoding="utf-8")
-    for line in settings_text(demo_settings()).splitlines()[1:-1]:
+    for line in settings_text(shown).splitlines()[1:-1]:
         assert line in text
