@@ -8,7 +8,6 @@ from contextvars import ContextVar
 from typing import Any, Literal, TypeVar
 
 from unibrain.errors import InputError
-from unibrain.workspace.provenance import usable_processors
 
 _VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 _MOST_THREADS = 4096
@@ -163,6 +162,11 @@ def limit_threads(threads: int | None) -> None:
         import torch
 
         torch.set_num_threads(threads)
+
+
+def usable_processors() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def usable_threads() -> int:

@@ -1,6 +1,5 @@
 """Where a result comes from: versions, machine, seconds and memory."""
 
-import os
 import platform
 import resource
 import sys
@@ -8,6 +7,8 @@ from dataclasses import asdict, dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
+
+from unibrain.workspace.progress import usable_processors
 
 LIBRARIES = (
     "diffusers",
@@ -47,11 +48,6 @@ def peak_memory_mb() -> float:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     # Linux counts in kibibytes, macOS in bytes.
     return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6
-
-
-def usable_processors() -> int:
-    """Processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @dataclass(frozen=True)
