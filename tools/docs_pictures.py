@@ -56,9 +56,15 @@ def _explore(page: Page, address: str, name: str) -> None:
             page.keyboard.press("ArrowRight")
         page.wait_for_function("([one, old]) => document.querySelector(one)?.src !== old", arg=[DECODED, before])
     if name == "compare":
-        page.locator(".primary").first.click()
-    page.wait_for_load_state("networkidle")
+        page.locator("[data-setting=image_weight]").nth(1).focus()
+        page.keyboard.press("End")
+        page.get_by_role("button", name="Compare A and B").click()
+        page.get_by_role("heading", name="The same scans", exact=True).wait_for()
+    page.wait_for_timeout(500)  # until it is shown
+    page.get_by_role("button", name="Cancel").wait_for(state="hidden")
     page.evaluate("scrollTo(0, 0)")
+    if name == "compare":
+        page.get_by_role("button", name="Compare A and B").evaluate("button => scrollTo(0, button.offsetTop - 150)")
 
 
 def _experiment(browser: Browser, html: Path, folder: Path) -> None:
