@@ -1,5 +1,6 @@
 """Sizes of the small backbone that comes with the package, and how its parts are trained."""
 
+from dataclasses import replace
 from typing import Any
 
 from training.loop import Recipe
@@ -17,25 +18,12 @@ SCENE_SEED, TRAINING_SCENES = 20, 30_000
 TEXT_TOKENS, MAX_PIECES = 20, 24
 LATENT_CHANNELS = 24
 
+_AUTOKL = Recipe(
+    steps=12_000, batch_size=16, learning_rate=1e-3, matrix_rate=2e-3, cooldown=4000, average=0.998, weight_decay=0.0
+)
 RECIPES = {
-    "autokl": Recipe(
-        steps=12_000,
-        batch_size=16,
-        learning_rate=1e-3,
-        matrix_rate=2e-3,
-        cooldown=4000,
-        average=0.998,
-        weight_decay=0.0,
-    ),
-    "decoder": Recipe(
-        steps=3000,
-        batch_size=16,
-        learning_rate=1e-3,
-        matrix_rate=2e-3,
-        cooldown=2000,
-        average=0.998,
-        weight_decay=0.0,
-    ),
+    "autokl": _AUTOKL,
+    "decoder": replace(_AUTOKL, steps=3000, cooldown=2000),
     "clip": Recipe(steps=6000, batch_size=128, learning_rate=8e-4, cooldown=3000, average=0.995, weight_decay=0.02),
     "optimus": Recipe(steps=8000, batch_size=128, learning_rate=1.5e-3, cooldown=3000, average=0.998),
     "writer": Recipe(steps=3000, batch_size=128, learning_rate=1e-3, warmup=50, cooldown=2000, average=0.99),

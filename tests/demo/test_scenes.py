@@ -131,7 +131,8 @@ def test_objects_are_large_enough_inside_and_hardly_overlap(seed: int, index: in
     for placement in scene.placements:
         assert 28 / 64 <= placement.size <= 52 / 64
         if single:
-            assert placement.size >= 34 / 64
+            assert 64 * placement.size in (36, 44, 52)
+            assert {8 * placement.x, 8 * placement.y} in ({4}, {3, 4}, {4, 5}), "middle, or an eighth off"
         half = placement.size / 2
         boxes.append((placement.x - half, placement.y - half, placement.x + half, placement.y + half))
         assert min(boxes[-1]) >= -1e-9
