@@ -1,6 +1,6 @@
 """What the flows are trained on: latents and contexts of scenes, exact ones and such as real regressions predict."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -92,7 +92,7 @@ def flow_data(
     for seed, difficulty, grid in BRAINS:
         file = folder / f"predicted-{seed}-{'-'.join(versions[:2])}.safetensors"
         if not file.exists():
-            voxels = simulated_betas(scenes, seed, difficulty, grid)
+            voxels = simulated_betas([scenes], seed, difficulty, grid)
             wanted = {name: stored[name] for name in CONTEXTS} | {"z_text": stored["z_text"].float().mean(1, True)}
             with atomic_path(file) as temporary:
                 save_file(predicted_latents(voxels, wanted, device), temporary)
@@ -184,14 +184,15 @@ def scene_latents(autokl: Any, scenes: SceneSet, device: str, count: int) -> Ten
 
 
 def simulated_betas(
-    scenes: SceneSet, seed: int, difficulty: str, grid: tuple[int, int, int] = FEW_VOXELS
+    sets: Sequence[SceneSet], seed: int, difficulty: str, grid: tuple[int, int, int] = FEW_VOXELS
 ) -> NDArray[np.float32]:
-    """Responses of one simulated subject to all scenes, averaged over three noisy repeats: (n, voxels)."""
+    """Responses of one simulated subject to all scenes of the sets, averaged over three noisy repeats: (n, voxels)."""
     brain, tuned, reliable, trials = (np.random.default_rng([seed, stream]) for stream in range(4))
     tuning = draw_tuning(build_anatomy(grid, brain), load_catalogue(), tuned)
-    shown = [sample_scene(scenes.seed, index, scenes.split) for index in range(len(scenes.captions))]
+    shown = [sample_scene(some.seed, index, some.split) for some in sets for index in range(len(some.captions))]
+    pictures = sets[0].pictures if len(sets) == 1 else np.concatenate([some.pictures for some in sets])
     fitted = np.arange(len(shown)) < FITTED
-    betas = signal(tuning, scenes.pictures, shown, fitted)
+    betas = signal(tuning, pictures, shown, fitted)
     noise = TrialNoise(betas[fitted], DIFFICULTIES[difficulty], reliable)
     for first in range(0, len(betas), 1000):
         rows = slice(first, first + 1000)

@@ -20,7 +20,7 @@ from unibrain.demo import BACKGROUNDS, load_catalogue
 from unibrain.workspace.files import atomic_path
 from unibrain.workspace.progress import track
 
-CAPTIONS_PER_PICTURE = 4
+CAPTIONS_PER_PICTURE = 2
 """Text latents per image latent in a step: they cost little."""
 TEXT_WEIGHT, WHERE_WEIGHT, SAID_WEIGHT = 0.5, 0.15, 0.1
 PATCHES = 4
@@ -56,13 +56,11 @@ class Telling(nn.Module):
         index = flows.plan.steps[joins[1] + 1].index
         for kind in ("image", "text"):
             block: Any = getattr(flows, kind).data_blocks[index]
-            block[0].register_forward_pre_hook(self._keeper(kind, config.model_channels))
+            # A partial, not a closure: copies of this module then look at copies of the flows.
+            block[0].register_forward_pre_hook(partial(self._keep, kind, config.model_channels))
 
-    def _keeper(self, kind: str, channels: int) -> Any:
-        def keep(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            self._seen[kind] = inputs[0][:, :channels]  # the rest is what was saved on the way down
-
-        return keep
+    def _keep(self, kind: str, channels: int, _: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        self._seen[kind] = inputs[0][:, :channels]  # the rest is what was saved on the way down
 
     def where_error(self, objects: Tensor, shares: Tensor) -> Tensor:
         """Cross-entropy of what fills each patch: shares (B, 2, patches) of the objects (B, 2), -1 for none."""

@@ -1,9 +1,11 @@
 """One training loop for all parts: AdamW or Muon, warm-up and cool-down, averaged weights, checkpoints that survive."""
 
+import copy
 import json
 import math
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -43,6 +45,9 @@ class Recipe:
     matrix_rate : float
         Peak rate of Muon, which then trains matrices and kernels of convolutions, with steps of the same size in all
         directions of a matrix; 0 leaves them to AdamW.
+    parts : int
+        Batches of a step, of which each has a thread of its own: small products gain little from sharing one. Not for
+        networks with dropout, whose draws would depend on which thread comes first.
     """
 
     steps: int
@@ -55,6 +60,7 @@ class Recipe:
     seed: int = 0
     save_every: float = 120.0
     matrix_rate: float = 0.0
+    parts: int = 1
 
     def scale(self, step: int) -> float:
         """Share of the peak rates that a step has."""
@@ -133,14 +139,20 @@ def train(model: nn.Module, loss: Loss, recipe: Recipe, folder: Path, name: str,
     if others:
         adam = torch.optim.AdamW(others, betas=(0.9, 0.99), fused=True, **decay)
         optimisers.append((adam, recipe.learning_rate))
-    if matrices:
-        muon = torch.optim.Muon(list(matrices.values()), adjust_lr_fn="match_rms_adamw", **decay)
+    for part in range(recipe.parts if matrices else 0):
+        some = list(matrices.values())[part :: recipe.parts]
+        muon = torch.optim.Muon(some, adjust_lr_fn="match_rms_adamw", **decay)
         optimisers.append((muon, recipe.matrix_rate))
     if state:
         for (optimiser, _), kept in zip(optimisers, state["optimisers"], strict=True):
             optimiser.load_state_dict(kept)
     model.to(training_dtype(device)).train()
-    narrow: list[Tensor] = [p for p in model.parameters() if p.requires_grad]
+    networks = [model, *(copy.deepcopy(model) for _ in range(1, recipe.parts))]
+    for network in networks[1:]:  # the same weights, gradients of their own
+        for parameter, own in zip(network.parameters(), model.parameters(), strict=True):
+            parameter.data = own.data
+    trained = [[p for p in network.parameters() if p.requires_grad] for network in networks]
+    narrow: list[Tensor] = list(trained[0])
     begun = saved = time.monotonic()
 
     def whole(weights: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -162,9 +174,20 @@ def train(model: nn.Module, loss: Loss, recipe: Recipe, folder: Path, name: str,
                 temporary,
             )
 
+    def gradients(part: int, seed: int) -> dict[str, Tensor]:
+        """Add up the gradients of one part of a step; returns its losses."""
+        with PlainAttention() if device == "cpu" else nullcontext():
+            losses = loss(networks[part], torch.Generator(device).manual_seed(seed * recipe.parts + part))
+            (losses["loss"] / recipe.parts).backward()
+        return {key: value.detach().float() / recipe.parts for key, value in losses.items()}
+
     sums: dict[str, Tensor] = {}
     summed = 0
-    with (folder / f"{name}.log.jsonl").open("a") as log:
+    share = max(1, torch.get_num_threads() // recipe.parts)
+    with (
+        (folder / f"{name}.log.jsonl").open("a") as log,
+        ThreadPoolExecutor(recipe.parts, initializer=torch.set_num_threads, initargs=(share,)) as threads,
+    ):
         for step in tqdm(range(first, recipe.steps), initial=first, total=recipe.steps, desc=name, mininterval=20):
             seed = recipe.seed * 1_000_003 + step
             # Dropout draws from the global generator; with a seed of its own, a resumed run drops the same.
@@ -172,24 +195,23 @@ def train(model: nn.Module, loss: Loss, recipe: Recipe, folder: Path, name: str,
             for optimiser, rate in optimisers:
                 for group in optimiser.param_groups:
                     group["lr"] = rate * recipe.scale(step)
-            with PlainAttention() if device == "cpu" else nullcontext():
-                losses = loss(model, torch.Generator(device).manual_seed(seed))
-                losses["loss"].backward()
-            for parameter, weight in zip(narrow, exact.values(), strict=True):
-                weight.grad = None if parameter.grad is None else parameter.grad.float()
-                parameter.grad = None
+            for losses in threads.map(gradients, range(recipe.parts), [seed] * recipe.parts):
+                for key, value in losses.items():
+                    sums[key] = sums.get(key, torch.zeros((), device=device)) + value
+            for weight, *copies in zip(exact.values(), *trained, strict=True):
+                found = [parameter.grad.float() for parameter in copies if parameter.grad is not None]
+                weight.grad = torch.stack(found).sum(0) if found else None
+                for parameter in copies:
+                    parameter.grad = None
             nn.utils.clip_grad_norm_(exact.values(), 1.0)
             for key, matrix in matrices.items():
                 gradient = exact[key].grad
                 matrix.grad = None if gradient is None else gradient.flatten(1)
-            for optimiser, _ in optimisers:
-                optimiser.step()
+            list(threads.map(lambda chosen: chosen[0].step(), optimisers))
             with torch.no_grad():
                 torch._foreach_copy_(narrow, list(exact.values()))
                 kept = min(recipe.average, (1 + step) / (10 + step))  # early on the random start is soon forgotten
                 torch._foreach_lerp_(list(averaged.values()), list(exact.values()), 1 - kept)
-            for key, value in losses.items():
-                sums[key] = sums.get(key, torch.zeros((), device=device)) + value.detach().float()
             done, summed = step + 1, summed + 1
             written = done % LOG_EVERY == 0 or done == recipe.steps
             late = time.monotonic() - saved >= recipe.save_every or done == recipe.steps

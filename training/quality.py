@@ -5,8 +5,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from training.contexts import CHOSEN, FITTED, predicted_latents, simulated_betas
+from training.recipe import SCENE_SEED
 from training.scenes import SceneSet, scene_set
 from unibrain.demo import BACKGROUNDS, load_catalogue
 from unibrain.evaluation.captions import rouge
@@ -61,6 +64,26 @@ def _contexts(backbone: "Backbone", name: str, scenes: SceneSet) -> NDArray[np.f
     return np.asarray(contexts.reshape(-1, 5, *contexts.shape[1:]).mean(axis=1))
 
 
+def latents_from_scans(
+    backbone: "Backbone", folder: Path, scenes: SceneSet, true: Mapping[str, NDArray[np.float32]], seed: int
+) -> dict[str, NDArray[np.float32]]:
+    """Latents of scenes as regressions predict them that were fitted to training scans of the same simulated subject.
+
+    `true` are the scenes' true latents.
+    """
+    known = scene_set(folder, "train", FITTED + CHOSEN, SCENE_SEED)
+    captions = [row[0] for row in known.captions]
+    latents = {
+        "z_image": backbone.encode("z_image", np.array(known.pictures)),
+        "z_text": backbone.encode("z_text", captions),
+        "c_image": _contexts(backbone, "c_image", known),
+        "c_text": _contexts(backbone, "c_text", known),
+    }
+    both = {name: torch.from_numpy(np.concatenate([latents[name], true[name]])) for name in latents}
+    predicted = predicted_latents(simulated_betas([known, scenes], seed, "easy"), both)
+    return {name: value[FITTED + CHOSEN :].float().numpy() for name, value in predicted.items()}
+
+
 def judged_pictures(judge: Judge, features: NDArray[np.float32], scenes: SceneSet) -> dict[str, float]:
     """How often the judge names what is there, on pictures whose features these are."""
     objects, backgrounds = judge.names(features, 2)
@@ -100,7 +123,7 @@ def measure_quality(
     count: int = 200,
     seed: int = 7,
     split: Any = "validation",
-    predicted: Mapping[str, NDArray[np.float32]] | None = None,
+    scans_of: int | None = None,
 ) -> tuple[dict[str, float], SceneSet, Pictures, list[str]]:
     """Decode latents of held-out scenes and score the result.
 
@@ -113,8 +136,8 @@ def measure_quality(
         Keeps the rendered scenes.
     count, seed, split
         Which scenes. Settings are chosen on ``"validation"``, so ``"test"`` is for the final number.
-    predicted : mapping of str to ndarray, optional
-        Latents that take the place of the true ones.
+    scans_of : int, optional
+        Seed of a simulated subject, easy to decode: latents predicted from its scans take the place of the true ones.
 
     Returns
     -------
@@ -135,7 +158,8 @@ def measure_quality(
     }
     rebuilt: Any = backbone.decode("picture", latents["z_image"])
     rewritten: Any = backbone.decode("caption", latents["z_text"])
-    latents |= predicted or {}
+    if scans_of is not None:
+        latents = latents_from_scans(backbone, folder, scenes, latents, scans_of)
     contexts = {name: latents[name] for name in ("c_image", "c_text")}
     seeds = np.arange(count, dtype=np.int64) + 1_000_000 * seed
     pictures: Any = backbone.sample("picture", latents["z_image"], contexts, backbone.sampling("picture"), seeds)

@@ -28,7 +28,14 @@ RECIPES = {
     "optimus": Recipe(steps=8000, batch_size=128, learning_rate=1.5e-3, cooldown=3000, average=0.998),
     "writer": Recipe(steps=3000, batch_size=128, learning_rate=1e-3, warmup=50, cooldown=2000, average=0.99),
     "flows": Recipe(
-        steps=3200, batch_size=64, learning_rate=1e-3, matrix_rate=3e-3, warmup=100, cooldown=1600, average=0.995
+        steps=6000,
+        batch_size=32,
+        learning_rate=1e-3,
+        matrix_rate=3e-3,
+        warmup=100,
+        cooldown=3600,
+        average=0.997,
+        parts=2,
     ),
 }
 

@@ -115,7 +115,7 @@ def test_predicted_latents_are_those_of_ridge_regression(monkeypatch: pytest.Mon
 
 
 def test_simulated_betas_differ_between_subjects_and_repeat(run: TrainingRun) -> None:
-    one, again, other = (simulated_betas(run.scenes, seed, "easy", (12, 14, 10)) for seed in (1001, 1001, 1002))
+    one, again, other = (simulated_betas([run.scenes], seed, "easy", (12, 14, 10)) for seed in (1001, 1001, 1002))
     np.testing.assert_array_equal(one, again)
     assert one.shape != other.shape or not np.allclose(one, other)
 
