@@ -242,13 +242,13 @@ def test_a_home_folder_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_the_demo_shares_work_among_processes_of_one_thread_unless_there_is_a_card(
     threads: str, card: bool, place: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    limits: list[int] = []
+    limits: list[tuple[int, ...]] = []
     monkeypatch.setenv("OMP_NUM_THREADS", threads)
     monkeypatch.setattr("unibrain.workspace.progress.usable_processors", lambda: 3)
-    monkeypatch.setattr("unibrain.engines.worker.limit_here", limits.append)
+    monkeypatch.setattr("unibrain.engines.worker.limit_here", lambda *given: limits.append(given))
     monkeypatch.setattr("unibrain.backbone.devices.choose_device", lambda _: torch.device("cuda" if card else "cpu"))
     assert run._processes(BackboneSource()) == place
-    assert limits == ([] if place is None else [1])
+    assert limits == ([] if place is None else [(1, int(place[-1]))]), "one thread a product"
 
 
 def test_a_second_run_in_the_folder_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

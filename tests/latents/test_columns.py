@@ -32,7 +32,6 @@ def test_every_block_of_every_choice_of_rows(tmp_path, data):
     for columns in (LatentColumns(array, rows, tmp_path / "array"), LatentColumns(array, rows)):
         np.testing.assert_array_equal(columns[:, start:stop], values[rows, start:stop])
         out = np.empty((len(rows), stop - start), dtype=np.float32)
-        columns.foretell(slice(start, stop))
         columns.read_into(out, slice(start, stop))
         np.testing.assert_array_equal(out, values[rows, start:stop])
 

@@ -103,7 +103,7 @@ def _processes(source: "BackboneSource") -> str | None:
 
     if choose_device(source.device).type != "cpu":
         return None
-    limit_here(1)
+    limit_here(1, processes)
     return f"local:{processes}"
 
 

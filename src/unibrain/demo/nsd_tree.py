@@ -28,7 +28,7 @@ from unibrain.scans.nsd_layout import BETA_SCALE, REPEATS, SIMULATED_MARKER, SUB
 from unibrain.scans.nsd_regions import ATLAS_LABELS, STANDARD_LABELS
 from unibrain.stimuli.nsd import caption_files
 from unibrain.workspace.files import atomic_folder, write_json, write_text
-from unibrain.workspace.progress import track
+from unibrain.workspace.progress import ahead, track
 
 # Streams of random numbers: changing how much one part draws leaves the others as they are.
 _DESIGN, _COCO, _BEHAVIOUR, _ANATOMY, _TUNING, _RELIABILITY, _SCALE, _TRIALS = range(8)
@@ -128,7 +128,8 @@ def _write_sessions(
     rng = _rng(settings, _TRIALS, layout.subject)
     ceiling = NcsnrAccumulator(settings.images_per_subject, len(visual))
     total = np.zeros(len(visual))
-    for session in track(range(1, experiment.sessions + 1), f"simulating {layout.name}", unit="session"):
+
+    def scans(session: int) -> tuple[int, NDArray[np.int64], NDArray[np.int16]]:
         images = experiment.masterordering[experiment.trials(session)] - 1
         trials = np.empty((len(images), len(visual)), dtype=np.float32)
         trials[:, visual] = responses[images] + noise.draw(len(images), rng)
@@ -142,6 +143,10 @@ def _write_sessions(
         betas = np.clip(np.rint(trials, out=trials), -32768, 32767, out=trials).astype(np.int16)
         if session == _INVALID_SESSION:
             betas[:, invalid] = 0  # as if this voxel had been outside the scanned slab
+        return session, images, betas
+
+    sessions = track(range(1, experiment.sessions + 1), f"simulating {layout.name}", unit="session")
+    for session, images, betas in ahead(map(scans, sessions)):
         ceiling.add(betas, images)
         total += betas.mean(axis=0, dtype=np.float64)
         write_betas(layout, session, anatomy.brain, betas, settings.beta_formats)

@@ -159,15 +159,18 @@ def _do(folder: Path, name: str, limit: float, does: Perform) -> float:
     return seconds
 
 
-def limit_here(threads: int | None) -> None:
-    """Give libraries as many threads as the client has, whatever the scheduler set: rounding depends on it."""
+def limit_here(threads: int | None, usable: int | None = None) -> None:
+    """Give libraries as many threads as the client has, whatever the scheduler set: rounding depends on it.
+
+    The process itself may use as many, or `usable`.
+    """
     if threads is None:
         return
     from threadpoolctl import threadpool_limits
 
     from unibrain.workspace.progress import limit_threads
 
-    limit_threads(threads)
+    limit_threads(usable or threads, threads)
     threadpool_limits(threads)
 
 

@@ -5,9 +5,6 @@ into the processor's cache, and its rows are copied from there to their place. S
 matrix products, so that counts.
 """
 
-import os
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -76,30 +73,15 @@ class LatentColumns:
         DamagedFileError
             If a chunk is truncated.
         """
-        for part in self.parts(out, columns):
-            part()
-
-    def parts(self, out: NDArray[Any], columns: slice) -> list[Callable[[], None]]:
-        """What `read_into` does, in parts that may run in any order and side by side."""
         if isinstance(self._array, np.ndarray):
-            starts = range(0, len(self._rows), ROWS_AT_ONCE)
-            return [partial(self._pick, slice(start, start + ROWS_AT_ONCE), out, columns) for start in starts]
-        if self._folder is None:
-            return [partial(self._read_all, out, columns)]
-        return [partial(self._read_chunks, chunk, places, out, columns) for chunk, places in self._by_chunk]
-
-    @property
-    def foretold(self) -> bool:
-        """Whether `foretell` can tell the system what will be read next."""
-        return self._folder is not None and hasattr(os, "posix_fadvise")
-
-    def foretell(self, columns: slice) -> None:
-        """Let the system fetch a block of columns from the disk while the processor works on something else."""
-        for chunk, _ in self._by_chunk if self.foretold else []:
-            for path in (self._path(chunk, column) for column in self._overlapping(columns)):
-                if path.exists():
-                    with path.open("rb") as file:
-                        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
+            for start in range(0, len(self._rows), ROWS_AT_ONCE):
+                some = slice(start, start + ROWS_AT_ONCE)
+                out[some] = self._array[self._rows[some], columns]
+        elif self._folder is None:
+            out[...] = np.asarray(self._array[:, columns])[self._rows]
+        else:
+            for chunk, places in self._by_chunk:
+                self._read_chunks(chunk, places, out, columns)
 
     def _read_chunks(self, chunk: int, places: NDArray[np.int64], out: NDArray[Any], columns: slice) -> None:
         height, width = self._chunks
@@ -140,9 +122,3 @@ class LatentColumns:
     def _path(self, row: int, column: int) -> Path:
         assert self._folder is not None
         return self._folder / "c" / str(row) / str(column)
-
-    def _pick(self, some: slice, out: NDArray[Any], columns: slice) -> None:
-        out[some] = self._array[self._rows[some], columns]
-
-    def _read_all(self, out: NDArray[Any], columns: slice) -> None:
-        out[...] = np.asarray(self._array[:, columns])[self._rows]

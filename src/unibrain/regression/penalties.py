@@ -9,11 +9,13 @@ What it costs for n rows, a alphas, K folds, c columns and t targets, beyond the
 """
 
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from unibrain.errors import InputError
 from unibrain.regression.leave_out import (
@@ -28,7 +30,7 @@ from unibrain.regression.leave_out import (
 )
 from unibrain.regression.ridge import Factorisation
 from unibrain.regression.targets import Targets, TrainingTargets, block_width, varying
-from unibrain.workspace.progress import track
+from unibrain.workspace.progress import track, usable_threads
 
 Per = Literal["latent", "token", "target"]
 PERS: tuple[Per, ...] = ("latent", "token", "target")
@@ -39,6 +41,9 @@ SCORED_IMAGES = 128
 
 SINGLE_PRECISION = 2**22
 """Samples of at least this many numbers are multiplied in single precision, if the targets have no more."""
+
+MOST_THREADS = 4
+"""Alphas that are scored at a time: each takes the memory of a fold's rows and columns."""
 
 SMALLEST_SHARE = 4
 """A token is never judged by fewer columns than this, if it has as many dimensions."""
@@ -269,18 +274,29 @@ Curves = tuple[NDArray[np.floating[Any]], NDArray[np.floating[Any]]]
 def score_alphas(
     factorisation: Factorisation, held_out: Groups, sample: Sample, alphas: NDArray[np.float64], verbose: bool = False
 ) -> dict[str, Curves]:
-    """Score every alpha on all rows, by a sample of the targets."""
+    """Score every alpha on all rows, by a sample of the targets.
+
+    Alphas have threads of their own, and products one thread: products this small gain little from more, and threads
+    round differently.
+    """
     true = deviations(held_out, sample.columns)
     basis = factorisation.basis.astype(true.dtype, copy=False)
     rotated = sample.columns.T @ basis
     beside = np.zeros(1, true.dtype) if factorisation.complete else sample.columns - basis @ rotated.T
     del basis
-    moments = np.zeros((3, len(alphas), true.shape[1]))
-    steps = list(enumerate(alphas.tolist()))
-    for step, alpha in track(steps, "choose alphas", unit="alpha") if verbose else steps:
+
+    def moments_of(alpha: float) -> NDArray[np.float64]:
+        found = np.zeros((3, true.shape[1]))
         for rows, residual in left_out_residuals(factorisation, held_out, alpha, rotated, beside):
             own = true[rows]
-            moments[:, step] += _moments(residual, own - residual, own)
+            found += _moments(residual, own - residual, own)
+        return found
+
+    with threadpool_limits(1), ThreadPoolExecutor(min(MOST_THREADS, usable_threads())) as threads:
+        scored: Iterable[NDArray[np.float64]] = threads.map(moments_of, alphas.tolist())
+        if verbose:
+            scored = track(scored, "choose alphas", total=len(alphas), unit="alpha")
+        moments = np.stack(list(scored), axis=1)
     total = _sum_of_products(true, true) * sample.varies
     error, predicted, product = moments * sample.varies
     cosine = _cosine(product, predicted, total)

@@ -7,7 +7,7 @@ Nearly all the work of fitting and predicting is here. A ridge prediction is lin
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import zip_longest
+from itertools import cycle
 from pathlib import Path
 from typing import Any, Literal, Never
 
@@ -18,6 +18,7 @@ from unibrain.errors import InputError
 from unibrain.latents import LatentColumns, Latents, StoredLatents
 from unibrain.regression.ridge import Backend, column_blocks
 from unibrain.workspace.files import atomic_path
+from unibrain.workspace.progress import ahead
 
 MAX_BLOCK_BYTES = 2**28
 """Largest block of targets that is read at once: 256 MiB. Larger ones multiply no faster, and start later."""
@@ -72,24 +73,23 @@ class Targets:
         return self.read(self.slices(width))
 
     def read(self, slices: Sequence[slice]) -> Iterator[tuple[slice, NDArray[Any]]]:
-        """Some blocks, as `blocks` gives them.
-
-        While one block is worked on, the system fetches the next from the disk.
-        """
+        """Some blocks, as `blocks` gives them; while one is worked on, a thread reads the next."""
         n = self.shape[0]
         if self.in_memory:
             yield from ((block, self[:, block]) for block in slices)
             return
-        buffer = np.empty(n * max(block.stop - block.start for block in slices), dtype=self.compute)
-        for block, following in zip_longest(slices, slices[1:]):
-            values = buffer[: n * (block.stop - block.start)].reshape(n, -1)
+        widest = max(block.stop - block.start for block in slices)
+        buffers = cycle(np.empty((2, n * widest), dtype=self.compute))
+
+        def fill(block: slice) -> tuple[slice, NDArray[Any]]:
+            values = next(buffers)[: n * (block.stop - block.start)].reshape(n, -1)
             if isinstance(self._reader, LatentColumns):
                 self._reader.read_into(values, block)
-                if following is not None:
-                    self._reader.foretell(following)
             else:
                 values[...] = self._reader[:, block]
-            yield block, values
+            return block, values
+
+        yield from ahead(map(fill, slices))
 
     def take(self, columns: NDArray[np.int64], memory: float) -> NDArray[Any]:
         """Some columns (ascending numbers), reading all blocks once."""
@@ -220,8 +220,8 @@ def block_width(targets: Targets, rows: int, memory: float, taken: float = 0.0) 
     """
     n, t = targets.shape
     item = targets.compute.itemsize
-    # The block that is multiplied, what it is gathered from, and the products.
-    column = (0 if targets.in_memory else n * item) + 3 * rows * item
+    # The block that is multiplied and the one that is read, and the products.
+    column = (0 if targets.in_memory else 2 * n * item) + 3 * rows * item
     if memory - taken < column:
         raise InputError(
             f"memory is {memory / 1e9:g} GB, but {n} training images and {rows} rows take {(taken + column) / 1e9:.2g} "

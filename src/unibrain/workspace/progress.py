@@ -3,13 +3,15 @@
 import os
 import sys
 from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Literal, TypeVar
 
 from unibrain.errors import InputError
 
-_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+_ALL = "OMP_NUM_THREADS"
+_VARIABLES = (_ALL, "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 _MOST_THREADS = 4096
 _SLOW = 30.0
 """Seconds between two lines of a bar in a log."""
@@ -136,14 +138,16 @@ def progress_bar(total: int, description: str, unit: str = "it") -> Iterator[Cal
         ticks.close()
 
 
-def limit_threads(threads: int | None) -> None:
-    """Let NumPy's and torch's kernels use at most `threads` threads in this process.
+def limit_threads(threads: int | None, of_product: int | None = None) -> None:
+    """Let this process use at most `threads` threads.
 
     Parameters
     ----------
     threads : int or None
         At least 1; None leaves everything as it is. The BLAS behind NumPy reads the limit when it is first imported, so
         call this before.
+    of_product : int, optional
+        How many of them NumPy's and torch's kernels use; by default all.
 
     Raises
     ------
@@ -157,11 +161,12 @@ def limit_threads(threads: int | None) -> None:
             f"threads is {str(threads)[:20]}, and has to be from 1 to {_MOST_THREADS}. Leave it out to use all of them."
         )
     for variable in _VARIABLES:
-        os.environ[variable] = str(threads)
+        os.environ[variable] = str(of_product or threads)
+    os.environ[_ALL] = str(threads)
     if "torch" in sys.modules:
         import torch
 
-        torch.set_num_threads(threads)
+        torch.set_num_threads(of_product or threads)
 
 
 def usable_processors() -> int:
@@ -171,8 +176,18 @@ def usable_processors() -> int:
 
 def usable_threads() -> int:
     """Processor threads that this process may use: what `limit_threads` or the environment says, or all."""
-    given = os.environ.get("OMP_NUM_THREADS", "")
+    given = os.environ.get(_ALL, "")
     return max(1, int(given)) if given.isdecimal() else usable_processors()
+
+
+def ahead(items: Iterator[T]) -> Iterator[T]:
+    """The same items: a thread makes the next one while the last is used."""
+    end = object()
+    with ThreadPoolExecutor(1) as thread:
+        coming = thread.submit(next, items, end)
+        while (item := coming.result()) is not end:
+            coming = thread.submit(next, items, end)
+            yield item  # type: ignore[misc]
 
 
 def readable_seconds(seconds: float) -> str:
