@@ -12,6 +12,7 @@ from unibrain.cli.options import (
     backbone_options,
     engine_for,
     engine_option,
+    engine_settings,
     out_option,
     run_argument,
 )
@@ -138,7 +139,7 @@ def _print_script(out: Path, settings: "Settings", source: "BackboneSource", on:
     from unibrain.engines.slurm import job_script
     from unibrain.pipeline.place import parse_place
 
-    place = parse_place(_engine_of(settings, on).engine.on or "local")
+    place = parse_place(engine_settings(on, settings).on or "local")
     if place.engine != "slurm":
         raise InputError("--dry-run prints the job script for SLURM. Add --on slurm:PARTITION.")
     click.echo(job_script(place, "extract", out.absolute() / ".cache" / "extract", source.device))
@@ -161,7 +162,7 @@ def _run_subjects(out: Path, settings: "Settings", subjects: str, source: "Backb
     if RunFolder(out).begun:
         raise InputError(f"{out}: this folder holds a run of its own. Choose another folder for those of the subjects.")
     check_out(out)
-    _engine_of(settings, on)  # refused before anything is made
+    engine_settings(on, settings)  # refused before anything is made
     runs = {f"subj{number:02d}": one for number, one in sorted(chosen.items())}
     failed = run_subjects(out, runs, source, on)
     folders = {name: RunFolder(out / name) for name in runs}
@@ -173,11 +174,6 @@ def _run_subjects(out: Path, settings: "Settings", subjects: str, source: "Backb
         whole = f"{len(failed)} of {len(runs)} subjects are not finished, the others are."
         raise UnfinishedError("\n".join([whole, *(f"{out / name}: {reason}" for name, reason in failed.items())]))
     finish(out, group(list(folders.values()), source))
-
-
-def _engine_of(settings: "Settings", on: str | None) -> "Settings":
-    """Settings in which ``--on`` stands, if it was given."""
-    return settings if on is None else settings.changed("engine", {"on": on}, where="--", text=True)
 
 
 def _note_remarks(folder: "RunFolder") -> None:

@@ -42,8 +42,7 @@ def _run_stage(
     from unibrain.pipeline import RunFolder, kept_settings, run_one
 
     folder = RunFolder(run)
-    given = {option: value for option, value in chosen.items() if value is not None}
-    settings = kept_settings(folder).changed(section, given, where="--", text=True) if given else kept_settings(folder)
+    settings = kept_settings(folder).changed(section, chosen, where="--", text=True)
     result = run_one(name, folder, settings, source, with_earlier, engine=engine_for(on, settings))
     for path in result.outputs:
         click.echo(f"{path}{' (up to date)' if result.skipped else ''}")

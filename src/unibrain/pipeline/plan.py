@@ -95,15 +95,8 @@ def plan_run(run: RunFolder, like: RunFolder | None = None, backbone: BackboneSo
         if measured[0] is None and like is not None:
             there = kept_settings(like)
             measured = _measured(stage.name, like, _counts(stage.name, like, there), counts)
-        found.append(
-            StagePlan(
-                stage.name,
-                "up to date" if current else "to do",
-                counts.shards,
-                counts.items,
-                *measured,
-            )
-        )
+        state = "up to date" if current else "to do"
+        found.append(StagePlan(stage.name, state, counts.shards, counts.items, *measured))
     return found
 
 
@@ -115,9 +108,10 @@ def _counts(name: str, run: RunFolder, settings: Settings) -> _Counts:
 
     record = read_record(run, name)
     done = record.notes.get("shards", {}).get("count") if record is not None else None
-    images, test, simulated = _images(run, settings)
-    if images is None or test is None:
+    known = _images(run, settings)
+    if known is None:
         return _Counts(None, None)
+    images, test, simulated = known
     if name == "extract":
         return _Counts(images, done or ceil(images / settings.extract.batch_size))
     if name == "fit":
@@ -128,15 +122,12 @@ def _counts(name: str, run: RunFolder, settings: Settings) -> _Counts:
         return _Counts(test, done or (None if blocks is None else batches + blocks))
     if name == "controls":
         section, few = settings.controls, min(test, settings.controls.images)
-        wanted = [
-            row for key, row in CONTROLS.items() if section.controls == "all" or key in section.controls.split(",")
-        ]
+        wanted = [CONTROLS[name] for name in section.names()]
         batches = 2 * ceil(few / (section.batch_size or BATCH))
         decoded = [row for row in wanted if row.diffuses or row.name == "z_only"]
         return _Counts(few * sum(row.diffuses for row in wanted), batches * len(decoded))
     if name == "evaluate":
-        section_of_scores = settings.evaluate
-        metrics = scored_metrics(metrics_of(section_of_scores.dialect, section_of_scores.protocol), simulated)
+        metrics = scored_metrics(metrics_of(settings.evaluate.dialect, settings.evaluate.protocol), simulated)
         return _Counts(test, len({(metric.kind, metric.network) for metric in metrics}))
     return _Counts(test if name == "report" else images, None)
 
@@ -157,7 +148,7 @@ def _blocks(run: RunFolder, settings: Settings, gains: bool) -> int | None:
         return None
 
 
-def _images(run: RunFolder, settings: Settings) -> tuple[int | None, int | None, bool]:
+def _images(run: RunFolder, settings: Settings) -> tuple[int, int, bool] | None:
     """Images in all, test images, and whether they are simulated."""
     import numpy as np
 
@@ -168,7 +159,7 @@ def _images(run: RunFolder, settings: Settings) -> tuple[int | None, int | None,
         return len(np.unique(subject.stimulus_ids)), int(subject.is_test.sum()), subject.simulated
     section = settings.simulate
     if section is None:
-        return None, None, False
+        return None
     return section.training_images + section.test_images, section.test_images, True
 
 

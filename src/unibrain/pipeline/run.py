@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from unibrain.errors import InputError
 from unibrain.pipeline.backbone_source import BackboneSource
-from unibrain.pipeline.settings import Settings, read_settings, write_settings
+from unibrain.pipeline.settings import Settings
+from unibrain.pipeline.settings_file import read_settings, write_settings
 from unibrain.pipeline.sources import read_seen
 from unibrain.pipeline.stages import STAGES, declare, sampling_options
 from unibrain.workspace.fingerprints import Fingerprint

@@ -360,8 +360,7 @@ class _Declaration(Sources):
             predicted = whole.rows(np.unique(np.linspace(0, whole.n - 1, section.images).astype(np.int64)))
             stored, subject = open_latents(self.path("latents")), self.subject()
             training = stored.select(np.unique(training_view(subject, self.settings).train.stimulus_ids))
-            names = [row for row in CONTROLS if section.controls == "all" or row in section.controls.split(",")]
-            seed = self.settings.reconstruct.seed
+            names, seed = section.names(), self.settings.reconstruct.seed
             sampling = sampling_options(self.settings, has_captions(predicted))
             sampling |= {"batch_size": section.batch_size, "seed": seed}
             true = stored.select(predicted.stimulus_ids).read()
@@ -461,7 +460,7 @@ class _Declaration(Sources):
                     "backbone": {"name": network.name, "fingerprint": network.fingerprint},
                     "split": {"sha256": split_hash(subject), "preparation": dict(subject.preparation)},
                     "alpha": decoder.alpha_,
-                    "stages": {name: about.as_dict() for name, about in stages.items()},
+                    "stages": {name: asdict(about) for name, about in stages.items()},
                 },
             )
 

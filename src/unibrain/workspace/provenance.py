@@ -3,10 +3,9 @@
 import platform
 import resource
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
 
 from unibrain.workspace.progress import usable_processors
 
@@ -95,7 +94,3 @@ class Provenance:
             processors=usable_processors(),
             libraries=dict(library_versions()),
         )
-
-    def as_dict(self) -> dict[str, Any]:
-        """JSON-ready copy."""
-        return asdict(self)
