@@ -1,6 +1,5 @@
 """The stages as commands: `unibrain simulate` to `unibrain report`, and `unibrain import`."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,8 +45,8 @@ def _run_stage(
     result = run_one(name, folder, settings, source, with_earlier, engine=engine_for(on, settings))
     for path in result.outputs:
         click.echo(f"{path}{' (up to date)' if result.skipped else ''}")
-    if name in _FOUND:
-        click.echo(f"\n{_FOUND[name](result.outputs[0])}\n")
+    if name == "fit":
+        click.echo(f"\n{_penalties(result.outputs[0])}\n")
     if name in _FOLLOWING:
         click.echo(f"Next: unibrain {_FOLLOWING[name]} {run}")
     else:
@@ -74,10 +73,6 @@ def _penalties(decoder: Path) -> str:
     if not lines:
         return "The penalty was given, so nothing was cross-validated."
     return "\n".join([*lines, "Chosen by how well training images that were left out are predicted from the others."])
-
-
-_FOUND: dict[str, Callable[[Path], str]] = {"fit": _penalties}
-"""Stage to what it says of its result."""
 
 
 def _stage(name: str, about: str, example: str, backbone: bool = False) -> click.Command:

@@ -5,7 +5,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -28,12 +28,7 @@ class FileState:
 
     def untouched(self, earlier: "FileState | None") -> bool:
         """Whether nothing that the file system notes of a file has changed since `earlier`."""
-        return earlier is not None and (self.size, self.mtime_ns, self.ctime_ns, self.inode) == (
-            earlier.size,
-            earlier.mtime_ns,
-            earlier.ctime_ns,
-            earlier.inode,
-        )
+        return earlier is not None and replace(self, sha256=None) == replace(earlier, sha256=None)
 
     def content(self) -> tuple[int, str | int]:
         """What has to be equal for content to be equal: the hash, or the time where there is none."""
@@ -110,7 +105,7 @@ def fingerprint(path: Path, known: Fingerprint | None = None, unread: int | None
         state = FileState(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
         if unread is None or state.size < unread:
             trusted = old.sha256 if old is not None and state.untouched(old) else None
-            state = FileState(*(state.size, state.mtime_ns, state.ctime_ns, state.inode), trusted or sha256_of(file))
+            state = replace(state, sha256=trusted or sha256_of(file))
         found[name] = state
     return found
 

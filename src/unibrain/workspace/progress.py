@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
 from unibrain.errors import InputError
@@ -19,14 +20,12 @@ _remarks: ContextVar[list[str] | None] = ContextVar("remarks", default=None)
 T = TypeVar("T")
 
 
+@dataclass
 class _Screen:
     """What this process shows on standard error: there is one, as there is one standard error."""
 
     mode: Literal["quiet", "normal", "verbose"] = "normal"
-    bars: list[Any]
-
-    def __init__(self) -> None:
-        self.bars = []
+    bars: list[Any] = field(default_factory=list)
 
 
 _screen = _Screen()

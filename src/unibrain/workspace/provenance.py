@@ -30,16 +30,12 @@ LIBRARIES = (
 
 
 @cache
-def library_versions() -> tuple[tuple[str, str], ...]:
-    """Versions of `LIBRARIES` as installed, without importing them; ``"absent"`` where one is missing."""
-
-    def installed(name: str) -> str:
-        try:
-            return version(name)
-        except PackageNotFoundError:
-            return "absent"
-
-    return tuple((name, installed(name)) for name in LIBRARIES)
+def _installed(name: str) -> str:
+    """The version of a library, without importing it."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "absent"
 
 
 def peak_memory_mb() -> float:
@@ -92,5 +88,5 @@ class Provenance:
             python=platform.python_version(),
             platform=platform.platform(),
             processors=usable_processors(),
-            libraries=dict(library_versions()),
+            libraries={name: _installed(name) for name in LIBRARIES},
         )
