@@ -17,7 +17,6 @@ import click
 from unibrain import __version__
 from unibrain.cli.options import Group
 from unibrain.errors import InputError, UnfinishedError
-from unibrain.workspace.progress import end_bars
 
 COMMANDS = {
     "demo": ("run:demo", "Decode pictures and captions from simulated scans, start to end."),
@@ -133,7 +132,7 @@ def _run(arguments: list[str]) -> int:
     except click.exceptions.Exit as leave:
         return leave.exit_code
     except (click.exceptions.Abort, KeyboardInterrupt):
-        end_bars()
+        _end_bars()
         click.echo("\nstopped; run the same command to continue", err=True)
         return _STOPPED
     except click.ClickException as error:
@@ -142,11 +141,11 @@ def _run(arguments: list[str]) -> int:
         click.echo(_short(shown.getvalue()), err=True, nl=False)
         return 2
     except UnfinishedError as error:
-        end_bars()
+        _end_bars()
         click.echo(f"Unfinished: {error}", err=True)
         return 1
     except Exception as error:
-        end_bars()
+        _end_bars()
         sentence = sentence_of(error)
         if sentence is None or os.environ.get("UNIBRAIN_TRACEBACK"):
             raise
@@ -163,6 +162,12 @@ def _check_text(arguments: list[str]) -> None:
 def _short(sentence: str) -> str:
     """A sentence in which no word is endless: what was typed is named, not repeated."""
     return re.sub(r"\S{300,}", lambda word: f"{word[0][:60]}...{word[0][-60:]}", sentence)
+
+
+def _end_bars() -> None:
+    from unibrain.workspace.progress import end_bars
+
+    end_bars()
 
 
 def sentence_of(error: Exception) -> str | None:

@@ -144,11 +144,11 @@ class CustomSection(Section):
     )
     simulated: bool = Field(default=False, description="The scans are simulated: every page made of them then says so.")
 
-    def subject_name(self) -> str:
-        """`name`, or what stands for it."""
+    def label(self) -> str | None:
+        """The subject's folder in BIDS derivatives; None without any."""
         from unibrain.scans.bids import subject_label
 
-        return self.name or ("custom" if self.subject is None else subject_label(self.subject))
+        return None if self.subject is None else subject_label(self.subject)
 
     def region_files(self) -> dict[str, Path]:
         """`regions` as name to file."""

@@ -80,22 +80,10 @@ def _files(path: Path) -> Iterator[tuple[str, Path]]:
 
 
 def fingerprint(path: Path, known: Fingerprint | None = None, unread: int | None = None) -> Fingerprint | None:
-    """Look at a file, or at all files below a folder.
+    """Look at a file, or at all files below a folder; None if there is nothing.
 
-    Parameters
-    ----------
-    path : pathlib.Path
-        A file or a folder.
-    known : dict, optional
-        An earlier fingerprint: a file that the file system says was not touched since keeps its hash from there.
-        Without it everything is read (at about 1 GB/s), so that bit rot is seen as well.
-    unread : int, optional
-        Files of at least this many bytes are never read.
-
-    Returns
-    -------
-    dict or None
-        None if there is nothing at `path`.
+    A file that the file system says was not touched since the fingerprint `known` keeps its hash from there. Without
+    that, everything is read (at about 1 GB/s), so that bit rot is seen as well, but files of at least `unread` bytes.
     """
     if not path.exists():
         return None

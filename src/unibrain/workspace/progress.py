@@ -81,21 +81,7 @@ def track(
 ) -> Generator[T, None, None]:
     """Iterate with a progress bar on standard error, if somebody looks: on a terminal.
 
-    Parameters
-    ----------
-    iterable : iterable
-        What to go through.
-    description : str
-        A word or two in front of the bar.
-    total : int, optional
-        The number of items, where `iterable` has no length.
-    unit : str
-        What one item is called.
-
-    Yields
-    ------
-    object
-        The items of `iterable`.
+    `total` is needed where `iterable` has no length, and `unit` is what one item is called.
     """
     seen = sys.stderr is not None and sys.stderr.isatty()
     if _screen.mode == "quiet" or not (seen or _screen.mode == "verbose"):
@@ -136,18 +122,9 @@ def progress_bar(total: int, description: str, unit: str = "it") -> Iterator[Cal
 
 
 def limit_threads(threads: int | None) -> None:
-    """Let NumPy's and torch's kernels use at most `threads` threads in this process.
+    """Let NumPy's and torch's kernels use at most `threads` threads in this process; None leaves everything as it is.
 
-    Parameters
-    ----------
-    threads : int or None
-        At least 1; None leaves everything as it is. The BLAS behind NumPy reads the limit when it is first imported, so
-        call this before.
-
-    Raises
-    ------
-    InputError
-        If `threads` is below 1, or beyond what any machine has.
+    The BLAS behind NumPy reads the limit when it is first imported, so call this before.
     """
     if threads is None:
         return

@@ -178,15 +178,7 @@ def _as_read(work: Work) -> Work:
 
 
 def read_work(folder: Path) -> Work:
-    """Read a plan.
-
-    Raises
-    ------
-    InputError
-        If there is none.
-    DamagedFileError
-        If it is none of this version.
-    """
+    """Read a plan; `InputError` if there is none, `DamagedFileError` if it is none of this version."""
     path = folder / PLAN
     if not path.is_file():
         raise InputError(f"{folder}: there is no plan of shards here. Check that this machine sees the run folder.")

@@ -181,13 +181,7 @@ class Chain:
         return all(self._reason(self.stages[other], read=()) is None for other in (*self.above(name), name))
 
     def require(self, name: str) -> None:
-        """Refuse to go on with what `name` wrote unless it and everything above it is up to date.
-
-        Raises
-        ------
-        InputError
-            It names the first stage to run, and why.
-        """
+        """Refuse to go on with what `name` wrote unless it and everything above it is up to date."""
         for other in (*self.above(name), name):
             reason = self._reason(self.stages[other], read=self.stages[name].outputs)
             if reason is not None:
