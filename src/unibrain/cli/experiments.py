@@ -6,15 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from unibrain.cli.options import (
-    PATH,
-    Command,
-    backbone_options,
-    engine_for,
-    engine_option,
-    out_option,
-    run_argument,
-)
+from unibrain.cli.options import PATH, Command, backbone_options, engine_for, engine_option, out_option, run_argument
 from unibrain.errors import InputError
 
 if TYPE_CHECKING:

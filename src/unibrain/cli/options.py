@@ -103,7 +103,7 @@ def backbone_options(function: Callable[..., Any]) -> Callable[..., Any]:
         return function(*args, source=BackboneSource(device, dtype=dtype, offload=offload), **kwargs)
 
     about = "Let the parts of the backbone take turns on the device, for graphics cards with little memory."
-    decorated: Any = click.option("--offload", is_flag=True, help=about)(with_source)
+    decorated: Callable[..., Any] = click.option("--offload", is_flag=True, help=about)(with_source)
     choice = click.Choice(["auto", "fp32", "bf16", "fp16"])
     about = "Precision of the backbone; auto takes fp32 for a small one, 16 bits for what would fill the memory."
     decorated = click.option("--dtype", type=choice, default="auto", show_default=True, help=about)(decorated)

@@ -5,28 +5,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from unibrain.cli.options import (
-    Command,
-    backbone_options,
-    engine_for,
-    engine_option,
-    run_argument,
-    settings_options,
-)
+from unibrain.cli.options import Command, backbone_options, engine_for, engine_option, run_argument, settings_options
 from unibrain.errors import InputError
-from unibrain.pipeline import SECTIONS
+from unibrain.pipeline import SECTIONS, STAGES
 
 if TYPE_CHECKING:
     from unibrain.pipeline import BackboneSource
-
-_FOLLOWING = {
-    "simulate": "prepare",
-    "prepare": "extract",
-    "extract": "fit",
-    "fit": "reconstruct",
-    "reconstruct": "controls",
-    "controls": "evaluate",
-}
 
 
 def _run_stage(
@@ -47,10 +31,10 @@ def _run_stage(
         click.echo(f"{path}{' (up to date)' if result.skipped else ''}")
     if name == "fit":
         click.echo(f"\n{_penalties(result.outputs[0])}\n")
-    if name in _FOLLOWING:
-        click.echo(f"Next: unibrain {_FOLLOWING[name]} {run}")
-    else:
+    if name == "report":
         click.echo(f"Open {result.outputs[0].resolve()} in a browser.")
+    else:
+        click.echo(f"Next: unibrain {STAGES[STAGES.index(name) + 1]} {run}")
 
 
 def _penalties(decoder: Path) -> str:
