@@ -528,10 +528,9 @@ class _Declaration(Sources):
             fitted = provenance["settings"]["fit"]
             sampling = {f"sampling of {kind}s": values for kind, values in provenance["sampling"].items()}
             last = list(records.values())[-1].provenance
+            backbone = provenance["backbone"]
             versions = {"unibrain": last.unibrain, "python": last.python, "platform": last.platform} | last.libraries
-            versions[f"weights of the backbone {provenance['backbone']['name']}"] = provenance["backbone"][
-                "fingerprint"
-            ][:12]
+            versions[f"weights of the backbone {backbone['name']}"] = backbone["fingerprint"][:12]
             versions["split into training and test images"] = provenance["split"]["sha256"][:12]
             alpha_choices, bands = load_choices(self.path("decoder"))
             content = ReportContent(
