@@ -90,33 +90,11 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from unibrain.backbone import (
-        BACKBONES,
-        Backbone,
-        SamplingSettings,
-        load_backbone,
-    )
+    from unibrain.backbone import BACKBONES, Backbone, SamplingSettings, load_backbone
     from unibrain.demo import SimulationSettings, simulate_nsd
     from unibrain.errors import InputError
-    from unibrain.evaluation import (
-        METRICS,
-        Metric,
-        Score,
-        Scores,
-        evaluate,
-        format_table,
-        load_scores,
-        save_scores,
-    )
-    from unibrain.latents import (
-        LATENTS,
-        Latents,
-        StoredLatents,
-        extract,
-        load_latents,
-        open_latents,
-        save_latents,
-    )
+    from unibrain.evaluation import METRICS, Metric, Score, Scores, evaluate, format_table, load_scores, save_scores
+    from unibrain.latents import LATENTS, Latents, StoredLatents, extract, load_latents, open_latents, save_latents
     from unibrain.pipeline import (
         RunFolder,
         Settings,
@@ -127,26 +105,11 @@ if TYPE_CHECKING:
         run_one,
         write_settings,
     )
-    from unibrain.reconstruction import (
-        Decoded,
-        load_decoded,
-        reconstruct,
-        save_decoded,
-    )
+    from unibrain.reconstruction import Decoded, load_decoded, reconstruct, save_decoded
     from unibrain.regression import BrainDecoder
     from unibrain.report import ReportContent, write_report
-    from unibrain.scans import (
-        PrepareSettings,
-        Subject,
-        load_subject,
-        read_nsd,
-        save_subject,
-    )
-    from unibrain.stimuli import (
-        Stimuli,
-        read_custom_stimuli,
-        read_nsd_stimuli,
-    )
+    from unibrain.scans import PrepareSettings, Subject, load_subject, read_nsd, save_subject
+    from unibrain.stimuli import Stimuli, read_custom_stimuli, read_nsd_stimuli
 
 
 def __getattr__(name: str) -> Any:

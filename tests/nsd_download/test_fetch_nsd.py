@@ -190,7 +190,7 @@ def test_places_that_are_wrong(s3: S3, between: Between, tmp_path: Path, monkeyp
     for root in (tmp_path / "sim", tmp_path / "sim" / "SIMULATED.json"):
         with pytest.raises(InputError, match=f"{root}: .*--out"):
             fetch(CHOICE, root, s3.endpoint)
-    monkeypatch.setattr("unibrain.workspace.disk.free_bytes", lambda path: 1000)
+    monkeypatch.setattr("unibrain.workspace.files.free_bytes", lambda path: 1000)
     with pytest.raises(InputError, match=r"1\.0 kB free.*--out"):
         fetch(CHOICE, tmp_path / "nsd", between.endpoint)
     assert not between.downloads()

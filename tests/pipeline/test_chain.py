@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -74,7 +75,7 @@ def test_provenance_is_that_of_the_stages_and_not_of_the_settings_file(run: RunF
         record = read_record(run, name)
         assert record is not None
         assert about["settings"][name] == record.settings
-        assert about["stages"][name] == record.provenance.as_dict()
+        assert about["stages"][name] == asdict(record.provenance)
     assert about["settings"]["evaluate"] == {"seed": 5, "dialect": "standard", "protocol": "none"}
     assert "memory" not in about["settings"]["fit"]
 

@@ -7,6 +7,7 @@ from pydantic import ValidationError
 
 from unibrain.errors import InputError
 from unibrain.pipeline import (
+    ControlsSection,
     CustomSection,
     FitSection,
     PrepareSection,
@@ -134,7 +135,9 @@ def test_python_is_checked_as_the_file_is() -> None:
         demo_settings(images=1)
 
 
-def test_bands_and_regions_are_taken_apart() -> None:
+def test_bands_regions_and_controls_are_taken_apart() -> None:
+    assert ControlsSection(controls="oracle, random").names() == ["random", "oracle"]
+    assert ControlsSection(controls="none").names() == []
     bands = FitSection(bands="early=V1+V2,faces=faces", folds="loo").band_regions()
     assert bands == {"early": ("V1", "V2"), "faces": ("faces",)}
     assert FitSection().band_regions() is None

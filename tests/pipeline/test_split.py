@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from runs import toy
 
-from unibrain.cli import split as command_file
 from unibrain.cli.main import main
+from unibrain.cli.run import split as command
 from unibrain.errors import InputError
 from unibrain.evaluation.splits import read_folds
 from unibrain.pipeline import RunFolder
@@ -35,7 +35,7 @@ def test_the_command_shows_clusters_and_what_comes_next(
     run: RunFolder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], refit: bool
 ) -> None:
     monkeypatch.setattr("unibrain.pipeline.BackboneSource", lambda *_, **__: toy())
-    assert command_file.split.name == "split"
+    assert command.name == "split"
     assert main(["split", str(run.root), "--clusters", "2", "--seed", "1", *["--refit"] * refit, "--quiet"]) == 0
     shown = capsys.readouterr().out
     sizes = read_folds(run.root / "clusters-2.json")[0].sizes

@@ -283,7 +283,7 @@ def test_something_else_is_never_replaced(model: Tiny, published: Files, tmp_pat
 
 
 def test_not_enough_disk(model: Tiny, published: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("unibrain.workspace.disk.free_bytes", lambda _: 10_000_000)
+    monkeypatch.setattr("unibrain.workspace.files.free_bytes", lambda _: 10_000_000)
     refused(published, model, tmp_path / "official", r"needed, but 10\.0 MB free")
 
 

@@ -231,7 +231,7 @@ def test_what_else_is_there_is_not_touched(lab: Lab) -> None:
 
 
 def test_a_full_disk_is_told_before_the_download(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("unibrain.workspace.disk.free_bytes", lambda path: 919_500)
+    monkeypatch.setattr("unibrain.workspace.files.free_bytes", lambda path: 919_500)
     with pytest.raises(InputError, match=r"920\.1 kB are needed, but 919\.5 kB free.*HF_HOME"):
         lab.fetch()
     assert not lab.server.downloads()

@@ -71,7 +71,20 @@ def audit(run: Path | None, root: Path | None, betas: bool, as_json: bool, **cho
     if run is not None and given:
         option = f"--{next(iter(given)).replace('_', '-')}"
         raise InputError(f"{option} goes with --root only: a run is audited as it was prepared.")
-    found = _audit_run(run, betas) if run is not None else _audit_tree(root, betas, given)
+    if run is not None:
+        from unibrain.audit import load_audit
+        from unibrain.pipeline import RunFolder, kept_settings, run_one
+
+        folder = RunFolder(run)
+        found = load_audit(run_one("audit", folder, kept_settings(folder), audit_betas=betas).outputs[0])
+    else:
+        from unibrain.audit import audit_nsd
+        from unibrain.pipeline import Settings
+
+        assert root is not None
+        section = Settings().changed("prepare", given, where="--", text=True).prepare
+        names = {"format": "file_format"}
+        found = audit_nsd(root, betas=betas, **{names.get(name, name): getattr(section, name) for name in given})
     if as_json:
         click.echo(json.dumps(found.as_dict(), indent=1, ensure_ascii=False))
     else:
@@ -79,24 +92,6 @@ def audit(run: Path | None, root: Path | None, betas: bool, as_json: bool, **cho
         if run is not None:
             click.echo(f"{run / 'audit.json'}\nNext: unibrain report {run}")
     return 1 if found.level == "problem" else 0
-
-
-def _audit_run(run: Path, betas: bool) -> "Audit":
-    from unibrain.audit import load_audit
-    from unibrain.pipeline import RunFolder, kept_settings, run_one
-
-    folder = RunFolder(run)
-    return load_audit(run_one("audit", folder, kept_settings(folder), audit_betas=betas).outputs[0])
-
-
-def _audit_tree(root: Path | None, betas: bool, given: dict[str, Any]) -> "Audit":
-    from unibrain.audit import audit_nsd
-    from unibrain.pipeline import Settings
-
-    assert root is not None
-    section = Settings().changed("prepare", given, where="--", text=True).prepare
-    names = {name: "file_format" if name == "format" else name for name in given}
-    return audit_nsd(root, betas=betas, **{names[name]: getattr(section, name) for name in given})
 
 
 @click.command(cls=Command, epilog="Example: unibrain doctor --json")

@@ -104,9 +104,7 @@ def _from_run(
     from unibrain.pipeline import RunFolder, decoded_items, kept_settings, run_one
 
     folder = RunFolder(run)
-    given = {option: value for option, value in chosen.items() if value is not None}
-    settings = kept_settings(folder)
-    settings = settings.changed("evaluate", given, where="--", text=True) if given else settings
+    settings = kept_settings(folder).changed("evaluate", chosen, where="--", text=True)
     result = run_one("evaluate", folder, settings, source, with_earlier, engine=engine_for(on, settings))
     from unibrain.evaluation import load_scores
 
@@ -128,17 +126,13 @@ def _from_files(
     from unibrain.evaluation import evaluate as score
     from unibrain.evaluation.dialects import dialect_metrics
     from unibrain.evaluation.result_files import read_results
-    from unibrain.pipeline import EvaluateSection, Settings
+    from unibrain.pipeline import Settings
 
-    settings = Settings().changed(
-        "evaluate", {name: value for name, value in chosen.items() if value is not None}, where="--", text=True
-    )
-    assert isinstance(settings.evaluate, EvaluateSection)
+    section = Settings().changed("evaluate", chosen, where="--", text=True).evaluate
     items, stimuli, names = read_results(seen, decoded, references, captions)
     kinds = {"picture"} if captions is None else {"caption"} if decoded is None else {"picture", "caption"}
     metrics = {name: row for name, row in dialect_metrics(dialect).items() if row.kind in kinds}
     network = None if backbone is None else source.load(backbone)
-    section = settings.evaluate
     found = score(
         items,
         stimuli,

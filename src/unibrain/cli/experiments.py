@@ -6,15 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from unibrain.cli.options import (
-    PATH,
-    Command,
-    backbone_options,
-    engine_for,
-    engine_option,
-    out_option,
-    run_argument,
-)
+from unibrain.cli.options import PATH, Command, backbone_options, engine_for, engine_option, out_option, run_argument
 from unibrain.errors import InputError
 
 if TYPE_CHECKING:
@@ -26,13 +18,10 @@ _VALIDATION = "Training images that are taken out of training to take part, spre
 _BUDGET = "Minutes that it may be expected to decode for; a longer experiment asks for more before it begins."
 
 
-def experiment(
-    name: str, about: str, example: str, images: int = 30, validation: bool = False, which: str = ""
-) -> Callable[[Callable[..., "Findings"]], click.Command]:
-    """Make a command of a function of a bench and the command's own options.
+def experiment(example: str, images: int = 30, which: str = "") -> Callable[[Callable[..., "Findings"]], click.Command]:
+    """Make a command of a function of a bench and the command's own options, with its name and its docstring.
 
-    With `validation`, ``--images`` are training images; `which` says what else they are. Then the function is told how
-    many.
+    Its images are test images; where they are others, `which` says what they are, and the function is told how many.
     """
 
     def decorate(function: Callable[..., "Findings"]) -> click.Command:
@@ -42,7 +31,7 @@ def experiment(
             from unibrain.experiments import open_bench
             from unibrain.pipeline import RunFolder, kept_settings
 
-            chosen |= {"images": images} if validation or which else {}
+            chosen |= {"images": images} if which else {}
             folder = RunFolder(run)
             engine = engine_for(on, kept_settings(folder))
             with open_bench(folder, images, source=source, budget=budget, engine=engine) as bench:
@@ -54,9 +43,9 @@ def experiment(
         decorated = click.option(
             "--budget", type=click.FloatRange(min=0), default=60.0, show_default=True, help=_BUDGET
         )(decorated)
-        counted = which or (_VALIDATION if validation else _IMAGES)
-        decorated = click.option("--images", type=int, default=images, show_default=True, help=counted)(decorated)
-        epilog = f"Example: unibrain {example}"
+        about = which or _IMAGES
+        decorated = click.option("--images", type=int, default=images, show_default=True, help=about)(decorated)
+        name, about, epilog = function.__name__, function.__doc__ or "", f"Example: unibrain {example}"
         return click.command(name, cls=Command, help=about, epilog=epilog)(run_argument(decorated))
 
     return decorate
@@ -75,17 +64,13 @@ def finish(folder: Path, findings: "Findings") -> None:
     click.echo(f"Page, open it in a browser: {page.resolve()}")
 
 
-@experiment(
-    "ablate",
+@experiment("ablate my-run --images 30")
+def ablate(bench: "Bench") -> "Findings":
     """Decode without each latent and from each alone, and score every setting against the full one.
 
     The rows are those of the paper's ablation tables. Needs a run that has reached `reconstruct`; what was decoded
     before is not decoded again.
-    """,
-    "ablate my-run --images 30",
-)
-def ablate(bench: "Bench") -> "Findings":
-    """See the help of the command."""
+    """
     from unibrain.experiments import ablate as work
 
     return work(bench)
@@ -110,17 +95,7 @@ class Numbers(click.ParamType):  # type: ignore[type-arg]  # older versions of c
         return tuple(found)
 
 
-@experiment(
-    "sweep",
-    """Decode with other settings, and say which to take: for pictures, and for captions.
-
-    Each option takes several values and is varied alone, the others as the run has them; with --grid, all combinations
-    are decoded. Without any, image_weight goes from 0 (CLIP-Text alone) to 1 (CLIP-Image alone). The images are
-    training images, decoded by a decoder that was fitted to all others: no test image takes part in the choice.
-    """,
-    "sweep my-run --image-weight 0.4,0.6,0.8 --strength 0.5,0.75 --grid",
-    validation=True,
-)
+@experiment("sweep my-run --image-weight 0.4,0.6,0.8 --strength 0.5,0.75 --grid", which=_VALIDATION)
 @click.option("--image-weight", type=Numbers(), help="Shares of CLIP-Image against CLIP-Text tokens, such as 0,0.6,1.")
 @click.option("--strength", type=Numbers(), help="Parts of the diffusion that the predicted latent is pushed through.")
 @click.option("--guidance-scale", type=Numbers(), help="Scales of classifier-free guidance.")
@@ -128,42 +103,39 @@ class Numbers(click.ParamType):  # type: ignore[type-arg]  # older versions of c
 @click.option("--alpha", type=Numbers(), help="Factors on the fitted penalties, such as 0.1,1,10; each is a refit.")
 @click.option("--grid", is_flag=True, help="Decode all combinations of these values.")
 def sweep(bench: "Bench", images: int, grid: bool, **options: tuple[float, ...] | None) -> "Findings":
-    """See the help of the command."""
+    """Decode with other settings, and say which to take: for pictures, and for captions.
+
+    Each option takes several values and is varied alone, the others as the run has them; with --grid, all combinations
+    are decoded. Without any, image_weight goes from 0 (CLIP-Text alone) to 1 (CLIP-Image alone). The images are
+    training images, decoded by a decoder that was fitted to all others: no test image takes part in the choice.
+    """
     from unibrain.experiments import sweep as work
 
     return work(bench, {name: values for name, values in options.items() if values}, grid=grid, images=images)
 
 
-@experiment(
-    "repeats",
+@experiment("repeats my-run --samples 4")
+@click.option("--samples", type=int, default=4, show_default=True, help="Seeds per scan, the run's own among them.")
+def repeats(bench: "Bench", samples: int) -> "Findings":
     """Decode each repeat of an image alone, means of several, and several samples of each scan.
 
     Shows how scores grow with repeats and with samples. Of several samples, the one is chosen that agrees best with
     what was predicted from the scan, without a look at the truth; beside it are their mean and a ceiling.
-    """,
-    "repeats my-run --samples 4",
-)
-@click.option("--samples", type=int, default=4, show_default=True, help="Seeds per scan, the run's own among them.")
-def repeats(bench: "Bench", samples: int) -> "Findings":
-    """See the help of the command."""
+    """
     from unibrain.experiments import repeats as work
 
     return work(bench, samples)
 
 
-@experiment(
-    "transfer",
+@experiment("transfer my-run other-run --images 30")
+@click.argument("other", metavar="OTHER", type=PATH)
+def transfer(bench: "Bench", other: Path) -> "Findings":
     """Decode the scans of another subject, those of the run in OTHER, with the decoder of the run in RUN.
 
     Images that both subjects saw align their voxels; the scores are shown over the number of such images, beside those
     of the other subject's own decoder and of an alignment on shuffled images. Of the test images, --images are decoded
     and the others that both saw align; training images that both saw align first.
-    """,
-    "transfer my-run other-run --images 30",
-)
-@click.argument("other", metavar="OTHER", type=PATH)
-def transfer(bench: "Bench", other: Path) -> "Findings":
-    """See the help of the command."""
+    """
     from unibrain.experiments import transfer as work
     from unibrain.experiments.transfer import open_other
     from unibrain.pipeline import RunFolder
@@ -173,12 +145,6 @@ def transfer(bench: "Bench", other: Path) -> "Findings":
 
 
 @experiment(
-    "further",
-    """Decode further scans of the person of a run on NSD: those of NSD-Synthetic or NSD-Imagery.
-
-    They are prepared with the statistics of the run's training scans, and decoded by the run's decoder as it is. Scored
-    are pictures and latents of pictures, against what was shown or imagined. `unibrain nsd fetch --further` gets them.
-    """,
     "further my-run nsd-imagery --dialect nsd-imagery",
     which="Stimuli that are decoded, spread evenly over all of them.",
 )
@@ -192,28 +158,28 @@ def transfer(bench: "Bench", other: Path) -> "Findings":
 )
 @click.option("--dialect", help="Whose definitions of the scores of pictures; left out: the run's.")
 def further(bench: "Bench", name: str, images: int, zscore: str, dialect: str | None) -> "Findings":
-    """See the help of the command."""
+    """Decode further scans of the person of a run on NSD: those of NSD-Synthetic or NSD-Imagery.
+
+    They are prepared with the statistics of the run's training scans, and decoded by the run's decoder as it is. Scored
+    are pictures and latents of pictures, against what was shown or imagined. `unibrain nsd fetch --further` gets them.
+    """
     from unibrain.experiments import further as work
 
     return work(bench, name, images, zscore=zscore, dialect=dialect)
 
 
-@experiment(
-    "captions",
-    """Fit the text latents to captions of several sources, and score what is decoded from each.
-
-    The sources are the mean over an image's captions, its first, its longest, those of other images (a control), and
-    with --file those of a file. The image latents are the run's own, so only the captions differ.
-    """,
-    "captions my-run --file machine.json",
-)
+@experiment("captions my-run --file machine.json")
 @click.option(
     "--file",
     type=PATH,
     help="Captions of the same images by their ids in the run, one more source: .json, .csv or .tsv.",
 )
 def captions(bench: "Bench", file: Path | None) -> "Findings":
-    """See the help of the command."""
+    """Fit the text latents to captions of several sources, and score what is decoded from each.
+
+    The sources are the mean over an image's captions, its first, its longest, those of other images (a control), and
+    with --file those of a file. The image latents are the run's own, so only the captions differ.
+    """
     from unibrain.experiments import caption_sources as work
 
     return work(bench, file)
@@ -247,15 +213,7 @@ def check_out(out: Path) -> None:
         raise InputError(f"{out} holds other files (compare, index.html). Choose another folder for the comparison.")
 
 
-@experiment(
-    "regions",
-    """Decode synthetic scans in which one region is active, and with --decode and --map ask what regions carry.
-
-    The voxels of a region are set to --value deviations over the training scans, all others to their mean; the same
-    noise belongs to a seed in all regions. Of NSD's label volumes also regions that were not prepared can be named.
-    """,
-    "regions my-run --activate faces,V1,V2+V3 --decode --map",
-)
+@experiment("regions my-run --activate faces,V1,V2+V3 --decode --map")
 @click.option(
     "--activate",
     metavar="NAMES",
@@ -268,7 +226,11 @@ def check_out(out: Path) -> None:
 @click.option("--decode", is_flag=True, help="Also decode from each region alone, and from all voxels but it.")
 @click.option("--map", "contributions", is_flag=True, help="Also map what each voxel contributes to each latent.")
 def regions(bench: "Bench", activate: str, masks: tuple[str, ...], **options: Any) -> "Findings":
-    """See the help of the command."""
+    """Decode synthetic scans in which one region is active, and with --decode and --map ask what regions carry.
+
+    The voxels of a region are set to --value deviations over the training scans, all others to their mean; the same
+    noise belongs to a seed in all regions. Of NSD's label volumes also regions that were not prepared can be named.
+    """
     from unibrain.experiments import regions as work
 
     files: dict[str, Path] = {}
@@ -281,18 +243,13 @@ def regions(bench: "Bench", activate: str, masks: tuple[str, ...], **options: An
     return work(bench, names, files, **options)
 
 
-@experiment(
-    "align",
+@experiment("align my-run", images=1000)
+def align(bench: "Bench") -> "Findings":
     """Compare predicted with true latents: on training images, on the same when left out, and on unseen ones.
 
     Token by token and channel by channel, region by region beside the noise ceiling of the scans, by identification
     among test and training images; and shows the images that are taken for others. Nothing is decoded.
-    """,
-    "align my-run",
-    images=1000,
-)
-def align(bench: "Bench") -> "Findings":
-    """See the help of the command."""
+    """
     from unibrain.experiments import align as work
 
     return work(bench)

@@ -10,6 +10,7 @@ import click
 
 if TYPE_CHECKING:
     from unibrain.pipeline import Section, Settings
+    from unibrain.pipeline.settings import EngineSection
     from unibrain.workspace.shards import Engine
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -101,7 +102,14 @@ def backbone_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
         return function(*args, source=BackboneSource(device, dtype=dtype, offload=offload), **kwargs)
 
-    return device_options(with_source)
+    about = "Let the parts of the backbone take turns on the device, for graphics cards with little memory."
+    decorated: Callable[..., Any] = click.option("--offload", is_flag=True, help=about)(with_source)
+    choice = click.Choice(["auto", "fp32", "bf16", "fp16"])
+    about = "Precision of the backbone; auto takes fp32 for a small one, 16 bits for what would fill the memory."
+    decorated = click.option("--dtype", type=choice, default="auto", show_default=True, help=about)(decorated)
+    choice = click.Choice(["auto", "cpu", "cuda", "mps"])
+    about = "Where the backbone runs; auto takes a graphics card if there is one."
+    return click.option("--device", type=choice, default="auto", show_default=True, help=about)(decorated)
 
 
 def engine_option(function: F) -> F:
@@ -111,27 +119,19 @@ def engine_option(function: F) -> F:
     return click.option("--on", metavar="PLACE", help=about)(function)
 
 
+def engine_settings(on: str | None, settings: "Settings") -> "EngineSection":
+    """The section of the engine, in which ``--on`` stands if it was given."""
+    return settings.changed("engine", {"on": on}, where="--", text=True).engine
+
+
 def engine_for(on: str | None, settings: "Settings") -> "Engine | None":
     """The engine that ``--on`` names, or the settings; None for none."""
-    if on is not None:
-        settings = settings.changed("engine", {"on": on}, where="--", text=True)
-    if settings.engine.on is None:
+    section = engine_settings(on, settings)
+    if section.on is None:
         return None
     from unibrain.engines import engine_of
 
-    return engine_of(settings.engine.on, settings.engine.time_limit)
-
-
-def device_options(function: F) -> F:
-    """Add ``--device``, ``--dtype`` and ``--offload``."""
-    about = "Let the parts of the backbone take turns on the device, for graphics cards with little memory."
-    function = click.option("--offload", is_flag=True, help=about)(function)
-    choice = click.Choice(["auto", "fp32", "bf16", "fp16"])
-    about = "Precision of the backbone; auto takes fp32 for a small one, 16 bits for what would fill the memory."
-    function = click.option("--dtype", type=choice, default="auto", show_default=True, help=about)(function)
-    choice = click.Choice(["auto", "cpu", "cuda", "mps"])
-    about = "Where the backbone runs; auto takes a graphics card if there is one."
-    return click.option("--device", type=choice, default="auto", show_default=True, help=about)(function)
+    return engine_of(section.on, section.time_limit)
 
 
 def settings_options(kind: "type[Section]", names: Sequence[str] | None = None) -> Callable[[F], F]:

@@ -1,4 +1,7 @@
-"""A whole run as a command, and what to take from one: `demo`, `run`, `scores`, `export-weights`."""
+"""A whole run as a command (`demo`, `run`), how far it is (`plan`, `status`), and what to take from it.
+
+That is `scores`, `export-weights`, `push` (its latents elsewhere) and `split` (harder splits of its images).
+"""
 
 import time
 from pathlib import Path
@@ -12,6 +15,7 @@ from unibrain.cli.options import (
     backbone_options,
     engine_for,
     engine_option,
+    engine_settings,
     out_option,
     run_argument,
 )
@@ -22,6 +26,9 @@ if TYPE_CHECKING:
 
 _MOST_PROCESSES = 4
 """Of the demo: each holds half a gigabyte, and more have little left to share."""
+
+_LONGEST = 60
+"""Characters of a caption that are shown."""
 
 
 def _run_all(out: Path, settings: "Settings", source: "BackboneSource", on: str | None = None) -> None:
@@ -138,7 +145,7 @@ def _print_script(out: Path, settings: "Settings", source: "BackboneSource", on:
     from unibrain.engines.slurm import job_script
     from unibrain.pipeline.place import parse_place
 
-    place = parse_place(_engine_of(settings, on).engine.on or "local")
+    place = parse_place(engine_settings(on, settings).on or "local")
     if place.engine != "slurm":
         raise InputError("--dry-run prints the job script for SLURM. Add --on slurm:PARTITION.")
     click.echo(job_script(place, "extract", out.absolute() / ".cache" / "extract", source.device))
@@ -161,7 +168,7 @@ def _run_subjects(out: Path, settings: "Settings", subjects: str, source: "Backb
     if RunFolder(out).begun:
         raise InputError(f"{out}: this folder holds a run of its own. Choose another folder for those of the subjects.")
     check_out(out)
-    _engine_of(settings, on)  # refused before anything is made
+    engine_settings(on, settings)  # refused before anything is made
     runs = {f"subj{number:02d}": one for number, one in sorted(chosen.items())}
     failed = run_subjects(out, runs, source, on)
     folders = {name: RunFolder(out / name) for name in runs}
@@ -175,17 +182,55 @@ def _run_subjects(out: Path, settings: "Settings", subjects: str, source: "Backb
     finish(out, group(list(folders.values()), source))
 
 
-def _engine_of(settings: "Settings", on: str | None) -> "Settings":
-    """Settings in which ``--on`` stands, if it was given."""
-    return settings if on is None else settings.changed("engine", {"on": on}, where="--", text=True)
-
-
 def _note_remarks(folder: "RunFolder") -> None:
     """Say what is on record beside the results."""
     from unibrain.pipeline.run import remarks_of
 
     for text in remarks_of(folder):
         click.echo(f"Note: {text}")
+
+
+@click.command(cls=Command, epilog="Example: unibrain plan my-run --workers 8")
+@run_argument
+@click.option("--like", metavar="RUN", type=PATH, help="A run whose speed counts where this one was not measured.")
+@click.option(
+    "--workers", type=click.IntRange(1, 4096), default=1, show_default=True, help="Workers that share the shards."
+)
+def plan(run: Path, like: Path | None, workers: int) -> None:
+    """Print what the run in RUN has left to do: its stages, their shards, the time they are expected to take, and disk.
+
+    Times are those that were measured in this run, or in the run of --like, scaled to the number of images; what was
+    never measured is a dash. Nothing is computed.
+    """
+    from unibrain.pipeline import RunFolder
+    from unibrain.pipeline.plan import plan_run, plan_text
+
+    for title, folder in _runs(run):
+        found = plan_run(folder, None if like is None else RunFolder(like))
+        click.echo(f"{title}{plan_text(found, folder.root, workers)}")
+
+
+@click.command(cls=Command, epilog="Example: unibrain status my-run")
+@run_argument
+def status(run: Path) -> None:
+    """Print how far the run in RUN is: stages that are done, and the shards of the one under way, with their logs.
+
+    It reads the run folder alone, so it works from every machine that sees it, whoever runs it and wherever.
+    """
+    from unibrain.pipeline.plan import status_text
+
+    for title, folder in _runs(run):
+        click.echo(f"{title}{status_text(folder)}")
+
+
+def _runs(root: Path) -> "list[tuple[str, RunFolder]]":
+    """The run in a folder, or those of several subjects (`run --subjects`), each with a heading."""
+    from unibrain.pipeline import RunFolder
+
+    below = [one for one in map(RunFolder, sorted(root.glob("subj*"))) if one.settings.exists()]
+    if RunFolder(root).begun or not below:
+        return [("", RunFolder(root))]
+    return [(f"\n{one.root.name}\n", one) for one in below]
 
 
 @click.command(cls=Command, epilog="Example: unibrain scores my-run --csv")
@@ -246,3 +291,52 @@ def export_weights(run: Path, latent: str, targets: str, regions: str | None, ou
     names = None if regions is None else tuple(name.strip() for name in regions.split(","))
     rows, columns = write_weights(RunFolder(run), latent, out, targets, names)
     click.echo(f"{out}: {rows:,} voxels x {columns:,} dimensions of {latent}")
+
+
+@click.command(cls=Command, epilog="Example: unibrain push my-run s3://our-bucket/my-run")
+@run_argument
+@click.argument("address", metavar="ADDRESS")
+def push(run: Path, address: str) -> None:
+    """Copy the latents and the predictions of the run in RUN to an object store: ADDRESS/latents, ADDRESS/predicted.
+
+    They are read there by their address (`unibrain.open_latents`), also by a decoder. Keys and endpoint are taken from
+    the environment, as AWS_ACCESS_KEY_ID and AWS_ENDPOINT_URL.
+    """
+    from unibrain.pipeline import RunFolder
+    from unibrain.pipeline.run import push_latents
+
+    for name, place in push_latents(RunFolder(run), address).items():
+        click.echo(f"{name}: {place}")
+
+
+@click.command(cls=Command, epilog="Example: unibrain split my-run --clusters 10 --refit")
+@run_argument
+@click.option("--clusters", type=click.IntRange(2, 1000), required=True, help="How many clusters.")
+@click.option(
+    "--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Seed of clusters and naive split."
+)
+@click.option("--refit", is_flag=True, help="Predict each cluster from the others, beside the naive split.")
+@out_option(None, "The .json file to write; left out: RUN/clusters-K.json.")
+@backbone_options
+def split(run: Path, clusters: int, seed: int, refit: bool, out: Path | None, source: "BackboneSource") -> None:
+    """Cluster the images of the run in RUN by their captions, so that whole clusters can be left out of training.
+
+    Test images that are drawn at random have near twins in training: a decoder that only knows categories looks good on
+    them. The file holds a fold for each stimulus id, for the clusters and for a naive split of the same sizes. With
+    --refit, the training images of each fold are predicted by a decoder that never saw the fold.
+    """
+    from unibrain.evaluation.splits import refit_lines
+    from unibrain.pipeline import RunFolder
+    from unibrain.pipeline.split import split_run
+
+    made = split_run(RunFolder(run), clusters, out, seed=seed, refit=refit, backbone=source)
+    click.echo(f"{made.path}: {clusters} clusters of {len(made.clusters.stimulus_ids):,} images, and a naive split\n")
+    for number, (size, captions) in enumerate(zip(made.clusters.sizes, made.examples, strict=True)):
+        texts = (text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..." for text in captions)
+        click.echo(f"  {number:>3}  {size:>6,} images  {' | '.join(texts)}")
+    click.echo()
+    if refit:
+        click.echo("\n".join(refit_lines(made.refits)))
+    else:
+        chosen = f" --seed {seed}" * (seed != 0) + (f" --out {out}" if out is not None else "")
+        click.echo(f"Next: unibrain split {run} --clusters {clusters}{chosen} --refit")

@@ -1,33 +1,16 @@
 """The stages as commands: `unibrain simulate` to `unibrain report`, and `unibrain import`."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from unibrain.cli.options import (
-    Command,
-    backbone_options,
-    engine_for,
-    engine_option,
-    run_argument,
-    settings_options,
-)
+from unibrain.cli.options import Command, backbone_options, engine_for, engine_option, run_argument, settings_options
 from unibrain.errors import InputError
-from unibrain.pipeline import SECTIONS
+from unibrain.pipeline import SECTIONS, STAGES
 
 if TYPE_CHECKING:
     from unibrain.pipeline import BackboneSource
-
-_FOLLOWING = {
-    "simulate": "prepare",
-    "prepare": "extract",
-    "extract": "fit",
-    "fit": "reconstruct",
-    "reconstruct": "controls",
-    "controls": "evaluate",
-}
 
 
 def _run_stage(
@@ -42,17 +25,16 @@ def _run_stage(
     from unibrain.pipeline import RunFolder, kept_settings, run_one
 
     folder = RunFolder(run)
-    given = {option: value for option, value in chosen.items() if value is not None}
-    settings = kept_settings(folder).changed(section, given, where="--", text=True) if given else kept_settings(folder)
+    settings = kept_settings(folder).changed(section, chosen, where="--", text=True)
     result = run_one(name, folder, settings, source, with_earlier, engine=engine_for(on, settings))
     for path in result.outputs:
         click.echo(f"{path}{' (up to date)' if result.skipped else ''}")
-    if name in _FOUND:
-        click.echo(f"\n{_FOUND[name](result.outputs[0])}\n")
-    if name in _FOLLOWING:
-        click.echo(f"Next: unibrain {_FOLLOWING[name]} {run}")
-    else:
+    if name == "fit":
+        click.echo(f"\n{_penalties(result.outputs[0])}\n")
+    if name == "report":
         click.echo(f"Open {result.outputs[0].resolve()} in a browser.")
+    else:
+        click.echo(f"Next: unibrain {STAGES[STAGES.index(name) + 1]} {run}")
 
 
 def _penalties(decoder: Path) -> str:
@@ -75,10 +57,6 @@ def _penalties(decoder: Path) -> str:
     if not lines:
         return "The penalty was given, so nothing was cross-validated."
     return "\n".join([*lines, "Chosen by how well training images that were left out are predicted from the others."])
-
-
-_FOUND: dict[str, Callable[[Path], str]] = {"fit": _penalties}
-"""Stage to what it says of its result."""
 
 
 def _stage(name: str, about: str, example: str, backbone: bool = False) -> click.Command:

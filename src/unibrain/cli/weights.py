@@ -188,7 +188,7 @@ def list_() -> None:
     from unibrain.backbone.folder import backbone_folder, backbones_home
     from unibrain.evaluation.networks.weights import NETWORKS, command_for, metrics_home, present
     from unibrain.weights import kept_backbones
-    from unibrain.workspace.disk import readable_bytes
+    from unibrain.workspace.files import readable_bytes
 
     home = backbones_home()
     kept = kept_backbones([("small", backbone_folder("small"))], home)

@@ -14,8 +14,7 @@ from unibrain.errors import InputError
 from unibrain.nsd_download.bucket import Bucket, RemoteFile, kept_bytes
 from unibrain.nsd_download.fetch import FetchManifest, check_root, in_threads
 from unibrain.scans.nsd_layout import NsdLayout
-from unibrain.workspace.disk import readable_bytes, require_space
-from unibrain.workspace.files import atomic_path
+from unibrain.workspace.files import atomic_path, readable_bytes, require_space
 from unibrain.workspace.fingerprints import sha256_of
 from unibrain.workspace.progress import say
 from unibrain.workspace.run_folder import folder_lock

@@ -15,8 +15,7 @@ from unibrain.nsd_download.bucket import Bucket, RemoteFile, StoppedError, kept_
 from unibrain.scans.nsd_further import IMAGERY_RUNS
 from unibrain.scans.nsd_layout import FILE_FORMATS, SAFE_NAME, SIMULATED_MARKER, NsdLayout, as_ranges
 from unibrain.scans.nsd_regions import ATLAS_LABELS, REGIONS, STANDARD_LABELS
-from unibrain.workspace.disk import free_bytes, readable_bytes, require_space
-from unibrain.workspace.files import read_json, write_json
+from unibrain.workspace.files import free_bytes, read_json, readable_bytes, require_space, write_json
 from unibrain.workspace.progress import progress_bar, say
 from unibrain.workspace.run_folder import folder_lock
 

@@ -16,11 +16,9 @@ from unibrain.pipeline.settings import (
     Settings,
     SimulateSection,
     demo_settings,
-    read_settings,
     settings_problem,
-    settings_text,
-    write_settings,
 )
+from unibrain.pipeline.settings_file import read_settings, settings_text, write_settings
 from unibrain.pipeline.stages import STAGES, declare
 from unibrain.workspace.run_folder import RunFolder
 

@@ -14,7 +14,7 @@ from unibrain.pipeline.run import kept_settings
 from unibrain.pipeline.settings import Settings
 from unibrain.pipeline.shards import SHARDS
 from unibrain.pipeline.stages import STAGES, declare
-from unibrain.workspace.disk import free_bytes, readable_bytes
+from unibrain.workspace.files import free_bytes, readable_bytes
 from unibrain.workspace.progress import readable_seconds
 from unibrain.workspace.run_folder import RunFolder, holder
 from unibrain.workspace.shards import PLAN, Work, read_work
@@ -54,35 +54,10 @@ class StagePlan:
     size: int | None
 
 
-@dataclass(frozen=True)
-class _Counts:
-    """How many items and shards a stage has, as far as that is known."""
-
-    items: int | None
-    shards: int | None
-
-
 def plan_run(run: RunFolder, like: RunFolder | None = None, backbone: BackboneSource | None = None) -> list[StagePlan]:
-    """Plan what a run has left to do; nothing is computed.
+    """Plan what a run, of which there may be no more than its settings, has left to do; nothing is computed.
 
-    Parameters
-    ----------
-    run : RunFolder
-        With its settings; nothing may have been done yet.
-    like : RunFolder, optional
-        Another run whose measured speed counts where this one has not been measured.
-    backbone : BackboneSource, optional
-        By default that of the settings.
-
-    Returns
-    -------
-    list of StagePlan
-        One per stage, in their order.
-
-    Raises
-    ------
-    InputError
-        If there is no run, and there are no settings.
+    Where it was not measured yet, the measured speed of `like` counts.
     """
     if not run.settings.exists():
         raise InputError(f"{run.root}: there is no run in this folder. Check the path, or copy a settings.toml there.")
@@ -90,24 +65,18 @@ def plan_run(run: RunFolder, like: RunFolder | None = None, backbone: BackboneSo
     stages = declare(run, settings, backbone)
     chain, found = Chain(run, stages), []
     for stage in stages:
-        current, counts = chain.is_current(stage.name), _counts(stage.name, run, settings)
-        measured = _measured(stage.name, run, counts)
+        state = "up to date" if chain.is_current(stage.name) else "to do"
+        items, shards = _counts(stage.name, run, settings)
+        measured = _measured(stage.name, run)
         if measured[0] is None and like is not None:
-            there = kept_settings(like)
-            measured = _measured(stage.name, like, _counts(stage.name, like, there), counts)
-        found.append(
-            StagePlan(
-                stage.name,
-                "up to date" if current else "to do",
-                counts.shards,
-                counts.items,
-                *measured,
-            )
-        )
+            there, _ = _counts(stage.name, like, kept_settings(like))
+            if items and there:
+                measured = _measured(stage.name, like, items / there)
+        found.append(StagePlan(stage.name, state, shards, items, *measured))
     return found
 
 
-def _counts(name: str, run: RunFolder, settings: Settings) -> _Counts:
+def _counts(name: str, run: RunFolder, settings: Settings) -> tuple[int | None, int | None]:
     """How many items and shards a stage has; unknown while the scans are not prepared."""
     from unibrain.evaluation.controls import CONTROLS
     from unibrain.evaluation.evaluate import metrics_of, scored_metrics
@@ -115,30 +84,28 @@ def _counts(name: str, run: RunFolder, settings: Settings) -> _Counts:
 
     record = read_record(run, name)
     done = record.notes.get("shards", {}).get("count") if record is not None else None
-    images, test, simulated = _images(run, settings)
-    if images is None or test is None:
-        return _Counts(None, None)
+    known = _images(run, settings)
+    if known is None:
+        return None, None
+    images, test, simulated = known
     if name == "extract":
-        return _Counts(images, done or ceil(images / settings.extract.batch_size))
+        return images, done or ceil(images / settings.extract.batch_size)
     if name == "fit":
-        return _Counts(images - test, done or _blocks(run, settings, gains=True))
+        return images - test, done or _blocks(run, settings, gains=True)
     if name == "reconstruct":
         batches = 2 * ceil(test / (settings.reconstruct.batch_size or BATCH))
         blocks = _blocks(run, settings, gains=False)
-        return _Counts(test, done or (None if blocks is None else batches + blocks))
+        return test, done or (None if blocks is None else batches + blocks)
     if name == "controls":
         section, few = settings.controls, min(test, settings.controls.images)
-        wanted = [
-            row for key, row in CONTROLS.items() if section.controls == "all" or key in section.controls.split(",")
-        ]
+        wanted = [CONTROLS[key] for key in section.names()]
         batches = 2 * ceil(few / (section.batch_size or BATCH))
         decoded = [row for row in wanted if row.diffuses or row.name == "z_only"]
-        return _Counts(few * sum(row.diffuses for row in wanted), batches * len(decoded))
+        return few * sum(row.diffuses for row in wanted), batches * len(decoded)
     if name == "evaluate":
-        section_of_scores = settings.evaluate
-        metrics = scored_metrics(metrics_of(section_of_scores.dialect, section_of_scores.protocol), simulated)
-        return _Counts(test, len({(metric.kind, metric.network) for metric in metrics}))
-    return _Counts(test if name == "report" else images, None)
+        metrics = scored_metrics(metrics_of(settings.evaluate.dialect, settings.evaluate.protocol), simulated)
+        return test, len({(metric.kind, metric.network) for metric in metrics})
+    return test if name == "report" else images, None
 
 
 def _blocks(run: RunFolder, settings: Settings, gains: bool) -> int | None:
@@ -157,7 +124,7 @@ def _blocks(run: RunFolder, settings: Settings, gains: bool) -> int | None:
         return None
 
 
-def _images(run: RunFolder, settings: Settings) -> tuple[int | None, int | None, bool]:
+def _images(run: RunFolder, settings: Settings) -> tuple[int, int, bool] | None:
     """Images in all, test images, and whether they are simulated."""
     import numpy as np
 
@@ -168,20 +135,13 @@ def _images(run: RunFolder, settings: Settings) -> tuple[int | None, int | None,
         return len(np.unique(subject.stimulus_ids)), int(subject.is_test.sum()), subject.simulated
     section = settings.simulate
     if section is None:
-        return None, None, False
+        return None
     return section.training_images + section.test_images, section.test_images, True
 
 
-def _measured(
-    name: str, run: RunFolder, counts: _Counts, wanted: _Counts | None = None
-) -> tuple[float | None, float, int | None]:
-    """Seconds of a stage in a run, those of its shards, and bytes, scaled to the items that are wanted."""
+def _measured(name: str, run: RunFolder, share: float = 1.0) -> tuple[float | None, float, int | None]:
+    """Seconds of a stage in a run, those of its shards, and bytes; of a share of its items, which may be above 1."""
     record = read_record(run, name)
-    share = 1.0
-    if wanted is not None:
-        if not wanted.items or not counts.items:
-            return None, 0.0, None
-        share = wanted.items / counts.items
     if record is not None:
         seconds = record.worker_seconds
         # What one process did can be shared all the same, but for products with latents: most of `fit` is not that.
@@ -240,13 +200,7 @@ def plan_text(plan: Sequence[StagePlan], root: Path, workers: int) -> str:
 
 
 def status_text(run: RunFolder) -> str:
-    """How far a run is, from its records and those of its shards; works while it runs, and takes no lock.
-
-    Raises
-    ------
-    InputError
-        If there is no run.
-    """
+    """How far a run is, from its records and those of its shards; works while it runs, and takes no lock."""
     if not run.begun and not run.settings.exists():
         raise InputError(f"{run.root}: there is no run in this folder. Check the path.")
     lines = []

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from unibrain.errors import InputError
 from unibrain.pipeline.backbone_source import BackboneSource
-from unibrain.pipeline.settings import Settings, read_settings, write_settings
+from unibrain.pipeline.settings import Settings
+from unibrain.pipeline.settings_file import read_settings, write_settings
 from unibrain.pipeline.sources import read_seen
-from unibrain.pipeline.stages import STAGES, declare, sampling_options
+from unibrain.pipeline.stages import STAGES, declare, has_captions, sampling_options
 from unibrain.workspace.fingerprints import Fingerprint
 from unibrain.workspace.run_folder import RunFolder
 from unibrain.workspace.shards import Engine
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
     from unibrain.reconstruction import Decoded
     from unibrain.scans import Subject
     from unibrain.stimuli import Stimuli
-
-_FIRST = ("simulate", "prepare")
 
 
 def kept_settings(run: RunFolder) -> Settings:
@@ -85,7 +84,7 @@ def run_one(
     """
     if name == "simulate" and settings.simulate is None:
         settings = settings.changed("simulate", {}, where=str(run.settings))
-    if name not in _FIRST and not run.begun and not (with_earlier and run.settings.exists()):
+    if name not in ("simulate", "prepare") and not run.begun and not (with_earlier and run.settings.exists()):
         raise InputError(
             f"{run.root}: there is no run in this folder. Check the path, or begin with `unibrain prepare`, "
             "`unibrain import` or `unibrain simulate`."
@@ -221,7 +220,6 @@ def decode(
         subject = unibrain.load_subject("unibrain-demo")
         decoded = unibrain.decode("unibrain-demo", subject.test.rows([0]))
     """
-    from unibrain.latents import LATENTS
     from unibrain.reconstruction import reconstruct
     from unibrain.regression import BrainDecoder
     from unibrain.scans import Subject
@@ -241,8 +239,7 @@ def decode(
         Chain(folder, declare(folder, settings, source)).require("fit")
         decoder = BrainDecoder.load(folder.artefact("decoder"), verify=False)
         predicted = decoder.predict(betas, stimulus_ids)
-    captions = any(name in predicted for name, row in LATENTS.items() if row.source == "caption")
-    usual = sampling_options(settings, captions) | {"seed": settings.reconstruct.seed}
+    usual = sampling_options(settings, has_captions(predicted)) | {"seed": settings.reconstruct.seed}
     return reconstruct(source.load(settings.extract.backbone), predicted, **(usual | options))
 
 
@@ -304,24 +301,7 @@ def write_weights(
 
 
 def push_latents(run: RunFolder, address: str) -> dict[str, str]:
-    """Copy the latents of a run, and its predictions if there are any, to an object store.
-
-    Parameters
-    ----------
-    run : RunFolder
-    address : str
-        Such as ``s3://bucket/my-run``.
-
-    Returns
-    -------
-    dict of str to str
-        Artefact to its address.
-
-    Raises
-    ------
-    InputError
-        If `extract` is not up to date, or the store does not take them.
-    """
+    """Copy the latents of a run, and its predictions if there are any, to an object store: artefact to its address."""
     from unibrain.latents import write_latents
 
     if not re.fullmatch(r"[a-z][a-z0-9+.-]*://\S+", address):

@@ -5,132 +5,35 @@ Every section is a pydantic model; `SECTIONS` names them. A run's settings lie i
 
 import difflib
 import json
-import os
 import re
-import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    ValidationError,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from unibrain.errors import InputError
-from unibrain.workspace.files import write_text
+from unibrain.pipeline.values import (
+    BackboneText,
+    Bands,
+    BetasPattern,
+    Controls,
+    Device,
+    Mask,
+    Name,
+    PathText,
+    PlaceText,
+    RegionFiles,
+    Regions,
+    Seed,
+    Sessions,
+    Share,
+    SplitText,
+    SubjectLabel,
+)
 
-_SEED = 2**32 - 1
-_WORD = "[A-Za-z0-9][A-Za-z0-9_.+-]*"
-_REGION = "[A-Za-z0-9][A-Za-z0-9_.+:-]*"
 _SPEED: dict[str, Any] = {"changes_result": False}
 """Marks what changes speed, and results by no more than rounding, such as a batch size: no stage is redone for it."""
-
-_FIRST = "# Settings of this run, as unibrain keeps them. Change values, and leave the first and the last line alone."
-_LAST = "# End of the settings."
-
-
-def _absolute(value: str, info: ValidationInfo) -> str:
-    """A path from the folder that validation is told of (that of the settings file), or from the working folder."""
-    if "\0" in value:
-        raise ValueError("a path without the character NUL")
-    try:
-        path = Path(value).expanduser()
-    except RuntimeError:
-        raise ValueError(f"a path whose user is known here, and {value.split('/')[0]} is not") from None
-    folder = Path((info.context or {}).get("folder", "."))
-    return os.path.normpath(folder.absolute() / path)
-
-
-def _backbone(value: str, info: ValidationInfo) -> str:
-    """`small`, `official` and other names of converted backbones stay names; the rest are paths of folders."""
-    path = _absolute(value, info)
-    return value if re.fullmatch(_WORD, value) and not Path(path).is_dir() else path
-
-
-def _split(value: str, info: ValidationInfo) -> str:
-    """`tau`, `shared/ood` and the like stay names; a split's ``.json`` file is a path."""
-    if value.lower().endswith(".json"):
-        return _absolute(value, info)
-    if not re.fullmatch("([A-Za-z0-9_-]+/)?[A-Za-z0-9_-]+", value):
-        raise ValueError("a name such as tau or shared/ood, or a .json file")
-    return value
-
-
-def _named_files(value: str, info: ValidationInfo) -> str:
-    files: dict[str, str] = {}
-    for pair in value.split(";"):
-        name, equals, file = pair.strip().partition("=")
-        if not (equals and file.strip() and re.fullmatch(_REGION, name.strip())):
-            raise ValueError("NAME=FILE, several separated by semicolons")
-        if name.strip() in files:
-            raise ValueError(f"a list in which each region is named once; {name.strip()} is there twice")
-        files[name.strip()] = _absolute(file.strip(), info)
-    return ";".join(f"{name}={file}" for name, file in files.items())
-
-
-def _band_list(value: str) -> str:
-    names: set[str] = set()
-    for band in value.split(","):
-        name, equals, regions = band.strip().partition("=")
-        if not (equals and re.fullmatch(_WORD, name) and all(re.fullmatch(_REGION, r) for r in regions.split("+"))):
-            raise ValueError("bands such as early=V1+V2+V3,faces=faces")
-        if name in names:
-            raise ValueError(f"a list in which each band is named once; {name} is there twice")
-        names.add(name)
-    return value
-
-
-def _session_list(value: str) -> str:
-    if value != "present":
-        from unibrain.scans.nsd_layout import parse_sessions
-
-        try:
-            parse_sessions(value)
-        except ValueError as error:
-            raise ValueError(f"numbers and ranges such as 1-37 or 1,2,5-8, or present; {error}") from None
-    return value
-
-
-def _control_list(value: str) -> str:
-    if value not in ("all", "none"):
-        from unibrain.evaluation.controls import CONTROLS
-
-        unknown = [name for name in value.split(",") if name.strip() not in CONTROLS]
-        if unknown:
-            raise ValueError(f"all, none, or some of {', '.join(CONTROLS)}, separated by commas")
-    return value
-
-
-def _engine(value: str) -> str:
-    from unibrain.pipeline.place import parse_place
-
-    try:
-        parse_place(value)
-    except ValueError as error:
-        raise ValueError(str(error)) from None
-    return value
-
-
-def _like(pattern: str, example: str) -> AfterValidator:
-    def check(value: str) -> str:
-        if not re.fullmatch(pattern, value):
-            raise ValueError(example)
-        return value
-
-    return AfterValidator(check)
-
-
-PathText = Annotated[str, AfterValidator(_absolute)]
-Name = Annotated[str, _like(_WORD, "a name of letters, digits, dots and dashes")]
-Seed = Annotated[int, Field(ge=0, le=_SEED)]
-Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Section(BaseModel):
@@ -143,7 +46,6 @@ class Section(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
-    section: ClassVar[str]
 
     @field_validator("*", mode="before")
     @classmethod
@@ -157,17 +59,12 @@ class Section(BaseModel):
 
     def plain(self, *, only_result: bool = False) -> dict[str, Any]:
         """As a dict; with `only_result`, without what only changes speed."""
-        return {
-            name: getattr(self, name)
-            for name, field in type(self).model_fields.items()
-            if not (only_result and field.json_schema_extra == _SPEED)
-        }
+        fields = type(self).model_fields
+        return {name: value for name, value in self if not (only_result and fields[name].json_schema_extra == _SPEED)}
 
 
 class SimulateSection(Section):
     """A simulated subject in NSD's file layout."""
-
-    section: ClassVar[str] = "simulate"
 
     difficulty: Literal["easy", "realistic"] = Field(default="easy", description="How noisy the simulated scans are.")
     seed: Seed = Field(default=1, description="Seed of the images, the brain and its noise.")
@@ -179,8 +76,6 @@ class SimulateSection(Section):
 
 class CustomSection(Section):
     """A laboratory's own scans, pictures and table: what `unibrain import` takes."""
-
-    section: ClassVar[str] = "custom"
 
     scans: PathText | None = Field(
         default=None,
@@ -200,17 +95,15 @@ class CustomSection(Section):
         description="In place of scans and table: folder of BIDS derivatives with single-trial betas, which holds "
         "sub-01 and so on.",
     )
-    subject: Annotated[str, _like("(sub-)?[A-Za-z0-9]+", "a label such as sub-01")] | None = Field(
-        default=None, description="Which subject of that folder, such as sub-01."
-    )
-    betas: Annotated[str, _like(r"[A-Za-z0-9_.*-]+", "a file name such as *_betas.nii.gz")] | None = Field(
+    subject: SubjectLabel | None = Field(default=None, description="Which subject of that folder, such as sub-01.")
+    betas: BetasPattern | None = Field(
         default=None,
         description="File name of the betas in that folder, * standing for any text; left out: the usual ones.",
     )
     captions: PathText | None = Field(
         default=None, description="Captions in a table of their own (csv or tsv): picture and caption, one a line."
     )
-    split: Annotated[str, AfterValidator(_split)] | None = Field(
+    split: SplitText | None = Field(
         default=None,
         description="Published split: its .json file, or a name (tau, shared/ood) in the installed package laion_fmri.",
     )
@@ -218,7 +111,7 @@ class CustomSection(Section):
         default=None,
         description="Voxels to read of volumes, above 0 (NIfTI or npy); for a matrix, where its voxels lie.",
     )
-    regions: Annotated[str, AfterValidator(_named_files)] | None = Field(
+    regions: RegionFiles | None = Field(
         default=None,
         description="Masks of regions, on the grid of the mask or one value per voxel: NAME=FILE, several separated by "
         "semicolons.",
@@ -251,11 +144,11 @@ class CustomSection(Section):
     )
     simulated: bool = Field(default=False, description="The scans are simulated: every page made of them then says so.")
 
-    def subject_name(self) -> str:
-        """`name`, or what stands for it."""
+    def label(self) -> str | None:
+        """The subject's folder in BIDS derivatives; None without any."""
         from unibrain.scans.bids import subject_label
 
-        return self.name or ("custom" if self.subject is None else subject_label(self.subject))
+        return None if self.subject is None else subject_label(self.subject)
 
     def region_files(self) -> dict[str, Path]:
         """`regions` as name to file."""
@@ -266,13 +159,11 @@ class CustomSection(Section):
 class PrepareSection(Section):
     """Scans in NSD's layout to one row per image (or training trial)."""
 
-    section: ClassVar[str] = "prepare"
-
     root: PathText | None = Field(
         default=None, description="NSD's folder (it holds nsddata); leave it out where the run simulates its subject."
     )
     subject: int = Field(default=1, ge=1, le=8, description="Number of the subject.")
-    sessions: Annotated[str, AfterValidator(_session_list)] | None = Field(
+    sessions: Sessions | None = Field(
         default=None,
         description="Sessions to read (1-37 or 1,2,5-8), or present for those whose betas are there; left out: the "
         "protocol's, or all that were run.",
@@ -291,12 +182,12 @@ class PrepareSection(Section):
         description="Z-score by training statistics over all sessions, or of each session, or not; left out: the "
         "protocol's.",
     )
-    mask: Annotated[str, _like(_REGION, "a name such as nsdgeneral, V1+V2 or streams:ventral")] = Field(
+    mask: Mask = Field(
         default="nsdgeneral",
         description="Voxels to read: a label volume, region or label, brainmask, or a union such as V1+V2+faces; lh. "
         "or rh. before a name takes one hemisphere.",
     )
-    regions: Annotated[str, _like(f"{_REGION}(, ?{_REGION})*", "names such as default,lh,streams:ventral")] = Field(
+    regions: Regions = Field(
         default="default", description="Regions to keep, separated by commas: default, all, or names as in mask."
     )
     noise_ceiling: Literal["file", "recompute"] = Field(
@@ -317,9 +208,7 @@ class PrepareSection(Section):
 class ExtractSection(Section):
     """Pictures and captions to latents."""
 
-    section: ClassVar[str] = "extract"
-
-    backbone: Annotated[str, AfterValidator(_backbone)] = Field(
+    backbone: BackboneText = Field(
         default="small",
         description="Which backbone: small comes with the package, official is the converted one; or the folder of "
         "another.",
@@ -362,8 +251,6 @@ class ExtractSection(Section):
 class FitSection(Section):
     """Ridge regressions from voxels to latents."""
 
-    section: ClassVar[str] = "fit"
-
     alpha: Annotated[float, Field(gt=0)] | Literal["cv"] = Field(
         default="cv", description="Ridge penalty of all latents, or cv to choose one for each by cross-validation."
     )
@@ -374,7 +261,7 @@ class FitSection(Section):
         default=5,
         description="Folds of the cross-validation, inside the training images; or loo: one image left out at a time.",
     )
-    bands: Annotated[str, AfterValidator(_band_list)] | None = Field(
+    bands: Bands | None = Field(
         default=None,
         description="Banded ridge: groups of regions that each get a penalty of their own, such as "
         "early=V1+V2+V3,faces=faces; left out: one penalty for all voxels.",
@@ -395,9 +282,7 @@ class FitSection(Section):
         description="Gigabytes for streaming the latents, beside the kernel of the scans.",
         json_schema_extra=_SPEED,
     )
-    device: Annotated[str, _like(r"cpu|cuda(:\d{1,3})?", "cpu, cuda or cuda:1")] = Field(
-        default="cpu", description="Where the regressions are computed.", json_schema_extra=_SPEED
-    )
+    device: Device = Field(default="cpu", description="Where the regressions are computed.", json_schema_extra=_SPEED)
 
     def band_regions(self) -> dict[str, tuple[str, ...]] | None:
         """`bands` as band name to regions; None without bands."""
@@ -409,8 +294,6 @@ class FitSection(Section):
 
 class ReconstructSection(Section):
     """Scans to pictures and captions."""
-
-    section: ClassVar[str] = "reconstruct"
 
     image_weight_pictures: Share | None = Field(
         default=None,
@@ -453,9 +336,7 @@ class ReconstructSection(Section):
 class ControlsSection(Section):
     """What is decoded without the scans, from a part of them, and from the truth."""
 
-    section: ClassVar[str] = "controls"
-
-    controls: Annotated[str, AfterValidator(_control_list)] = Field(
+    controls: Controls = Field(
         default="all",
         description="Which to decode: all, none, or some: random, mean, nearest, z_only, other_context, oracle, span.",
     )
@@ -469,11 +350,16 @@ class ControlsSection(Section):
         json_schema_extra=_SPEED,
     )
 
+    def names(self) -> list[str]:
+        """`controls` as names, in the order in which they are shown."""
+        from unibrain.evaluation.controls import CONTROLS
+
+        chosen = [name.strip() for name in self.controls.split(",")]
+        return [name for name in CONTROLS if self.controls == "all" or name in chosen]
+
 
 class EvaluateSection(Section):
     """Scores beside their controls and ceilings."""
-
-    section: ClassVar[str] = "evaluate"
 
     seed: Seed = Field(default=0, description="Seed of the shuffled controls.")
     dialect: Literal["standard", "brain-diffuser", "mindeye", "mindeye-aa", "nsd-imagery", "takagi"] = Field(
@@ -487,17 +373,13 @@ class EvaluateSection(Section):
 class ReportSection(Section):
     """One page that shows the run."""
 
-    section: ClassVar[str] = "report"
-
     title: str = Field(default="UniBrain", description="Heading of the page.")
 
 
 class EngineSection(Section):
     """Where the shards of a run are done."""
 
-    section: ClassVar[str] = "engine"
-
-    on: Annotated[str, AfterValidator(_engine)] | None = Field(
+    on: PlaceText | None = Field(
         default=None,
         description="Where shards are done: local[:WORKERS], dask:ADDRESS or slurm[:PARTITION,KEY=VALUE,...]; left "
         "out: in one process, without shards.",
@@ -513,19 +395,16 @@ class EngineSection(Section):
 
 
 SECTIONS: dict[str, type[Section]] = {
-    kind.section: kind
-    for kind in (
-        SimulateSection,
-        CustomSection,
-        PrepareSection,
-        ExtractSection,
-        FitSection,
-        ReconstructSection,
-        ControlsSection,
-        EvaluateSection,
-        ReportSection,
-        EngineSection,
-    )
+    "simulate": SimulateSection,
+    "custom": CustomSection,
+    "prepare": PrepareSection,
+    "extract": ExtractSection,
+    "fit": FitSection,
+    "reconstruct": ReconstructSection,
+    "controls": ControlsSection,
+    "evaluate": EvaluateSection,
+    "report": ReportSection,
+    "engine": EngineSection,
 }
 """Section of the settings file to its class, in the order of the stages."""
 
@@ -571,13 +450,11 @@ class Settings(BaseModel):
                 "read real scans, or root to simulate them"
             )
         if self.custom is not None:
-            usual = PrepareSection()
-            for key in self.prepare.model_fields_set:
-                if getattr(self.prepare, key) != getattr(usual, key):
-                    raise ValueError(
-                        f"there are a section [custom] and {key} = {getattr(self.prepare, key)!r} in [prepare], which "
-                        f"is about NSD's files. Remove {key}, or [custom]"
-                    )
+            for key, value in self.prepare.model_dump(exclude_defaults=True).items():
+                raise ValueError(
+                    f"there are a section [custom] and {key} = {value!r} in [prepare], which is about NSD's files. "
+                    f"Remove {key}, or [custom]"
+                )
         return self
 
     def changed(self, section: str, values: Mapping[str, object], *, where: str, text: bool = False) -> "Settings":
@@ -591,7 +468,7 @@ class Settings(BaseModel):
         where : str
             As in `settings_problem`.
         text : bool
-            Values are text, as typed on a command line.
+            Values are text, as typed on a command line; those that are None were not, and change nothing.
 
         Returns
         -------
@@ -602,24 +479,30 @@ class Settings(BaseModel):
         InputError
             If a value is not allowed.
         """
+        if text:
+            values = {name: value for name, value in values.items() if value is not None}
+            if not values:
+                return self
         kind = SECTIONS[section]
         before: Section = getattr(self, section) or kind()
         try:
             new = kind.model_validate({**before.plain(), **values}, strict=False if text else None)
-            return Settings(**{name: getattr(self, name) for name in SECTIONS} | {section: new})
+            return Settings(**dict(self) | {section: new})
         except ValidationError as error:
             raise InputError(settings_problem(error, where)) from None
 
 
-def _nearest(word: str, words: tuple[str, ...]) -> str:
+def nearest(word: str, words: Iterable[str]) -> str:
+    """The word that was meant, as a question; nothing if none is like it."""
     by_lower = {known.lower(): known for known in words}
     close = difflib.get_close_matches(word.lower(), by_lower, n=1)
     return f' Did you mean "{by_lower[close[0]]}"?' if close else ""
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
+    """A wrong value as a sentence names it: on one line, and not too long."""
     try:
-        text = value if isinstance(value, str) else str(value)
+        text = str(value)
     except ValueError:  # a whole number of more than 4,300 digits
         text = "a very large number"
     text = text.encode(errors="replace").decode()
@@ -642,96 +525,23 @@ def settings_problem(error: ValidationError, where: str) -> str:
     """
     found = error.errors(include_url=False)
     first = found[0]
-    kind = SECTIONS.get(error.title.removesuffix("Section").lower())
+    section = error.title.removesuffix("Section").lower()
     words = [
         str(entry["msg"]).removeprefix("Value error, ").removeprefix("Input should be ").split(", unable to parse")[0]
         for entry in found
         if entry["loc"][:1] == first["loc"][:1]
     ]
-    if not first["loc"] or kind is None:
+    if not first["loc"] or section not in SECTIONS:
         return f"{'the options' if where == '--' else where}: {words[0]}."
     key = str(first["loc"][0])
-    place = f"--{key.replace('_', '-')}" if where == "--" else f"{where}: {key} in [{kind.section}]"
+    place = f"--{key.replace('_', '-')}" if where == "--" else f"{where}: {key} in [{section}]"
+    fields = SECTIONS[section].model_fields
     if first["type"] == "extra_forbidden":
-        return f"{place} is not known.{_nearest(key, tuple(kind.model_fields))}"
-    literals = kind.model_fields[key].annotation if key in kind.model_fields else None
-    known = tuple(re.findall(r"'([^']+)'", str(literals))) if isinstance(first["input"], str) else ()
+        return f"{place} is not known.{nearest(key, fields)}"
+    literals = fields[key].annotation if key in fields else None
+    known = re.findall(r"'([^']+)'", str(literals)) if isinstance(first["input"], str) else ()
     allowed = " or ".join(words)
-    return f"{place} is {_shown(first['input'])}, and has to be {allowed}.{_nearest(str(first['input']), known)}"
-
-
-def read_settings(path: str | os.PathLike[str]) -> Settings:
-    """Read a settings file.
-
-    Parameters
-    ----------
-    path : path-like
-        TOML with a section per stage; what is left out has its default. With a section ``[simulate]`` (it may be empty)
-        the run simulates its own subject; with ``[custom]`` it reads a laboratory's own files; else ``[prepare]`` must
-        name NSD's folder as ``root``. Relative paths start at the file's folder.
-
-    Returns
-    -------
-    Settings
-
-    Raises
-    ------
-    InputError
-        If the file is missing or no TOML, or holds an unknown section, an unknown key, or a value that is not allowed;
-        or if a file that `write_settings` wrote has lost its end.
-    """
-    path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8")
-        found = tomllib.loads(text)
-    except FileNotFoundError:
-        raise InputError(f"{path}: there is no such file. Check the path.") from None
-    except (IsADirectoryError, UnicodeDecodeError):
-        raise InputError(f"{path}: this is not a text file. Give a settings file in TOML.") from None
-    except RecursionError:
-        raise InputError(f"{path}: values are nested too deeply. Write lines of `key = value`.") from None
-    except ValueError as error:  # no TOML, or a number of more than 4,300 digits
-        raise InputError(f"{path}: this is not valid TOML ({str(error)[:160]}). Correct it.") from None
-    if text.startswith(_FIRST) and _LAST not in text:
-        raise InputError(f"{path}: the end of the file is missing. Put a whole copy back, or run again from your own.")
-    sections: dict[str, Section] = {}
-    for name, content in found.items():
-        if name not in SECTIONS:
-            raise InputError(f"{path}: [{_shown(name)}] is not a section.{_nearest(name, tuple(SECTIONS))}")
-        if not isinstance(content, dict):
-            raise InputError(f"{path}: {name} is {_shown(content)}, and has to be a section [{name}].")
-        try:
-            sections[name] = SECTIONS[name].model_validate(content, context={"folder": path.absolute().parent})
-        except ValidationError as error:
-            raise InputError(settings_problem(error, str(path))) from None
-    try:
-        return Settings(**sections)  # type: ignore[arg-type]
-    except ValidationError as error:
-        raise InputError(settings_problem(error, str(path))) from None
-
-
-def settings_text(settings: Settings) -> str:
-    """Write settings as commented TOML that `read_settings` reads back equal."""
-    lines = [_FIRST, ""]
-    for name, kind in SECTIONS.items():
-        section = getattr(settings, name)
-        if section is None:
-            continue
-        lines.append(f"[{name}]")
-        for key, value in section.plain().items():
-            lines.append(f"# {kind.model_fields[key].description}")
-            # A JSON string without escapes for letters is a TOML string, but for DEL, which TOML wants escaped.
-            shown = json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
-            lines.append(f"# {key} =" if value is None else f"{key} = {shown}")
-        lines.append("")
-    return "\n".join([*lines, _LAST, ""])
-
-
-def write_settings(path: str | os.PathLike[str], settings: Settings) -> None:
-    """Write settings atomically; a file that already says the same is left alone."""
-    path, text = Path(path), settings_text(settings)
-    if not (path.is_file() and path.read_bytes() == text.encode()):
-        write_text(path, text)
+    return f"{place} is {shown(first['input'])}, and has to be {allowed}.{nearest(str(first['input']), known)}"
 
 
 def demo_settings(

@@ -1,12 +1,13 @@
 """What the stages of a run read: scans, pictures and captions, wherever its settings say that they lie."""
 
 from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unibrain.errors import InputError
-from unibrain.pipeline.custom_source import check_complete
-from unibrain.pipeline.settings import Settings
+from unibrain.pipeline.settings import CustomSection, Settings
 from unibrain.workspace.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from unibrain.scans import PrepareSettings, Subject
+    from unibrain.scans.custom import ListedScans
     from unibrain.scans.nsd_layout import NsdLayout
     from unibrain.stimuli import Stimuli
 
@@ -43,7 +45,7 @@ class Sources:
     def __init__(self, run: RunFolder, settings: Settings) -> None:
         self.run, self.settings, self.path = run, settings, run.artefact
         if settings.custom is not None:
-            check_complete(run, settings.custom)
+            _check_complete(run, settings.custom)
         elif settings.simulate is None and settings.prepare.root is None:
             raise InputError(
                 f"{run.root}: no scans are named. Run `unibrain prepare {run.root} --root FOLDER` (NSD's folder), "
@@ -126,3 +128,48 @@ class Sources:
         from unibrain.scans import load_subject
 
         return load_subject(self.path("subject"))
+
+
+def _check_complete(run: RunFolder, section: CustomSection) -> None:
+    """Refuse settings that name too little, or scans in two ways."""
+    for key in ("scans", "table") if section.bids is not None else ():
+        if getattr(section, key) is not None:
+            raise InputError(f"{run.root}: --{key} and --bids are both given, and --bids finds them. Leave one out.")
+    needed = ("bids", "subject", "pictures") if section.bids is not None else ("scans", "pictures", "table")
+    for key in needed:
+        if getattr(section, key) is None:
+            raise InputError(f"{run.root}: no {key} named. Run `unibrain import {run.root} --{key} ...`.")
+
+
+def custom_files(section: CustomSection) -> dict[str, Path]:
+    """The files and folders that a laboratory's own scans and their table are read from, by what they are."""
+    from unibrain.scans.custom_scans import split_dataset
+    from unibrain.scans.published_split import split_file
+
+    if section.bids is not None:
+        files = {"the subject's folder": Path(section.bids) / str(section.label())}
+    else:
+        files = {"the scans": split_dataset(str(section.scans))[0], "the table": Path(str(section.table))}
+    files |= {} if section.mask is None else {"the mask": Path(section.mask)}
+    files |= {} if section.captions is None else {"the captions": Path(section.captions)}
+    if section.split is not None:
+        with suppress(InputError):  # who looks at a run need not have the package of the split
+            files["the split"] = split_file(section.split, section.label())
+    return files
+
+
+def find_custom(section: CustomSection) -> "ListedScans":
+    """Read the table of a laboratory's own scans, and find the files of scans that it lists."""
+    from unibrain.scans import read_bids, read_picture_split, read_table
+    from unibrain.scans.custom import ListedScans
+    from unibrain.scans.custom_scans import split_dataset
+
+    split = None if section.split is None else read_picture_split(section.split, section.label())
+    captions = None if section.captions is None else Path(section.captions)
+    mask, drawn = None if section.mask is None else Path(section.mask), (section.test_share, section.split_seed)
+    if section.bids is not None:
+        found = read_bids(section.bids, str(section.label()), section.betas, *drawn, split=split, captions=captions)
+        return found if mask is None else replace(found, mask=mask)
+    scans, dataset = split_dataset(str(section.scans))
+    table = read_table(Path(str(section.table)), section.scan_base, *drawn, split=split, captions=captions)
+    return ListedScans(table, (scans,), mask, dataset)

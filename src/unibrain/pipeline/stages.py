@@ -3,7 +3,7 @@
 `declare` does none of the work. The chain of the stages, `unibrain.workspace.stages.Chain`, knows what is up to date.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from unibrain.errors import InputError
 from unibrain.pipeline.backbone_source import BackboneSource
-from unibrain.pipeline.custom_source import custom_files, find_custom
 from unibrain.pipeline.settings import CustomSection, Settings
 from unibrain.pipeline.shards import block_work, decode_work, encode_work, known_scores, score_work, worker_facts
-from unibrain.pipeline.sources import Sources
+from unibrain.pipeline.sources import Sources, custom_files, find_custom
 from unibrain.workspace.files import atomic_folder, read_json, write_bytes
 from unibrain.workspace.fingerprints import digest
 from unibrain.workspace.progress import say
@@ -173,7 +172,7 @@ class _Declaration(Sources):
                 found.mask,
                 section.region_files(),
                 dataset=found.dataset,
-                name=section.subject_name(),
+                name=section.name or section.label() or "custom",
                 average=section.average,
                 zscore=section.zscore,
                 simulated=section.simulated,
@@ -320,6 +319,7 @@ class _Declaration(Sources):
 
         def work(cache: Path, engine: Engine | None) -> dict[str, Any]:
             from unibrain.reconstruction import reconstruct, save_decoded
+            from unibrain.reconstruction.reconstruct import sampling_of
 
             predicted, network = predict(cache, engine), self.backbone.load(self.network)
             sampling = sampling_options(self.settings, has_captions(predicted))
@@ -333,7 +333,7 @@ class _Declaration(Sources):
                 (cache / "predicted").replace(folder)
             save_decoded(self.path("decoded"), decoded)
             kinds = [kind for kind in network.kinds if has_captions(predicted) or kind != "caption"]
-            return {"sampling": {kind: self.sampled(asdict(network.sampling(kind)), sampling, kind) for kind in kinds}}
+            return {"sampling": {kind: asdict(sampling_of(network, kind, sampling)) for kind in kinds}}
 
         return Stage(
             "reconstruct",
@@ -359,9 +359,8 @@ class _Declaration(Sources):
             whole, network = load_latents(self.path("predicted")), self.backbone.load(self.network)
             predicted = whole.rows(np.unique(np.linspace(0, whole.n - 1, section.images).astype(np.int64)))
             stored, subject = open_latents(self.path("latents")), self.subject()
-            training = stored.select(np.unique(training_view(subject, self.settings).train.stimulus_ids))
-            names = [row for row in CONTROLS if section.controls == "all" or row in section.controls.split(",")]
-            seed = self.settings.reconstruct.seed
+            training = stored.select(np.unique(subject.train.stimulus_ids))
+            names, seed = section.names(), self.settings.reconstruct.seed
             sampling = sampling_options(self.settings, has_captions(predicted))
             sampling |= {"batch_size": section.batch_size, "seed": seed}
             true = stored.select(predicted.stimulus_ids).read()
@@ -393,12 +392,6 @@ class _Declaration(Sources):
             self.call,
         )
 
-    @staticmethod
-    def sampled(usual: dict[str, Any], chosen: Mapping[str, Any], kind: str) -> dict[str, Any]:
-        """`usual`, the backbone's own way to sample, with what was chosen for a kind."""
-        own = {name: value[kind] if isinstance(value, Mapping) else value for name, value in chosen.items()}
-        return usual | {name: value for name, value in own.items() if value is not None}
-
     def evaluate(self, above: Sequence[Stage]) -> Stage:
         section, (inputs, outside) = self.settings.evaluate, self.stimulus_files()
         # They are told beside the scores, so they count even where they changed nothing else.
@@ -423,8 +416,8 @@ class _Declaration(Sources):
                 facts = worker_facts(self.backbone, self.network)
                 engine(score_work(cache, self.run, metrics, chosen, int(subject.is_test.sum()), facts))
             decoder = BrainDecoder.load(self.path("decoder"), verify=False)
-            predicted = load_latents(self.path("predicted"))
-            truth = open_latents(self.path("latents")).select(predicted.stimulus_ids).read()
+            predicted, stored = load_latents(self.path("predicted")), open_latents(self.path("latents"))
+            truth = stored.select(predicted.stimulus_ids).read()
             network = self.backbone.load(self.network)
             decoded, controls = decoded_and_controls(self.run)
             scores = evaluate(
@@ -441,9 +434,7 @@ class _Declaration(Sources):
                 dialect=section.dialect,
                 protocol=section.protocol,
                 features=cache / "features",
-                training=open_latents(self.path("latents")).select(
-                    np.unique(training_view(subject, self.settings).train.stimulus_ids)
-                ),
+                training=stored.select(np.unique(subject.train.stimulus_ids)),
             )
             records = self.above("evaluate")
             stages = {name: record.provenance for name, record in records.items()}
@@ -461,7 +452,7 @@ class _Declaration(Sources):
                     "backbone": {"name": network.name, "fingerprint": network.fingerprint},
                     "split": {"sha256": split_hash(subject), "preparation": dict(subject.preparation)},
                     "alpha": decoder.alpha_,
-                    "stages": {name: about.as_dict() for name, about in stages.items()},
+                    "stages": {name: asdict(about) for name, about in stages.items()},
                 },
             )
 
@@ -537,10 +528,9 @@ class _Declaration(Sources):
             fitted = provenance["settings"]["fit"]
             sampling = {f"sampling of {kind}s": values for kind, values in provenance["sampling"].items()}
             last = list(records.values())[-1].provenance
+            backbone = provenance["backbone"]
             versions = {"unibrain": last.unibrain, "python": last.python, "platform": last.platform} | last.libraries
-            versions[f"weights of the backbone {provenance['backbone']['name']}"] = provenance["backbone"][
-                "fingerprint"
-            ][:12]
+            versions[f"weights of the backbone {backbone['name']}"] = backbone["fingerprint"][:12]
             versions["split into training and test images"] = provenance["split"]["sha256"][:12]
             alpha_choices, bands = load_choices(self.path("decoder"))
             content = ReportContent(

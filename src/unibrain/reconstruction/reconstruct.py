@@ -149,7 +149,7 @@ def reconstruct(
         start = starts.get(kind)
         if start is None and not contexts:
             raise InputError(f"use leaves nothing to decode a {kind} from: name its start or a context")
-        flow = _Flow(backbone, kind, start, contexts, _sampling(backbone, kind, chosen))
+        flow = _Flow(backbone, kind, start, contexts, sampling_of(backbone, kind, chosen))
         items[kind] = flow.decode(latents, scan_seeds(seed, latents.stimulus_ids, kind), batch_size, cache, callback)
     pictures, captions = items.pop("picture", None), items.pop("caption", None)
     return Decoded(
@@ -179,7 +179,8 @@ def _starts(used: Collection[str]) -> dict[str, str]:
     return {row.starts: name for name, row in LATENTS.items() if row.starts is not None and name in used}
 
 
-def _sampling(backbone: "Backbone", kind: str, chosen: Mapping[str, Any]) -> SamplingSettings:
+def sampling_of(backbone: "Backbone", kind: str, chosen: Mapping[str, Any]) -> SamplingSettings:
+    """The backbone's own way to sample a kind, with what was chosen for it, or for all kinds."""
     given: dict[str, Any] = {
         name: value.get(kind) if isinstance(value, Mapping) else value for name, value in chosen.items()
     }

@@ -36,8 +36,7 @@ from unibrain.weights.published import (
     Role,
 )
 from unibrain.weights.reading import read_weights
-from unibrain.workspace.disk import require_space
-from unibrain.workspace.files import atomic_folder, sweep_partials
+from unibrain.workspace.files import atomic_folder, require_space, sweep_partials
 from unibrain.workspace.fingerprints import sha256_of
 from unibrain.workspace.progress import say, track
 from unibrain.workspace.run_folder import folder_lock

@@ -10,8 +10,7 @@ from unibrain.errors import InputError
 from unibrain.weights.conversion import another_backbone, convert, existing_backbone
 from unibrain.weights.manifest import Manifest, Origin
 from unibrain.weights.published import PUBLISHED_SHA256, DtypeChoice, Role, Source
-from unibrain.workspace.disk import existing_folder, free_bytes, readable_bytes, require_space
-from unibrain.workspace.files import sweep_partials
+from unibrain.workspace.files import existing_folder, free_bytes, readable_bytes, require_space, sweep_partials
 from unibrain.workspace.progress import is_quiet, say
 from unibrain.workspace.run_folder import folder_lock
 

@@ -1,4 +1,7 @@
-"""Files and folders that appear whole or not at all, also after a power cut: written beside, then renamed."""
+"""Files and folders that appear whole or not at all, also after a power cut: written beside, then renamed.
+
+And the space on a disk, in words and as a check before something large is written.
+"""
 
 import errno
 import json
@@ -125,22 +128,9 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yield a temporary folder beside the target; swap it in for the target when the block ends without an error.
+    """Yield an empty folder beside the target; swap it in for the target when the block ends without an error.
 
-    Parameters
-    ----------
-    path : path-like
-        The folder to write. What it held before is replaced as a whole.
-
-    Yields
-    ------
-    pathlib.Path
-        An empty folder to fill.
-
-    Raises
-    ------
-    InputError
-        If the disk is full. The target is as it was before.
+    What the target held is replaced as a whole. If the disk is full, it is as it was, and `InputError` says so.
     """
     target = Path(path)
     temporary = _beside(target)
@@ -212,3 +202,36 @@ def read_json(path: str | os.PathLike[str]) -> Any:
         raise DamagedFileError(
             Path(path), f"{path}: this is no whole JSON file ({reason}). Run the stage that wrote it again."
         ) from None
+
+
+def readable_bytes(count: int) -> str:
+    """Write a number of bytes.
+
+    Examples
+    --------
+    >>> readable_bytes(39_556_875_000), readable_bytes(512)
+    ('39.6 GB', '512 B')
+    """
+    amount, unit = float(count), "B"
+    for larger in ("kB", "MB", "GB", "TB"):
+        if amount < 999.5:
+            break
+        amount, unit = amount / 1000, larger
+    return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
+
+
+def existing_folder(path: Path) -> Path:
+    """The nearest folder above `path` (or it itself) that is there."""
+    return next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.is_dir())
+
+
+def free_bytes(path: Path) -> int:
+    """Bytes free on the disk of `path`, which need not be there yet."""
+    return shutil.disk_usage(existing_folder(path)).free
+
+
+def require_space(path: Path, needed: int, remedy: str = "Free some space, or choose another folder.") -> None:
+    """Refuse to begin what cannot be finished."""
+    free = free_bytes(path)
+    if free < needed:
+        raise InputError(f"{path}: {readable_bytes(needed)} are needed, but {readable_bytes(free)} free. {remedy}")

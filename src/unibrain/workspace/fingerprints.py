@@ -5,7 +5,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -28,12 +28,7 @@ class FileState:
 
     def untouched(self, earlier: "FileState | None") -> bool:
         """Whether nothing that the file system notes of a file has changed since `earlier`."""
-        return earlier is not None and (self.size, self.mtime_ns, self.ctime_ns, self.inode) == (
-            earlier.size,
-            earlier.mtime_ns,
-            earlier.ctime_ns,
-            earlier.inode,
-        )
+        return earlier is not None and replace(self, sha256=None) == replace(earlier, sha256=None)
 
     def content(self) -> tuple[int, str | int]:
         """What has to be equal for content to be equal: the hash, or the time where there is none."""
@@ -85,22 +80,10 @@ def _files(path: Path) -> Iterator[tuple[str, Path]]:
 
 
 def fingerprint(path: Path, known: Fingerprint | None = None, unread: int | None = None) -> Fingerprint | None:
-    """Look at a file, or at all files below a folder.
+    """Look at a file, or at all files below a folder; None if there is nothing.
 
-    Parameters
-    ----------
-    path : pathlib.Path
-        A file or a folder.
-    known : dict, optional
-        An earlier fingerprint: a file that the file system says was not touched since keeps its hash from there.
-        Without it everything is read (at about 1 GB/s), so that bit rot is seen as well.
-    unread : int, optional
-        Files of at least this many bytes are never read.
-
-    Returns
-    -------
-    dict or None
-        None if there is nothing at `path`.
+    A file that the file system says was not touched since the fingerprint `known` keeps its hash from there. Without
+    that, everything is read (at about 1 GB/s), so that bit rot is seen as well, but files of at least `unread` bytes.
     """
     if not path.exists():
         return None
@@ -110,7 +93,7 @@ def fingerprint(path: Path, known: Fingerprint | None = None, unread: int | None
         state = FileState(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
         if unread is None or state.size < unread:
             trusted = old.sha256 if old is not None and state.untouched(old) else None
-            state = FileState(*(state.size, state.mtime_ns, state.ctime_ns, state.inode), trusted or sha256_of(file))
+            state = replace(state, sha256=trusted or sha256_of(file))
         found[name] = state
     return found
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
 from unibrain.errors import InputError
@@ -21,14 +22,12 @@ _remarks: ContextVar[list[str] | None] = ContextVar("remarks", default=None)
 T = TypeVar("T")
 
 
+@dataclass
 class _Screen:
     """What this process shows on standard error: there is one, as there is one standard error."""
 
     mode: Literal["quiet", "normal", "verbose"] = "normal"
-    bars: list[Any]
-
-    def __init__(self) -> None:
-        self.bars = []
+    bars: list[Any] = field(default_factory=list)
 
 
 _screen = _Screen()
@@ -84,21 +83,7 @@ def track(
 ) -> Generator[T, None, None]:
     """Iterate with a progress bar on standard error, if somebody looks: on a terminal.
 
-    Parameters
-    ----------
-    iterable : iterable
-        What to go through.
-    description : str
-        A word or two in front of the bar.
-    total : int, optional
-        The number of items, where `iterable` has no length.
-    unit : str
-        What one item is called.
-
-    Yields
-    ------
-    object
-        The items of `iterable`.
+    `total` is needed where `iterable` has no length, and `unit` is what one item is called.
     """
     seen = sys.stderr is not None and sys.stderr.isatty()
     if _screen.mode == "quiet" or not (seen or _screen.mode == "verbose"):
@@ -139,20 +124,10 @@ def progress_bar(total: int, description: str, unit: str = "it") -> Iterator[Cal
 
 
 def limit_threads(threads: int | None, of_product: int | None = None) -> None:
-    """Let this process use at most `threads` threads.
+    """Let this process use at most `threads` threads; None leaves everything as it is.
 
-    Parameters
-    ----------
-    threads : int or None
-        At least 1; None leaves everything as it is. The BLAS behind NumPy reads the limit when it is first imported, so
-        call this before.
-    of_product : int, optional
-        How many of them NumPy's and torch's kernels use; by default all.
-
-    Raises
-    ------
-    InputError
-        If `threads` is below 1, or beyond what any machine has.
+    NumPy's and torch's kernels use `of_product` of them, by default all. The BLAS behind NumPy reads the limit when it
+    is first imported, so call this before.
     """
     if threads is None:
         return

@@ -3,10 +3,9 @@
 import platform
 import resource
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
 
 from unibrain.workspace.progress import usable_processors
 
@@ -31,16 +30,12 @@ LIBRARIES = (
 
 
 @cache
-def library_versions() -> tuple[tuple[str, str], ...]:
-    """Versions of `LIBRARIES` as installed, without importing them; ``"absent"`` where one is missing."""
-
-    def installed(name: str) -> str:
-        try:
-            return version(name)
-        except PackageNotFoundError:
-            return "absent"
-
-    return tuple((name, installed(name)) for name in LIBRARIES)
+def _installed(name: str) -> str:
+    """The version of a library, without importing it."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "absent"
 
 
 def peak_memory_mb() -> float:
@@ -93,9 +88,5 @@ class Provenance:
             python=platform.python_version(),
             platform=platform.platform(),
             processors=usable_processors(),
-            libraries=dict(library_versions()),
+            libraries={name: _installed(name) for name in LIBRARIES},
         )
-
-    def as_dict(self) -> dict[str, Any]:
-        """JSON-ready copy."""
-        return asdict(self)

@@ -63,21 +63,11 @@ def _lives(process: int) -> bool:
 
 @contextmanager
 def folder_lock(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock for the length of a block.
+    """Hold the lock of an existing folder for the length of a block, or refuse if another run holds it.
 
     The operating system holds it for as long as the process lives, so that a run that was killed leaves none; the file
     `.lock` says who holds it. Where the file system has no such locks (Lustre and NFS, as they may be set up), a file
     `.lock-held` stands for it, which a run that was killed on another machine leaves.
-
-    Parameters
-    ----------
-    folder : pathlib.Path
-        An existing folder.
-
-    Raises
-    ------
-    InputError
-        If another run holds the lock.
     """
     from filelock import FileLock, SoftFileLock, Timeout
 

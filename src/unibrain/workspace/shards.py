@@ -149,7 +149,10 @@ def write_work(work: Work) -> Work:
 
     Of another plan from before, shards that are the same now stay done.
     """
-    before, now = _read_if_there(work.folder), _as_read(work)
+    before: Work | None = None
+    with suppress(InputError):  # none from before
+        before = read_work(work.folder)
+    now = _as_read(work)
     if before is not None and replace(before, token="") == now:
         return before
     known = {} if before is None else {shard.name: shard for shard in before.shards}
@@ -174,23 +177,8 @@ def _as_read(work: Work) -> Work:
     return replace(work, about=about, shards=tuple(Shard(**shard) for shard in shards), token="")
 
 
-def _read_if_there(folder: Path) -> Work | None:
-    try:
-        return read_work(folder)
-    except InputError:
-        return None
-
-
 def read_work(folder: Path) -> Work:
-    """Read a plan.
-
-    Raises
-    ------
-    InputError
-        If there is none.
-    DamagedFileError
-        If it is none of this version.
-    """
+    """Read a plan; `InputError` if there is none, `DamagedFileError` if it is none of this version."""
     path = folder / PLAN
     if not path.is_file():
         raise InputError(f"{folder}: there is no plan of shards here. Check that this machine sees the run folder.")

@@ -181,22 +181,12 @@ class Chain:
         return all(self._reason(self.stages[other], read=()) is None for other in (*self.above(name), name))
 
     def require(self, name: str) -> None:
-        """Refuse to go on with what `name` wrote unless it and everything above it is up to date.
-
-        Raises
-        ------
-        InputError
-            It names the first stage to run, and why.
-        """
+        """Refuse to go on with what `name` wrote unless it and everything above it is up to date."""
         for other in (*self.above(name), name):
             reason = self._reason(self.stages[other], read=self.stages[name].outputs)
             if reason is not None:
                 root = self.run_folder.root
                 raise InputError(f"{root}: {other} is not up to date ({reason}). Run `unibrain {other} {root}` first.")
-
-    def reason_to_run(self, name: str) -> str | None:
-        """Say why `name`, asked for, has to run (again); None if it is up to date. Stages above it must be current."""
-        return self._reason(self.stages[name], read=self.stages[name].outputs, asked=True)
 
     def run(self, name: str, ready: Callable[[], None] | None = None) -> StageResult:
         """Run a stage unless it is up to date, once all stages above it are.
@@ -232,7 +222,7 @@ class Chain:
         if ready is not None:
             ready()
         stage = self.stages[name]
-        again = self.reason_to_run(name)
+        again = self._reason(stage, read=stage.outputs, asked=True)
         if again is not None:
             return self._do(stage, again)
         say(f"{name}: up to date")

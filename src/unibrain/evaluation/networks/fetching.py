@@ -9,8 +9,7 @@ from pathlib import Path
 
 from unibrain.errors import InputError
 from unibrain.evaluation.networks.weights import NETWORKS, Network, Published, check, network_row, present
-from unibrain.workspace.disk import free_bytes, readable_bytes, require_space
-from unibrain.workspace.files import atomic_path, sweep_partials
+from unibrain.workspace.files import atomic_path, free_bytes, readable_bytes, require_space, sweep_partials
 from unibrain.workspace.fingerprints import sha256_of
 from unibrain.workspace.progress import is_quiet, say
 from unibrain.workspace.run_folder import folder_lock
