@@ -5,6 +5,7 @@ Workers live from stage to stage, and keep the backbone that they have opened. T
 imported the libraries, which it does while the client does something else.
 """
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -213,6 +214,8 @@ def _begin(environment: dict[str, str]) -> None:
     """Begin a worker: with the client's environment and a graphics card, and with an end when the client ends."""
     os.environ.clear()
     os.environ.update(environment)
+    # What was imported is shared with the other workers, until the collector writes into it.
+    gc.freeze()
     # Ctrl-C goes to the whole group of processes; the client is told, and ends the workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
