@@ -3,7 +3,6 @@
 import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -56,17 +55,15 @@ def read_trials(bench: Bench, ids: NDArray[np.int64]) -> Trials:
     """
     from unibrain.scans.nsd_betas import choose_format, gather_sessions
     from unibrain.scans.nsd_design import read_design
-    from unibrain.scans.nsd_layout import BETA_SCALE, NsdLayout
+    from unibrain.scans.nsd_layout import BETA_SCALE
     from unibrain.scans.nsd_regions import read_mask, subject_grid
     from unibrain.scans.prepare import average_repeats, standardise, zscore_sessions
 
-    if bench.settings.custom is not None:
+    layout, done = bench.nsd, bench.subject.preparation
+    if layout is None:
         raise InputError("single trials are read from NSD's layout only, and this run is on data of your own.")
-    section, done = bench.settings.prepare, bench.subject.preparation
-    root = bench.run.artefact("nsd") if section.root is None else Path(section.root)
-    layout = NsdLayout(root, section.subject, str(done["beta_version"]))
-    design = read_design(layout, done["sessions"])
-    file_format = choose_format(layout, design.sessions, section.format)
+    root, design = layout.root, read_design(layout, done["sessions"])
+    file_format = choose_format(layout, design.sessions, bench.settings.prepare.format)
     mask = read_mask(layout, str(done["mask"]), subject_grid(layout, (design.sessions[0], file_format)))
     # An id of its own for each trial of these images: the first keeps that of the image.
     base = int(design.stimulus_ids.max()) + 1
