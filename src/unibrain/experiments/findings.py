@@ -162,6 +162,11 @@ class Findings:
         found = (cell for cell in self.cells if (cell.setting, cell.metric) == (setting, metric))
         return next(found, None)
 
+    def rows(self, columns: Sequence[Column]) -> list[tuple[str, list[Cell | None]]]:
+        """Settings that have a number in one of these columns, each with its cell in all of them."""
+        table = [(setting, [self.cell(setting, column.name) for column in columns]) for setting in self.settings]
+        return [(setting, cells) for setting, cells in table if any(cells)]
+
     def drawn(self, figures: Mapping[str, bytes]) -> "Findings":
         """The same with figures."""
         return replace(self, figures=figures)
@@ -225,10 +230,7 @@ def as_text(findings: Findings) -> str:
         wide = [max(8, len(column.short) + 3) for column in columns]
         arrows = [f"{column.short} {'+' if column.higher_is_better else '-'}" for column in columns]
         lines.append(" " * width + "".join(f"{text:>{size}}" for text, size in zip(arrows, wide, strict=True)))
-        for setting in findings.settings:
-            cells = [findings.cell(setting, column.name) for column in columns]
-            if not any(cells):
-                continue
+        for setting, cells in findings.rows(columns):
             texts = []
             for cell in cells:
                 star = "*" if cell is not None and cell.differs else " "

@@ -44,12 +44,10 @@ def notebook_view(findings: "Findings") -> str:
     """The table, the figures and the pictures as HTML for a notebook."""
     parts = [notebook.paragraph(findings.title, bold=True), notebook.simulated_note(findings.simulated)]
     for columns in findings.kinds().values():
-        rows = []
-        for setting in findings.settings:
-            cells = [findings.cell(setting, column.name) for column in columns]
-            if any(cells):
-                texts = ("-" if c is None or c.value is None else f"{c.value:.3f}{'*' * c.differs}" for c in cells)
-                rows.append((setting, *texts))
+        rows = [
+            (name, *("-" if c is None or c.value is None else f"{c.value:.3f}{'*' * c.differs}" for c in cells))
+            for name, cells in findings.rows(columns)
+        ]
         headings = (f"{column.short} {'↑' if column.higher_is_better else '↓'}" for column in columns)
         parts.append(notebook.table(("", *headings), rows))
     against = next((cell.against for cell in findings.cells if cell.differs), "")
@@ -89,7 +87,7 @@ def metric_figure(
 def interval_figure(findings: "Findings", reference: str | None = None, kind: str | None = None) -> bytes:
     """One panel per metric, one line per setting: value and interval, and a vertical line at `reference`."""
     columns = [column for column in findings.columns if kind in (None, column.kind)]
-    settings = [name for name in findings.settings if any(findings.cell(name, c.name) for c in columns)]
+    settings = [name for name, _ in findings.rows(columns)]
 
     def draw(panel: "Axes", column: "Column") -> None:
         for place, setting in enumerate(settings):
