@@ -189,8 +189,8 @@ class Bench:
         rows = np.arange(len(ids))
         return (self.seen(ids), *(Strip.of(name, items, rows) for name, items in decoded.items()))
 
-    def score(self, decoded: "Decoded") -> "Scores":
-        """Score decoded items against what was seen, in the dialect of the run."""
+    def score(self, decoded: "Decoded", **chosen: Any) -> "Scores":
+        """Score decoded items against what was seen, in the dialect of the run if none is chosen."""
         from unibrain.evaluation import evaluate
 
         section = self.settings.evaluate
@@ -200,8 +200,8 @@ class Bench:
             self.network,
             simulated=self.subject.simulated,
             seed=section.seed,
-            dialect=section.dialect,
             features=self.cache / "features",
+            **{"dialect": section.dialect, **chosen},
         )
 
     def refit(

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from unibrain.latents import Latents
     from unibrain.reconstruction import Decoded
     from unibrain.scans import Subject
-    from unibrain.stimuli import Stimuli
 
 OWN = "NSD's test images"
 _TITLES = {"nsd-synthetic": "NSD-Synthetic", "nsd-imagery": "NSD-Imagery"}
@@ -75,7 +74,7 @@ def further(
     for task, subject in scans.items():
         found = bench.decoder.predict(subject.rows(subject.stimulus_ids.searchsorted(ids)).betas, ids)
         predicted[task], decoded[task] = _only(found, true), bench.decode(found)
-    scores = {task: _score(bench, items, stimuli, dialect) for task, items in decoded.items()}
+    scores = {task: _score(replace(bench, stimuli=stimuli), items, dialect) for task, items in decoded.items()}
     cells, told = list[Cell](), dict[str, float]()
     for task in scans:
         row = latent_cells(task, predicted[task], true, (SEEN, predicted[SEEN]))
@@ -88,7 +87,7 @@ def further(
         ]
     row = latent_cells(OWN, _only(bench.predicted, true), _only(bench.true, true))
     told[OWN] = mean_two_way(row)
-    cells += [*row, *cells_of(OWN, _score(bench, bench.decoded(), bench.stimuli, dialect))]
+    cells += [*row, *cells_of(OWN, _score(bench, bench.decoded(), dialect))]
     rows = np.arange(len(ids))[:_SHOWN]
     findings = Findings(
         "further",
@@ -120,21 +119,12 @@ def _only(latents: "Latents", names: Iterable[str]) -> "Latents":
     return replace(latents, arrays={name: latents[name] for name in names})
 
 
-def _score(bench: Bench, decoded: "Decoded", stimuli: "Stimuli", dialect: str) -> "Scores":
+def _score(bench: Bench, decoded: "Decoded", dialect: str) -> "Scores":
     """Score the pictures alone: there are no captions of these stimuli."""
-    from unibrain.evaluation import evaluate
     from unibrain.evaluation.dialects import dialect_metrics
 
-    return evaluate(
-        replace(decoded, captions=None),
-        stimuli,
-        bench.network,
-        simulated=bench.subject.simulated,
-        seed=bench.settings.evaluate.seed,
-        metrics={key: row for key, row in dialect_metrics(dialect).items() if row.kind == "picture"},
-        dialect=dialect,
-        features=bench.cache / "features",
-    )
+    metrics = {key: row for key, row in dialect_metrics(dialect).items() if row.kind == "picture"}
+    return bench.score(replace(decoded, captions=None), metrics=metrics, dialect=dialect)
 
 
 def _answer(told: dict[str, float]) -> str:

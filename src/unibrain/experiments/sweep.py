@@ -151,7 +151,7 @@ def sweep(
             * bool({"strength", "guidance_scale", "steps"} & set(varied)),
         ),
     )
-    return findings.drawn(_figures(findings, settings, scores, grid, own))
+    return findings.drawn(_figures(findings, settings, scores, own, () if grid and len(varied) > 1 else varied))
 
 
 def gains(scores: "Mapping[str, Scores]", kind: str) -> dict[str, NDArray[np.float64]]:
@@ -265,12 +265,12 @@ def _figures(
     findings: Findings,
     settings: Mapping[str, Values],
     scores: "Mapping[str, Scores]",
-    grid: bool,
     own: "Mapping[str, SamplingSettings]",
+    alone: Sequence[str],
 ) -> dict[str, bytes]:
+    """Curves of the options that were varied `alone`, and what is lost for what is won."""
     figures = {}
-    varied = list(dict.fromkeys(name for values in settings.values() for name in values))
-    for option in varied if not grid or len(varied) == 1 else ():
+    for option in alone:
         for kind in own:
             columns = tuple(column for column in findings.columns if column.kind == kind)
             usual = 1.0 if option == "alpha" else getattr(own[kind], option)
