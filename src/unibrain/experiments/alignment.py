@@ -11,10 +11,15 @@ from numpy.typing import NDArray
 from unibrain.errors import InputError
 from unibrain.experiments.bench import Bench, mean_scans, spread
 from unibrain.experiments.findings import Cell, Column, Findings, Strip
-from unibrain.experiments.latent_scores import correlations_of, latent_cells, latent_columns, mean_cell
+from unibrain.experiments.latent_scores import (
+    columns_by_latent,
+    correlations_of,
+    latent_cells,
+    latent_columns,
+    mean_cell,
+)
 from unibrain.experiments.page import interval_figure
 from unibrain.latents import Latents
-from unibrain.latents.table import latent_title
 from unibrain.plot.canvas import BLUE, GREY, ORANGE, svg_figure
 
 if TYPE_CHECKING:
@@ -70,8 +75,8 @@ def align(bench: Bench) -> Findings:
     groups = {latent: {name: found[latent].groups for name, found in by_set.items()} for latent in latents}
     columns = [
         *latent_columns(latents),
-        *(Column(f"{n}_top", f"{latent_title(n)}: share of images", n, IDENTIFIED) for n in latents),
-        *(Column(f"{n}_region", f"{latent_title(n)}: mean correlation", f"{n} r", REGIONS) for n in latents),
+        *columns_by_latent(latents, "top", "share of images", "", IDENTIFIED),
+        *columns_by_latent(latents, "region", "mean correlation", "r", REGIONS),
         Column("noise_ceiling", "Explainable share of the mean of three repeats", "noise ceiling", REGIONS),
     ]
     ceilings = np.isfinite(bench.subject.noise_ceiling).any()

@@ -78,16 +78,17 @@ def _explained(
     return found
 
 
+def columns_by_latent(names: Iterable[str], key: str, title: str, short: str, kind: str = "latent") -> list[Column]:
+    """One column for each latent."""
+    return [Column(f"{n}_{key}", f"{latent_title(n)}: {title}", f"{n} {short}".strip(), kind) for n in names]
+
+
 def latent_columns(names: Iterable[str]) -> tuple[Column, ...]:
     """Two columns for each latent: correlation and two-way identification."""
-    found = []
-    for name in names:
-        title = latent_title(name)
-        found.append(Column(f"{name}_r", f"{title}: mean correlation across images", f"{name} r", "latent"))
-        found.append(
-            Column(f"{name}_two_way", f"{title}: two-way identification (chance is 0.5)", f"{name} 2-way", "latent")
-        )
-    return tuple(found)
+    known = list(names)
+    r = columns_by_latent(known, "r", "mean correlation across images", "r")
+    two_way = columns_by_latent(known, "two_way", "two-way identification (chance is 0.5)", "2-way")
+    return tuple(column for pair in zip(r, two_way, strict=True) for column in pair)
 
 
 def latent_values(predicted: Mapping[str, Any], true: Mapping[str, Any]) -> dict[str, NDArray[np.float64]]:

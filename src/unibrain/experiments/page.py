@@ -127,7 +127,7 @@ def curve_figure(
 
 
 def draw_curve(
-    panel: "Axes", findings: "Findings", column: "Column", x: Mapping[str, float], shade: float, **style: Any
+    panel: Any, findings: "Findings", column: "Column", x: Mapping[str, float], shade: float, **style: Any
 ) -> None:
     """A metric over a number that each setting has, and its intervals, `shade` dark."""
     cells = [(x[name], findings.cell(name, column.name)) for name in sorted(x, key=lambda name: x[name])]

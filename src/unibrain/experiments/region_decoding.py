@@ -8,10 +8,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unibrain.experiments.bench import Bench
-from unibrain.experiments.findings import Cell, Column, Findings, cells_of, columns_of
-from unibrain.experiments.latent_scores import correlations_of, latent_cells, latent_columns, mean_cell
+from unibrain.experiments.findings import Cell, Findings, cells_of, columns_of
+from unibrain.experiments.latent_scores import (
+    columns_by_latent,
+    correlations_of,
+    latent_cells,
+    latent_columns,
+    mean_cell,
+)
 from unibrain.experiments.page import interval_figure
-from unibrain.latents.table import latent_title
 from unibrain.plot.canvas import BLUE, GREY, ORANGE, svg_figure
 from unibrain.workspace.fingerprints import digest
 
@@ -79,9 +84,7 @@ def decode_regions(bench: Bench, chosen: Mapping[str, NDArray[np.bool_]]) -> Fin
             cells.append(mean_cell(name, f"{latent}_explained", values, (ALL, explained[ALL][latent])))
         cells += cells_of(name, scores[name], (ALL, scores[ALL]))
     latents = list(run)
-    columns = [
-        Column(f"{n}_explained", f"{latent_title(n)}: explained variance", f"{n} var.", EXPLAINED) for n in latents
-    ]
+    columns = columns_by_latent(latents, "explained", "explained variance", "var.", EXPLAINED)
     notes = (
         "Alone and without: fits are ordinary ridge, with penalties chosen by cross-validation in their own voxels; "
         f"{ALL}: {'the decoder of the run' if _chosen_by_run(bench) else 'fitted anew in this way'}. What is lost "

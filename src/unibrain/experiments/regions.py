@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from unibrain.errors import InputError
 from unibrain.experiments.bench import Bench
 from unibrain.experiments.brain_map import MAPPED, map_bytes, map_figure, voxel_contributions
-from unibrain.experiments.findings import Cell, Column, Findings, Strip
+from unibrain.experiments.findings import Cell, Findings, Strip
+from unibrain.experiments.latent_scores import columns_by_latent
 from unibrain.experiments.region_decoding import TITLE, decode_regions, fits_needed
-from unibrain.latents.table import latent_title
 from unibrain.workspace.fingerprints import digest
 from unibrain.workspace.progress import say
 from unibrain.workspace.stages import read_record
@@ -88,9 +88,7 @@ def regions(
         say(f"regions: fits {fits} decoders, about {minutes:.1f} min at the speed of this run, less what is kept")
     latents = activate(bench, chosen, value)
     cells, strips = list(_moved(bench, latents)), list(_strips(bench, latents, seeds))
-    columns = [
-        Column(f"{n}_moved", f"{latent_title(n)}: size of the shift", f"{n} moved", _MOVED) for n in bench.predicted
-    ]
+    columns = columns_by_latent(bench.predicted, "moved", "size of the shift", "moved", _MOVED)
     answers, figures, files = [_answer(cells, value)], dict[str, bytes](), dict[str, bytes]()
     notes = [
         f"Activated: the region's voxels are at {value:g} deviations, all others at their mean. A large region "
@@ -108,9 +106,7 @@ def regions(
         answers.append(found.answer)
     if contributions:
         maps = {name: voxel_contributions(bench.decoder, name) for name in bench.predicted}
-        columns += [
-            Column(f"{n}_contribution", f"{latent_title(n)}: mean contribution", f"{n} map", MAPPED) for n in maps
-        ]
+        columns += columns_by_latent(maps, "contribution", "mean contribution", "map", MAPPED)
         for region, mask in chosen.items():
             cells += [Cell(region, f"{n}_contribution", float(m[mask].mean() / m.mean())) for n, m in maps.items()]
         figures["What each voxel contributes to each latent, in slices"] = map_figure(bench.subject, maps, chosen)
