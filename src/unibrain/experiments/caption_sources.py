@@ -72,7 +72,9 @@ def caption_sources(bench: Bench, file: Path | None = None) -> Findings:
     bench.announce(len(sources) * len(bench.ids), "captions")
     run, true = bench.predicted, bench.true
     predicted = _predict(bench, sources)
-    latents = {AS_RUN: run} | {name: _with(run, predicted, source.key) for name, source in sources.items()}
+    latents = {AS_RUN: run}
+    for name, source in sources.items():
+        latents[name] = Latents(run.stimulus_ids, {**run, **{t: predicted[f"{source.key}_{t}"] for t in _TEXTS}})
     others = bench.decode_all({name: (found, {}) for name, found in latents.items() if name != AS_RUN})
     decoded = {AS_RUN: bench.decoded()} | others
     scores = {name: bench.score(items) for name, items in decoded.items()}
@@ -220,11 +222,6 @@ def _targets(bench: Bench, chosen: Mapping[str, Chosen], images: NDArray[np.int6
             writer.mark("rows", min(start + _AT_ONCE, len(images)))
         writer.finish()
     return open_latents(folder, verify=False)
-
-
-def _with(run: Latents, predicted: Latents, key: str) -> Latents:
-    """The run's predictions, with the text latents of a source."""
-    return Latents(run.stimulus_ids, {**run, **{name: predicted[f"{key}_{name}"] for name in _TEXTS}})
 
 
 def _caption_scores(bench: Bench, items: "Decoded", references: Sequence[Texts] | None = None) -> "Scores":

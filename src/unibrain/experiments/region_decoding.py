@@ -99,7 +99,7 @@ def decode_regions(bench: Bench, chosen: Mapping[str, NDArray[np.bool_]]) -> Fin
         (*latent_columns(latents), *columns, *columns_of(scores[ALL])),
         tuple(cells),
         bench.subject.simulated,
-        bench.about(),
+        {},
         _answer(cells, list(chosen), latents),
         bench.strips(decoded, _SHOWN),
         notes=notes,

@@ -90,6 +90,7 @@ def regions(
     cells, strips = list(_moved(bench, latents)), list(_strips(bench, latents, seeds))
     columns = columns_by_latent(bench.predicted, "moved", "size of the shift", "moved", _MOVED)
     answers, figures, files = [_answer(cells, value)], dict[str, bytes](), dict[str, bytes]()
+    questions = ["What is decoded when one region alone is active?"]
     notes = [
         f"Activated: the region's voxels are at {value:g} deviations, all others at their mean. A large region "
         "moves more than a small one. The same noise belongs to a seed in all rows, so the first row shows what is "
@@ -104,7 +105,9 @@ def regions(
         strips += found.strips
         notes += found.notes
         answers.append(found.answer)
+        questions.append(found.question)
     if contributions:
+        questions.append("Which voxels does each latent come from?")
         maps = {name: voxel_contributions(bench.decoder, name) for name in bench.predicted}
         columns += columns_by_latent(maps, "contribution", "mean contribution", "map", MAPPED)
         for region, mask in chosen.items():
@@ -120,9 +123,7 @@ def regions(
     findings = Findings(
         "regions",
         TITLE,
-        "What is decoded when one region alone is active?"
-        + " What can be decoded from one region alone, and what is lost without it?" * decode
-        + " Which voxels does each latent come from?" * contributions,
+        " ".join(questions),
         tuple(columns),
         tuple(cells),
         bench.subject.simulated,

@@ -37,21 +37,21 @@ _DAMAGE: tuple[type[Exception], ...] = (
 
 def require_file(path: Path, what: str, remedy: str = "Check the path") -> Path:
     """Return `path` if it is a file; else raise `InputError`, which says what is there instead."""
-    return _require(path, "file", "folder", f"(needed as {what}). {remedy}.")
+    return _require(path, "file", f"(needed as {what}). {remedy}.")
 
 
-def require_folder(path: Path, what: str, remedy: str = "Check the path") -> Path:
+def require_folder(path: Path, what: str) -> Path:
     """Return `path` if it is a folder; else raise `InputError`."""
-    return _require(path, "folder", "file", f"(needed as {what}). {remedy}.")
+    return _require(path, "folder", f"(needed as {what}). Check the path.")
 
 
-def _require(path: Path, wanted: str, other: str, rest: str) -> Path:
+def _require(path: Path, wanted: str, rest: str) -> Path:
     try:
         path.stat()
     except OSError as error:
         raise InputError(f"{path}: {_system(error, wanted)} {rest}") from error
     if not (path.is_file() if wanted == "file" else path.is_dir()):
-        raise InputError(f"{path}: is a {other}, not a {wanted} {rest}")
+        raise InputError(f"{path}: is a {'folder' if wanted == 'file' else 'file'}, not a {wanted} {rest}")
     return path
 
 
