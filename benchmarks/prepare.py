@@ -36,16 +36,16 @@ from pathlib import Path
 from unibrain.pipeline import PrepareSection, RunFolder, Settings, run_one
 from unibrain.scans import load_subject
 from unibrain.scans import nsd_betas as sessions
-read, opened, seconds = sessions.read_session, [], []
+read, opened, seconds = sessions.read_betas, [], []
 
-def timed(layout, mask, session, trials, file_format):
-    opened.append(str(layout.betas(session, file_format)))
+def timed(path, *rest):
+    opened.append(str(path))
     began = time.monotonic()
-    betas = read(layout, mask, session, trials, file_format)
+    betas = read(path, *rest)
     seconds.append(time.monotonic() - began)
     return betas
 
-sessions.read_session = timed
+sessions.read_betas = timed
 section = PrepareSection(**json.loads(sys.argv[2]))
 result = run_one("prepare", RunFolder(sys.argv[1]), Settings(prepare=section))
 peak = next(line for line in open("/proc/self/status") if line.startswith("VmHWM"))

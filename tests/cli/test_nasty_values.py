@@ -45,7 +45,7 @@ WORK = [
     "unibrain.pipeline.write_weights",
     "unibrain.nsd_download.fetch_nsd",
     "unibrain.nsd_download.fetch_captions",
-    "unibrain.weights.fetch_official",
+    "unibrain.weights.fetch.fetch_official",
     "unibrain.doctor.examine",
 ]
 

@@ -9,7 +9,7 @@ from unibrain.errors import InputError
 from unibrain.evaluation.identification import correlations, latent_identification
 from unibrain.experiments import Bench, align, open_bench
 from unibrain.experiments.alignment import FITTED, LEFT_OUT, UNSEEN, left_out
-from unibrain.experiments.correlation import correlate
+from unibrain.experiments.latent_scores import correlate
 from unibrain.latents import Latents
 from unibrain.pipeline import RunFolder
 from unibrain.regression import BrainDecoder, latent_accuracy, region_accuracy

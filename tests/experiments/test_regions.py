@@ -13,7 +13,7 @@ from unibrain.errors import InputError
 from unibrain.evaluation.statistics import paired_interval
 from unibrain.experiments import Bench, Findings, open_bench, regions, write_findings
 from unibrain.experiments.brain_map import map_bytes, map_figure, voxel_contributions
-from unibrain.experiments.correlation import correlations_of
+from unibrain.experiments.latent_scores import correlations_of
 from unibrain.experiments.region_decoding import ALL
 from unibrain.experiments.regions import NOTHING, activate, choose_regions, volume_affine
 from unibrain.pipeline import RunFolder

@@ -12,7 +12,6 @@ from sklearn.linear_model import Ridge
 
 from unibrain.errors import InputError
 from unibrain.experiments import Bench, transfer
-from unibrain.experiments.shared_images import shared_images
 from unibrain.experiments.transfer import (
     ANATOMICAL,
     SHUFFLED,
@@ -23,6 +22,7 @@ from unibrain.experiments.transfer import (
     _ridge,
     _split_images,
     open_other,
+    shared_images,
 )
 from unibrain.pipeline import RunFolder
 from unibrain.regression import BrainDecoder

@@ -14,7 +14,6 @@ from unibrain.reconstruction import load_decoded
 from unibrain.regression import BrainDecoder
 from unibrain.scans import load_subject, split_hash
 from unibrain.scans import nsd_betas as sessions
-from unibrain.scans.nsd_layout import NsdLayout
 
 SIMULATE = SimulateSection(training_images=24, test_images=5, sessions=2)
 
@@ -76,15 +75,15 @@ def test_a_killed_preparation_continues_at_the_session(
     archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run, settings = RunFolder(tmp_path / "run"), Settings(prepare=PrepareSection(root=str(archive)))
-    real, opened = sessions.read_session, []
+    real, opened = sessions.read_betas, []
 
-    def stop(layout: NsdLayout, mask: np.ndarray, session: int, *rest: object) -> np.ndarray:
-        opened.append(session)
+    def stop(path: Path, *rest: object) -> np.ndarray:
+        opened.append(int(path.name[len("betas_session") :][:2]))
         if opened == [1, 2]:
             raise KeyboardInterrupt
-        return real(layout, mask, session, *rest)  # type: ignore[arg-type]
+        return real(path, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(sessions, "read_session", stop)
+    monkeypatch.setattr(sessions, "read_betas", stop)
     with pytest.raises(KeyboardInterrupt):
         run_one("prepare", run, settings)
     assert not run.artefact("subject").exists()

@@ -23,13 +23,13 @@ from unibrain.scans.nsd_layout import NsdLayout
 def opened(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Sessions in the order in which they are read."""
     numbers: list[int] = []
-    real = sessions.read_session
+    real = sessions.read_betas
 
-    def read(layout: NsdLayout, mask: np.ndarray, session: int, *rest: object) -> np.ndarray:
-        numbers.append(session)
-        return real(layout, mask, session, *rest)  # type: ignore[arg-type]
+    def read(path: Path, *rest: object) -> np.ndarray:
+        numbers.append(int(path.name[len("betas_session") :][:2]))
+        return real(path, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(sessions, "read_session", read)
+    monkeypatch.setattr(sessions, "read_betas", read)
     return numbers
 
 
@@ -96,7 +96,7 @@ def test_a_session_is_never_in_memory_as_a_whole(tmp_path: Path, kind: str, monk
     monkeypatch.setattr(sessions, "_BYTES_AT_ONCE", 2**19)
     tracemalloc.start()
     try:
-        read, stored_as = sessions.read_session(layout, mask, 1, trials, kind)
+        read, stored_as = sessions.read_betas(layout.betas(1, kind), mask, trials, kind)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()

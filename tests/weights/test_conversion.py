@@ -15,8 +15,9 @@ from on_disk import Files, Tiny, Weights
 from safetensors.torch import load_file, save_file
 
 from unibrain.errors import InputError
-from unibrain.weights import Manifest, conversion, convert, verify
-from unibrain.weights.manifest import read_manifest
+from unibrain.weights import conversion
+from unibrain.weights.conversion import convert, verify
+from unibrain.weights.manifest import Manifest, read_manifest
 from unibrain.weights.reading import read_weights
 
 

@@ -16,9 +16,11 @@ from on_disk import Tiny
 
 from unibrain.cli.main import main
 from unibrain.errors import InputError
-from unibrain.weights import Manifest, fetch, fetch_official, official_sources, published, verify
-from unibrain.weights.fetch import Fetched
-from unibrain.weights.manifest import Origin, SourceFile
+from unibrain.weights import fetch, published
+from unibrain.weights.conversion import verify
+from unibrain.weights.fetch import Fetched, fetch_official
+from unibrain.weights.manifest import Manifest, Origin, SourceFile
+from unibrain.weights.published import official_sources
 
 FIRST, SECOND = "shi-labs/versatile-diffusion-model", "shi-labs/versatile-diffusion"
 CLIP, BERT, GPT2 = "openai/clip-vit-large-patch14", "google-bert/bert-base-cased", "openai-community/gpt2"

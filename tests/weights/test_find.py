@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 from unibrain.cli.main import main
 from unibrain.errors import InputError
-from unibrain.weights import find_files
+from unibrain.weights.published import find_files
 
 
 def safetensors(path: Path, *keys: str) -> Path:

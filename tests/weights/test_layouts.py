@@ -14,9 +14,10 @@ from safetensors.torch import load_file, save_file
 
 from unibrain.backbone import load_backbone
 from unibrain.backbone.config import OFFICIAL
-from unibrain.weights import Manifest, conversion, convert, verify
-from unibrain.weights.conversion import TIED, Shapes, expected_shapes
+from unibrain.weights import conversion
+from unibrain.weights.conversion import TIED, Shapes, convert, expected_shapes, verify
 from unibrain.weights.layouts import blocks, places
+from unibrain.weights.manifest import Manifest
 
 PARTS = ("flows", "autokl", "optimus", "clip")
 PUBLISHED = Path(__file__).parents[1] / "backbone" / "data" / "published-keys.json.gz"

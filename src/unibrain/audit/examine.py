@@ -19,7 +19,7 @@ from unibrain.scans.custom import open_listed
 from unibrain.scans.custom_scans import read_mask as read_custom_mask
 from unibrain.scans.custom_table import CustomTable
 from unibrain.scans.nsd import read_noise_ceiling
-from unibrain.scans.nsd_betas import read_session
+from unibrain.scans.nsd_betas import read_betas
 from unibrain.scans.nsd_design import Design, read_design, read_expdesign
 from unibrain.scans.nsd_layout import NsdLayout, formats_of
 from unibrain.scans.nsd_regions import read_mask, read_regions
@@ -154,7 +154,8 @@ class NsdTree:
 
     def _read(self, session: int, trials: int) -> NDArray[np.generic]:
         file_format = self._format_of(session)
-        return read_session(self.layout, self.mask, session, trials, file_format, check_finite=False)[0]
+        path = self.layout.betas(session, file_format)
+        return read_betas(path, self.mask, trials, file_format, check_finite=False)[0]
 
 
 def custom_betas(

@@ -115,7 +115,8 @@ def fetch(
     if with_swav:
         raise InputError("--with-swav has nothing to do with official. Leave it out, or fetch metrics.")
     from unibrain.backbone.folder import backbones_home
-    from unibrain.weights import fetch_official, official_sources
+    from unibrain.weights.fetch import fetch_official
+    from unibrain.weights.published import official_sources
 
     sources = official_sources(precision, pictures_only=pictures_only, repository=repository, revision=revision)
     fetched = fetch_official(sources, backbones_home(), dtype=dtype, agree=agree, replace=replace)
@@ -170,7 +171,8 @@ def import_(
     if not paths and not given:
         raise InputError("Nothing to import was given. Give PATH, or --flows FILE and so on.")
     from unibrain.backbone.folder import backbones_home
-    from unibrain.weights import find_files, import_backbone
+    from unibrain.weights.conversion import import_backbone
+    from unibrain.weights.published import find_files
 
     found = find_files(paths, given, precision=precision, pictures_only=pictures_only)
     for role, path in found.items():
@@ -187,7 +189,7 @@ def list_() -> None:
     """
     from unibrain.backbone.folder import backbone_folder, backbones_home
     from unibrain.evaluation.networks.weights import NETWORKS, command_for, metrics_home, present
-    from unibrain.weights import kept_backbones
+    from unibrain.weights.manifest import kept_backbones
     from unibrain.workspace.files import readable_bytes
 
     home = backbones_home()
@@ -214,7 +216,7 @@ def verify(name: str) -> None:
     NAME is a name from `unibrain weights list` or a folder; left out: official.
     """
     from unibrain.backbone.folder import backbone_folder
-    from unibrain.weights import verify as check
+    from unibrain.weights.conversion import verify as check
 
     folder = backbone_folder(name)
     if name == "official" and not folder.exists():

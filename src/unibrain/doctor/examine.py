@@ -67,7 +67,7 @@ def _machine() -> Iterator[Finding]:
 
 def _weights(small: Path) -> Iterator[Finding]:
     from unibrain.backbone.folder import backbones_home
-    from unibrain.weights import kept_backbones
+    from unibrain.weights.manifest import kept_backbones
 
     home = backbones_home()
     kept = kept_backbones([("small", small)], home)

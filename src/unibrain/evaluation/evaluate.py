@@ -218,10 +218,7 @@ def _same_images(decoded: Decoded, other: Decoded) -> Decoded:
     missing = [identity for identity in other.stimulus_ids if int(identity) not in row_of]
     if missing:
         raise InputError(f"image id {missing[0]} has a control and was not decoded. Decode the controls again.")
-    rows = np.array([row_of[int(identity)] for identity in other.stimulus_ids])
-    pictures = None if decoded.pictures is None else decoded.pictures[rows]
-    captions = None if decoded.captions is None else tuple(decoded.captions[row] for row in rows)
-    return Decoded(other.stimulus_ids, pictures, captions)
+    return decoded.rows(np.array([row_of[int(identity)] for identity in other.stimulus_ids]))
 
 
 def _score(metric: Metric, items: Comparison, seed: int) -> Score:

@@ -1,7 +1,7 @@
 """`unibrain ablate`: what each latent gives, by leaving it out and by leaving it alone, as in the paper's tables."""
 
 from unibrain.experiments.bench import Bench
-from unibrain.experiments.findings import Findings, Strip, cells_of, columns_of
+from unibrain.experiments.findings import Findings, cells_of, columns_of
 from unibrain.experiments.page import interval_figure
 
 FULL = "full"
@@ -52,16 +52,7 @@ def ablate(bench: Bench) -> Findings:
     others = bench.decode_all({name: (predicted, {"use": use}) for name, use in settings.items() if name != FULL})
     decoded = {name: bench.decoded() if name == FULL else others[name] for name in settings}
     scores = {name: bench.score(items) for name, items in decoded.items()}
-    cells = [
-        cell
-        for name, found in scores.items()
-        for cell in cells_of(name, found, None if name == FULL else (FULL, scores[FULL]))
-    ]
-    seen = bench.ids[:_SHOWN]
-    strips = [bench.seen(seen)]
-    for name, items in decoded.items():
-        pictures = None if items.pictures is None else items.pictures[:_SHOWN]
-        strips.append(Strip(name, pictures, None if items.captions is None else items.captions[:_SHOWN]))
+    cells = [cell for name, found in scores.items() for cell in cells_of(name, found, (FULL, scores[FULL]))]
     findings = Findings(
         "ablate",
         "What each latent gives",
@@ -71,7 +62,7 @@ def ablate(bench: Bench) -> Findings:
         tuple(cells),
         bench.subject.simulated,
         bench.about(),
-        strips=tuple(strips),
+        strips=bench.strips(decoded, _SHOWN),
         published=bench.published("unibrain-ablation", "unibrain-captions"),
     )
     return findings.drawn({"Settings beside the full one": interval_figure(findings, FULL)})

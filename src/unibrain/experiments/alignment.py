@@ -9,13 +9,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unibrain.errors import InputError
-from unibrain.experiments.bench import Bench, spread
-from unibrain.experiments.correlation import correlations_of
+from unibrain.experiments.bench import Bench, mean_scans, spread
 from unibrain.experiments.findings import Cell, Column, Findings, Strip
-from unibrain.experiments.latent_scores import latent_cells, latent_columns, mean_cell
+from unibrain.experiments.latent_scores import (
+    columns_by_latent,
+    correlations_of,
+    latent_cells,
+    latent_columns,
+    mean_cell,
+)
 from unibrain.experiments.page import interval_figure
-from unibrain.latents import LATENTS, Latents
-from unibrain.plot.canvas import svg_figure
+from unibrain.latents import Latents
+from unibrain.plot.canvas import BLUE, GREY, ORANGE, svg_figure
 
 if TYPE_CHECKING:
     from unibrain.regression import BrainDecoder
@@ -55,7 +60,7 @@ def align(bench: Bench) -> Findings:
     true, unseen = bench.true, bench.predicted
     known = bench.stored.select(held).read()
     pairs: dict[str, tuple[Latents, Latents]] = {
-        FITTED: (bench.decoder.predict(mean_scans(bench, held), held), known),
+        FITTED: (bench.decoder.predict(mean_scans(bench.train, held), held), known),
         LEFT_OUT: (bench.remember(lambda: left_out(bench.decoder, held, _FOLDS), "left out", held, _FOLDS), known),
         UNSEEN: (unseen, true),
     }
@@ -68,11 +73,10 @@ def align(bench: Bench) -> Findings:
     cells += _regions(bench, true)
     by_set = {name: correlations_of(found, truth) for name, (found, truth) in pairs.items()}
     groups = {latent: {name: found[latent].groups for name, found in by_set.items()} for latent in latents}
-    titles = {name: LATENTS[name].title if name in LATENTS else name for name in latents}
     columns = [
         *latent_columns(latents),
-        *(Column(f"{n}_top", f"{titles[n]}: share of images", n, IDENTIFIED) for n in latents),
-        *(Column(f"{n}_region", f"{titles[n]}: mean correlation", f"{n} r", REGIONS) for n in latents),
+        *columns_by_latent(latents, "top", "share of images", "", IDENTIFIED),
+        *columns_by_latent(latents, "region", "mean correlation", "r", REGIONS),
         Column("noise_ceiling", "Explainable share of the mean of three repeats", "noise ceiling", REGIONS),
     ]
     ceilings = np.isfinite(bench.subject.noise_ceiling).any()
@@ -115,12 +119,6 @@ def align(bench: Bench) -> Findings:
     figures = {"Training and unseen images": interval_figure(findings, UNSEEN, "latent")}
     figures["Token by token, channel by channel"] = token_figure(groups)
     return findings.drawn(figures | {"Regions alone": interval_figure(findings, None, REGIONS)})
-
-
-def mean_scans(bench: Bench, ids: NDArray[np.int64]) -> NDArray[np.float32]:
-    """The training scan of each image; of single trials, their mean, which is what a test scan is."""
-    train = bench.train
-    return np.stack([train.betas[train.stimulus_ids == identity].mean(axis=0) for identity in ids])
 
 
 def left_out(decoder: "BrainDecoder", ids: NDArray[np.int64], folds: int) -> Latents:
@@ -170,11 +168,7 @@ def identification(
     wins = np.mean([one.two_way for one in found if one.among == "test"], axis=0)
     worst = np.argsort(wins, kind="stable")[:_SHOWN]
     ids, decoded = bench.ids[worst], bench.decoded()
-    captions = None if decoded.captions is None else [decoded.captions[row] for row in worst]
-    strips = [
-        bench.seen(ids),
-        Strip("decoded", None if decoded.pictures is None else decoded.pictures[worst], captions),
-    ]
+    strips = [bench.seen(ids), Strip.of("decoded", decoded, worst)]
     for name in predicted:
         taken_for = np.argmax(np.nan_to_num(correlations(true[name], predicted[name][worst]), nan=-2.0), axis=0)
         strips.append(bench.seen(bench.ids[taken_for], f"taken for, by {name}"))
@@ -203,9 +197,9 @@ def token_figure(groups: Mapping[str, Mapping[str, NDArray[np.float64]]]) -> byt
     with svg_figure(7.5, 1.9 * max(1, len(shown)), "Tokens") as (figure, made):
         panels = figure.subplots(max(1, len(shown)), 1, squeeze=False)[:, 0]
         for panel, (name, rows) in zip(panels, shown.items(), strict=False):
-            for (label, values), colour in zip(rows.items(), ("#5d626d", "#d0622b", "#3a4fc4"), strict=True):
+            for (label, values), colour in zip(rows.items(), (GREY, ORANGE, BLUE), strict=True):
                 panel.plot(values, color=colour, linewidth=1, marker=".", markersize=3, label=label)
-            panel.axhline(0, color="#5d626d", linewidth=0.5)
+            panel.axhline(0, color=GREY, linewidth=0.5)
             panel.set_title(f"{name}: correlation by {'channel' if name.startswith('z') else 'token'}", fontsize=8)
             panel.xaxis.get_major_locator().set_params(integer=True)
         if shown:

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 
 from unibrain.errors import InputError
 from unibrain.experiments.findings import Strip
+from unibrain.latents.table import rows_of
 from unibrain.pipeline import BackboneSource, RunFolder, Settings, declare, kept_settings
 from unibrain.pipeline.shards import LatentJobs, decode_work, jobs_digest
-from unibrain.pipeline.sources import read_seen
+from unibrain.pipeline.sources import Sources, read_seen
 from unibrain.pipeline.stages import STATE, run_fingerprint, sampling_options, training_view
 from unibrain.workspace.fingerprints import code_digest, digest
 from unibrain.workspace.progress import say
@@ -30,10 +31,12 @@ if TYPE_CHECKING:
     from unibrain.reconstruction import Decoded
     from unibrain.regression import BrainDecoder
     from unibrain.scans import Subject
+    from unibrain.scans.nsd_layout import NsdLayout
     from unibrain.stimuli import Stimuli
 
 _CODE = ("experiments", "evaluation", "reconstruction", "regression", "latents", "backbone", "stimuli", "scans")
 """What computes the kept results: where it changed, nothing that was kept is used."""
+_AT_ONCE = 64
 
 
 @dataclass(eq=False)
@@ -99,6 +102,11 @@ class Bench:
         return self.stored.select(self.ids).read()
 
     @property
+    def nsd(self) -> "NsdLayout | None":
+        """NSD's files of this run, if it has such."""
+        return Sources(self.run, self.settings).layout() if self.settings.custom is None else None
+
+    @property
     def train(self) -> "Subject":
         """Training scans, as the decoder was fitted to them."""
         return self.subject.train
@@ -106,8 +114,6 @@ class Bench:
     @property
     def test(self) -> "Subject":
         """Scans of `ids`, in their order."""
-        from unibrain.latents.table import rows_of
-
         whole = self.subject.test
         return whole.rows(rows_of(whole.stimulus_ids, self.ids))
 
@@ -167,21 +173,24 @@ class Bench:
 
     def decoded(self) -> "Decoded":
         """What the run itself decoded for `ids`."""
-        from unibrain.latents.table import rows_of
-        from unibrain.reconstruction import Decoded, load_decoded
+        from unibrain.reconstruction import load_decoded
 
         whole = load_decoded(self.run.artefact("decoded"))
-        rows = rows_of(whole.stimulus_ids, self.ids)
-        captions = None if whole.captions is None else tuple(whole.captions[row] for row in rows)
-        return Decoded(self.ids, None if whole.pictures is None else whole.pictures[rows], captions)
+        return whole.rows(rows_of(whole.stimulus_ids, self.ids))
 
     def seen(self, ids: NDArray[np.int64], label: str = "seen") -> Strip:
         """The pictures of some images, each with its first caption."""
         captions = [next(iter(row), "") for row in self.stimuli.captions(ids)]
         return Strip(label, self.stimuli.pictures(ids), captions if self.stimuli.has_captions else None)
 
-    def score(self, decoded: "Decoded") -> "Scores":
-        """Score decoded items against what was seen, in the dialect of the run."""
+    def strips(self, decoded: "Mapping[str, Decoded]", count: int) -> tuple[Strip, ...]:
+        """What was seen on the first images, and what was decoded for them in each way; all of the same images."""
+        ids = next(iter(decoded.values())).stimulus_ids[:count]
+        rows = np.arange(len(ids))
+        return (self.seen(ids), *(Strip.of(name, items, rows) for name, items in decoded.items()))
+
+    def score(self, decoded: "Decoded", **chosen: Any) -> "Scores":
+        """Score decoded items against what was seen, in the dialect of the run if none is chosen."""
         from unibrain.evaluation import evaluate
 
         section = self.settings.evaluate
@@ -191,8 +200,8 @@ class Bench:
             self.network,
             simulated=self.subject.simulated,
             seed=section.seed,
-            dialect=section.dialect,
             features=self.cache / "features",
+            **{"dialect": section.dialect, **chosen},
         )
 
     def refit(
@@ -251,15 +260,10 @@ class Bench:
         held = spread(known, images)
 
         def make() -> "Latents":
-            from unibrain.latents import Latents
-
             out = np.isin(train.stimulus_ids, held)
             ids = train.stimulus_ids[~out]
             decoder = self.refit(train.betas[~out], self.stored.select(ids), ids, regions=train.regions, factor=factor)
-            # Of single trials, the mean scan of an image is what a test row is.
-            scans = np.stack([train.betas[train.stimulus_ids == identity].mean(0) for identity in held])
-            found = decoder.predict(scans, held)
-            assert isinstance(found, Latents)
+            found: Latents = decoder.predict(mean_scans(train, held), held)
             return found
 
         return self.remember(make, "validation", held, *([] if factor == 1 else [factor]))
@@ -269,6 +273,17 @@ def spread(ids: NDArray[np.int64], count: int) -> NDArray[np.int64]:
     """At most `count` of `ids`, evenly over them."""
     found: NDArray[np.int64] = ids[np.unique(np.linspace(0, len(ids) - 1, min(count, len(ids))).astype(np.int64))]
     return found
+
+
+def mean_scans(subject: "Subject", ids: NDArray[np.int64]) -> NDArray[np.float32]:
+    """One scan for each image, as test scans are: of single trials, their mean."""
+    return np.stack([subject.betas[subject.stimulus_ids == identity].mean(axis=0) for identity in ids])
+
+
+def contents(stimuli: "Stimuli", ids: NDArray[np.int64]) -> list[str]:
+    """Digest of each picture: what it looks like, where its number alone says little."""
+    parts = [stimuli.pictures(ids[start : start + _AT_ONCE]) for start in range(0, len(ids), _AT_ONCE)]
+    return [digest(np.ascontiguousarray(picture)) for part in parts for picture in part]
 
 
 def _minutes(minutes: float) -> str:

@@ -72,7 +72,9 @@ def caption_sources(bench: Bench, file: Path | None = None) -> Findings:
     bench.announce(len(sources) * len(bench.ids), "captions")
     run, true = bench.predicted, bench.true
     predicted = _predict(bench, sources)
-    latents = {AS_RUN: run} | {name: _with(run, predicted, source.key) for name, source in sources.items()}
+    latents = {AS_RUN: run}
+    for name, source in sources.items():
+        latents[name] = Latents(run.stimulus_ids, {**run, **{t: predicted[f"{source.key}_{t}"] for t in _TEXTS}})
     others = bench.decode_all({name: (found, {}) for name, found in latents.items() if name != AS_RUN})
     decoded = {AS_RUN: bench.decoded()} | others
     scores = {name: bench.score(items) for name, items in decoded.items()}
@@ -83,7 +85,7 @@ def caption_sources(bench: Bench, file: Path | None = None) -> Findings:
         row = latent_cells(name, texts, truth)
         heard[name] = mean_two_way(row)
         cells += row
-        cells += cells_of(name, found, None if name == AS_RUN else (AS_RUN, reference))
+        cells += cells_of(name, found, (AS_RUN, reference))
     for name in (AS_RUN, SHUFFLED):
         items = bench.decode(latents[name], kinds=("caption",), use=_TEXTS)
         cells += cells_of(f"{name}, text latents alone", _caption_scores(bench, items), (AS_RUN, reference))
@@ -92,6 +94,9 @@ def caption_sources(bench: Bench, file: Path | None = None) -> Findings:
             scored = _caption_scores(bench, decoded[name], source.own(bench.ids))
             cells += cells_of(f"{name}, against its own", scored)
     cells += [Cell(CONTROL, s.name, s.control, images=s.images) for s in reference.scores if s.kind == "caption"]
+    seen, *strips = bench.strips(decoded, _SHOWN)
+    if FROM_FILE in sources and (told := sources[FROM_FILE].own) is not None:
+        strips.insert(0, Strip("in the file", None, [texts[0] for texts in told(bench.ids[:_SHOWN])]))
     findings = Findings(
         "captions",
         "Where captions come from",
@@ -101,7 +106,7 @@ def caption_sources(bench: Bench, file: Path | None = None) -> Findings:
         bench.subject.simulated,
         bench.about(**({} if file is None else {"file of captions": str(file)})),
         _answer(heard, scores),
-        _strips(bench, decoded, sources),
+        (seen, *strips),
         notes=(
             "mean of all: both text latents are means over all captions of an image; one: its first; longest: that of "
             "most words; shuffled: captions of other images, chosen as in the run. As in the run is "
@@ -190,8 +195,7 @@ def _predict(bench: Bench, sources: Mapping[str, _Source]) -> Latents:
     def make() -> Latents:
         targets = _targets(bench, chosen, images, key).select(train.stimulus_ids)
         decoder = bench.refit(train.betas, targets, train.stimulus_ids, choose=True, regions=train.regions)
-        found = decoder.predict(bench.test.betas, bench.ids)
-        assert isinstance(found, Latents)
+        found: Latents = decoder.predict(bench.test.betas, bench.ids)
         return found
 
     return bench.remember(make, "captions", key, bench.ids)
@@ -220,11 +224,6 @@ def _targets(bench: Bench, chosen: Mapping[str, Chosen], images: NDArray[np.int6
     return open_latents(folder, verify=False)
 
 
-def _with(run: Latents, predicted: Latents, key: str) -> Latents:
-    """The run's predictions, with the text latents of a source."""
-    return Latents(run.stimulus_ids, {**run, **{name: predicted[f"{key}_{name}"] for name in _TEXTS}})
-
-
 def _caption_scores(bench: Bench, items: "Decoded", references: Sequence[Texts] | None = None) -> "Scores":
     """Scores of captions only, against the true ones or others."""
     if references is not None:
@@ -233,17 +232,6 @@ def _caption_scores(bench: Bench, items: "Decoded", references: Sequence[Texts] 
         bench = replace(bench, stimuli=replace(bench.stimuli, captions_by_id=captions))
     found = bench.score(replace(items, pictures=None))
     return replace(found, scores=tuple(score for score in found.scores if score.kind == "caption"))
-
-
-def _strips(bench: Bench, decoded: Mapping[str, "Decoded"], sources: Mapping[str, _Source]) -> tuple[Strip, ...]:
-    seen = bench.ids[:_SHOWN]
-    strips = [bench.seen(seen)]
-    if FROM_FILE in sources and (own := sources[FROM_FILE].own) is not None:
-        strips.append(Strip("in the file", None, [texts[0] for texts in own(seen)]))
-    for name, items in decoded.items():
-        pictures = None if items.pictures is None else items.pictures[:_SHOWN]
-        strips.append(Strip(name, pictures, None if items.captions is None else items.captions[:_SHOWN]))
-    return tuple(strips)
 
 
 def _answer(heard: Mapping[str, float], scores: Mapping[str, "Scores"]) -> str:

@@ -9,10 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unibrain.errors import InputError
-from unibrain.experiments.bench import spread
+from unibrain.experiments.bench import contents, spread
 from unibrain.experiments.findings import Cell, Column, Findings, Strip, cells_of, columns_of
 from unibrain.experiments.page import interval_figure
-from unibrain.experiments.shared_images import contents
 from unibrain.pipeline import BackboneSource, RunFolder, Settings, declare, kept_settings
 from unibrain.pipeline.sources import read_seen
 from unibrain.workspace.files import read_json
@@ -75,7 +74,8 @@ def compare(runs: Sequence[RunFolder], source: BackboneSource | None = None) -> 
     """
     found = _read(runs, source)
     first = found[0]
-    images = {run.name: _images(run) for run in found}
+    # What the test images look like, to the place of each.
+    images = {run.name: {look: row for row, look in enumerate(contents(run.seen, run.ids))} for run in found}
     for run in found[1:]:
         if images[run.name].keys() != images[first.name].keys():
             alone = len(images[run.name].keys() ^ images[first.name].keys())
@@ -89,8 +89,7 @@ def compare(runs: Sequence[RunFolder], source: BackboneSource | None = None) -> 
     scores = {run.name: _reordered(run.scores, rows[run.name]) for run in found}
     cells = list[Cell]()
     for run in found:
-        against = None if run is first else (first.name, scores[first.name])
-        cells += [*_latents(run), *cells_of(run.name, scores[run.name], against)]
+        cells += [*_latents(run), *cells_of(run.name, scores[run.name], (first.name, scores[first.name]))]
     p = corrected_p({run.name: scores[run.name] for run in found[1:]}, scores[first.name])
     findings = Findings(
         "compare",
@@ -221,11 +220,6 @@ def _open(run: RunFolder, name: str, source: BackboneSource | None) -> _Finished
         return _Finished(name, run, settings, subject, load_scores(path), read_json(path)["provenance"])
 
 
-def _images(run: _Finished) -> dict[str, int]:
-    """What the test images look like, to the place of each."""
-    return {content: place for place, content in enumerate(contents(run.seen, run.ids))}
-
-
 def _reordered(scores: "Scores", rows: NDArray[np.int64]) -> "Scores":
     found = [
         replace(score, per_image=tuple(score.per_image[row] for row in rows) if score.per_image else ())
@@ -237,23 +231,16 @@ def _reordered(scores: "Scores", rows: NDArray[np.int64]) -> "Scores":
 
 def corrected_p(others: "Mapping[str, Scores]", first: "Scores") -> dict[tuple[str, str], float]:
     """The p of the difference to `first`, by name and metric, corrected for all of them that are looked at (Holm)."""
-    from unibrain.evaluation.statistics import holm
+    from unibrain.evaluation.statistics import holm, paired_difference
 
-    raw = {key: p for name, scores in others.items() for key, p in _p_values(name, scores, first).items()}
+    raw, known = {}, {score.name: score.per_image for score in first.scores}
+    for name, scores in others.items():
+        for score in scores.scores:
+            pairs = zip(score.per_image, known.get(score.name, ()), strict=False)
+            if sum(None not in pair for pair in pairs) > 1:
+                raw[name, score.name] = paired_difference(score.per_image, known[score.name]).p
     corrected = holm({" ".join(key): p for key, p in raw.items()})
     return {key: corrected[" ".join(key)] for key in raw}
-
-
-def _p_values(name: str, scores: "Scores", first: "Scores") -> dict[tuple[str, str], float]:
-    """The p of each metric that both runs have for two images or more."""
-    from unibrain.evaluation.statistics import paired_difference
-
-    found, others = {}, {score.name: score.per_image for score in first.scores}
-    for score in scores.scores:
-        pairs = list(zip(score.per_image, others.get(score.name, ()), strict=False))
-        if sum(None not in pair for pair in pairs) > 1:
-            found[name, score.name] = paired_difference(score.per_image, others[score.name]).p
-    return found
 
 
 def _latents(run: _Finished) -> tuple[Cell, ...]:
@@ -310,11 +297,7 @@ def _strips(found: Sequence[_Finished], rows: Mapping[str, NDArray[np.int64]]) -
     shown = spread(np.arange(len(first.ids)), _SHOWN)
     ids, seen = first.ids[shown], first.seen
     strips = [Strip("seen", seen.pictures(ids), [texts[0] if texts else "" for texts in seen.captions(ids)])]
-    for run in found:
-        items, places = run.decoded(), rows[run.name][shown]
-        captions = None if items.captions is None else [items.captions[place] for place in places]
-        strips.append(Strip(run.name, None if items.pictures is None else items.pictures[places], captions))
-    return tuple(strips)
+    return (*strips, *(Strip.of(run.name, run.decoded(), rows[run.name][shown]) for run in found))
 
 
 def _paired_answer(found: Sequence[_Finished], cells: Sequence[Cell], p: Mapping[tuple[str, str], float]) -> str:

@@ -16,8 +16,9 @@ from unibrain.pipeline.stages import STATE
 from unibrain.workspace.files import atomic_folder, write_bytes, write_json, write_text
 
 if TYPE_CHECKING:
-    from unibrain.evaluation import Score, Scores
+    from unibrain.evaluation import Scores
     from unibrain.evaluation.published import Row
+    from unibrain.reconstruction import Decoded
 
 _FORMAT = 1
 
@@ -79,6 +80,18 @@ class Strip:
     label: str
     pictures: NDArray[np.uint8] | None
     captions: Sequence[str] | None = None
+
+    @classmethod
+    def of(cls, label: str, decoded: "Decoded", rows: NDArray[np.int64]) -> "Strip":
+        """Some rows of what was decoded."""
+        chosen = decoded.rows(rows)
+        return cls(label, chosen.pictures, chosen.captions)
+
+    def items(self) -> list[tuple[NDArray[np.uint8] | None, str]]:
+        """Picture and caption of each."""
+        count = len(self.captions or () if self.pictures is None else self.pictures)
+        pictures = [None] * count if self.pictures is None else self.pictures
+        return list(zip(pictures, self.captions or [""] * count, strict=True))
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,6 +162,11 @@ class Findings:
         found = (cell for cell in self.cells if (cell.setting, cell.metric) == (setting, metric))
         return next(found, None)
 
+    def rows(self, columns: Sequence[Column]) -> list[tuple[str, list[Cell | None]]]:
+        """Settings that have a number in one of these columns, each with its cell in all of them."""
+        table = [(setting, [self.cell(setting, column.name) for column in columns]) for setting in self.settings]
+        return [(setting, cells) for setting, cells in table if any(cells)]
+
     def drawn(self, figures: Mapping[str, bytes]) -> "Findings":
         """The same with figures."""
         return replace(self, figures=figures)
@@ -161,37 +179,29 @@ class Findings:
         return {kind: tuple(columns) for kind, columns in found.items()}
 
 
-def cells_of(
-    setting: str, scores: "Scores", against: "tuple[str, Scores] | None" = None, seed: int = 0
-) -> tuple[Cell, ...]:
-    """The scores of one setting as a row of the table, with paired differences to another one."""
-    found = []
+def cells_of(setting: str, scores: "Scores", against: "tuple[str, Scores] | None" = None) -> tuple[Cell, ...]:
+    """The scores of one setting as a row of the table, with paired differences to another one, if it is another."""
+    found, others = [], {}
+    if against is not None and against[0] != setting:
+        others = {row.name: row.per_image for row in against[1].scores if row.value is not None}
     for score in scores.scores:
         low, high = score.interval or (None, None)
-        own = Cell(setting, score.name, score.value, low, high, score.images)
-        if against is not None and score.value is not None:
-            other = next((row for row in against[1].scores if row.name == score.name), None)
-            own = _compared(own, score, other, against[0], seed)
+        own, other = Cell(setting, score.name, score.value, low, high, score.images), others.get(score.name, ())
+        if against is not None and score.value is not None and len(other) == len(score.per_image):
+            pairs = [pair for pair in zip(score.per_image, other, strict=True) if None not in pair]
+            if len(pairs) > 1:
+                own = compared(own, against[0], *np.array(pairs, dtype=np.float64).T)
         found.append(own)
     return tuple(found)
 
 
-def _compared(cell: Cell, score: "Score", other: "Score | None", name: str, seed: int) -> Cell:
+def compared(cell: Cell, against: str, values: NDArray[Any], others: NDArray[Any]) -> Cell:
+    """A cell with the paired difference of its values to those of another setting."""
     from unibrain.evaluation.statistics import paired_interval
 
-    if other is None or other.value is None or len(other.per_image) != len(score.per_image) or not score.per_image:
-        return cell
-    pairs = [(a, b) for a, b in zip(score.per_image, other.per_image, strict=True) if a is not None and b is not None]
-    if len(pairs) < 2:
-        return cell
-    a, b = np.array(pairs).T
-    interval = paired_interval(a, b, seed=seed)
+    interval, difference = paired_interval(values, others), float(np.mean(values - others))
     return replace(
-        cell,
-        against=name,
-        difference=float(np.mean(a - b)),
-        difference_low=interval.low,
-        difference_high=interval.high,
+        cell, against=against, difference=difference, difference_low=interval.low, difference_high=interval.high
     )
 
 
@@ -220,10 +230,7 @@ def as_text(findings: Findings) -> str:
         wide = [max(8, len(column.short) + 3) for column in columns]
         arrows = [f"{column.short} {'+' if column.higher_is_better else '-'}" for column in columns]
         lines.append(" " * width + "".join(f"{text:>{size}}" for text, size in zip(arrows, wide, strict=True)))
-        for setting in findings.settings:
-            cells = [findings.cell(setting, column.name) for column in columns]
-            if not any(cells):
-                continue
+        for setting, cells in findings.rows(columns):
             texts = []
             for cell in cells:
                 star = "*" if cell is not None and cell.differs else " "

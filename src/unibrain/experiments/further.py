@@ -3,11 +3,9 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import reduce
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from unibrain.errors import InputError
 from unibrain.experiments.bench import Bench, spread
@@ -20,7 +18,6 @@ if TYPE_CHECKING:
     from unibrain.latents import Latents
     from unibrain.reconstruction import Decoded
     from unibrain.scans import Subject
-    from unibrain.stimuli import Stimuli
 
 OWN = "NSD's test images"
 _TITLES = {"nsd-synthetic": "NSD-Synthetic", "nsd-imagery": "NSD-Imagery"}
@@ -61,15 +58,12 @@ def further(
     """
     from unibrain.latents import extract
     from unibrain.scans.nsd_further import SEEN, read_further
-    from unibrain.scans.nsd_layout import NsdLayout
     from unibrain.stimuli.nsd_further import read_further_stimuli
 
-    if bench.settings.custom is not None:
+    layout = bench.nsd
+    if layout is None:
         raise InputError(f"{bench.run.root}: is a run on data of your own, and {name} are scans of NSD's subjects.")
-    section = bench.settings.prepare
-    root = bench.run.artefact("nsd") if section.root is None else Path(section.root)
-    layout = NsdLayout(root, section.subject, str(bench.subject.preparation["beta_version"]))
-    scans = read_further(layout, name, bench.subject, section.format, zscore)
+    scans = read_further(layout, name, bench.subject, bench.settings.prepare.format, zscore)
     stimuli, dialect = read_further_stimuli(layout, name), dialect or bench.settings.evaluate.dialect
     ids = spread(reduce(np.intersect1d, [subject.stimulus_ids for subject in scans.values()]), images)
     bench.announce(len(scans) * len(ids), "further")
@@ -80,13 +74,12 @@ def further(
     for task, subject in scans.items():
         found = bench.decoder.predict(subject.rows(subject.stimulus_ids.searchsorted(ids)).betas, ids)
         predicted[task], decoded[task] = _only(found, true), bench.decode(found)
-    scores = {task: _score(bench, items, stimuli, dialect) for task, items in decoded.items()}
+    scores = {task: _score(replace(bench, stimuli=stimuli), items, dialect) for task, items in decoded.items()}
     cells, told = list[Cell](), dict[str, float]()
     for task in scans:
-        first = task == SEEN
-        row = latent_cells(task, predicted[task], true, None if first else (SEEN, predicted[SEEN]))
+        row = latent_cells(task, predicted[task], true, (SEEN, predicted[SEEN]))
         told[task] = mean_two_way(row)
-        cells += [*row, *cells_of(task, scores[task], None if first else (SEEN, scores[SEEN]))]
+        cells += [*row, *cells_of(task, scores[task], (SEEN, scores[SEEN]))]
         cells += [
             Cell(f"{task}, shuffled", one.name, one.control, images=one.images)
             for one in scores[task].scores
@@ -94,7 +87,8 @@ def further(
         ]
     row = latent_cells(OWN, _only(bench.predicted, true), _only(bench.true, true))
     told[OWN] = mean_two_way(row)
-    cells += [*row, *cells_of(OWN, _score(bench, bench.decoded(), bench.stimuli, dialect))]
+    cells += [*row, *cells_of(OWN, _score(bench, bench.decoded(), dialect))]
+    rows = np.arange(len(ids))[:_SHOWN]
     findings = Findings(
         "further",
         f"{_TITLES[name]}, by a decoder that was fitted to NSD",
@@ -114,7 +108,7 @@ def further(
             }
         ),
         _answer(told),
-        _strips(stimuli, decoded, ids[:_SHOWN]),
+        (Strip("stimulus", stimuli.pictures(ids[:_SHOWN])), *(Strip.of(*item, rows) for item in decoded.items())),
         notes=_notes(bench, scans, len(ids), zscore),
         variant=name if zscore == "train" else f"{name} own statistics",
     )
@@ -125,21 +119,12 @@ def _only(latents: "Latents", names: Iterable[str]) -> "Latents":
     return replace(latents, arrays={name: latents[name] for name in names})
 
 
-def _score(bench: Bench, decoded: "Decoded", stimuli: "Stimuli", dialect: str) -> "Scores":
+def _score(bench: Bench, decoded: "Decoded", dialect: str) -> "Scores":
     """Score the pictures alone: there are no captions of these stimuli."""
-    from unibrain.evaluation import evaluate
     from unibrain.evaluation.dialects import dialect_metrics
 
-    return evaluate(
-        replace(decoded, captions=None),
-        stimuli,
-        bench.network,
-        simulated=bench.subject.simulated,
-        seed=bench.settings.evaluate.seed,
-        metrics={key: row for key, row in dialect_metrics(dialect).items() if row.kind == "picture"},
-        dialect=dialect,
-        features=bench.cache / "features",
-    )
+    metrics = {key: row for key, row in dialect_metrics(dialect).items() if row.kind == "picture"}
+    return bench.score(replace(decoded, captions=None), metrics=metrics, dialect=dialect)
 
 
 def _answer(told: dict[str, float]) -> str:
@@ -148,14 +133,6 @@ def _answer(told: dict[str, float]) -> str:
         f"From these scans, latents identify {' and '.join(tasks)} (two-way, mean over latents of pictures; chance is "
         f"0.5), and NSD's test images with {told[OWN]:.2f}."
     )
-
-
-def _strips(stimuli: "Stimuli", decoded: "Mapping[str, Decoded]", ids: NDArray[np.int64]) -> tuple[Strip, ...]:
-    strips = [Strip("stimulus", stimuli.pictures(ids))]
-    for task, items in decoded.items():
-        pictures = None if items.pictures is None else items.pictures[: len(ids)]
-        strips.append(Strip(task, pictures, None if items.captions is None else items.captions[: len(ids)]))
-    return tuple(strips)
 
 
 def _notes(bench: Bench, scans: "Mapping[str, Subject]", count: int, zscore: str) -> tuple[str, ...]:

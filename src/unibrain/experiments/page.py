@@ -1,6 +1,6 @@
 """The page of an experiment, and its figures."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from unibrain.plot.canvas import BLUE, GREY, ORANGE, svg_figure
@@ -9,6 +9,7 @@ from unibrain.workspace import notebook
 
 if TYPE_CHECKING:
     from jinja2 import Environment
+    from matplotlib.axes import Axes
 
     from unibrain.experiments.findings import Column, Findings, Strip
 
@@ -31,11 +32,8 @@ def plain_strips(strips: "Sequence[Strip]") -> list[dict[str, Any]]:
         {
             "label": strip.label,
             "items": [
-                {
-                    "picture": None if strip.pictures is None else data_uri(strip.pictures[number]),
-                    "caption": "" if strip.captions is None else strip.captions[number],
-                }
-                for number in range(len(strip.captions or () if strip.pictures is None else strip.pictures))
+                {"picture": None if picture is None else data_uri(picture), "caption": caption}
+                for picture, caption in strip.items()
             ],
         }
         for strip in strips
@@ -46,12 +44,10 @@ def notebook_view(findings: "Findings") -> str:
     """The table, the figures and the pictures as HTML for a notebook."""
     parts = [notebook.paragraph(findings.title, bold=True), notebook.simulated_note(findings.simulated)]
     for columns in findings.kinds().values():
-        rows = []
-        for setting in findings.settings:
-            cells = [findings.cell(setting, column.name) for column in columns]
-            if any(cells):
-                texts = ("-" if c is None or c.value is None else f"{c.value:.3f}{'*' * c.differs}" for c in cells)
-                rows.append((setting, *texts))
+        rows = [
+            (name, *("-" if c is None or c.value is None else f"{c.value:.3f}{'*' * c.differs}" for c in cells))
+            for name, cells in findings.rows(columns)
+        ]
         headings = (f"{column.short} {'↑' if column.higher_is_better else '↓'}" for column in columns)
         parts.append(notebook.table(("", *headings), rows))
     against = next((cell.against for cell in findings.cells if cell.differs), "")
@@ -62,67 +58,84 @@ def notebook_view(findings: "Findings") -> str:
         parts.append(notebook.paragraph(heading, bold=True))
         parts.append(f'<img src="{svg_uri(figure)}" alt="" style="max-width:100%;background:white">')
     for strip in findings.strips:
-        count = len(strip.captions or () if strip.pictures is None else strip.pictures)
-        items = (
-            (None if strip.pictures is None else strip.pictures[row], "" if not strip.captions else strip.captions[row])
-            for row in range(count)
-        )
-        parts += [notebook.paragraph(strip.label, bold=True), notebook.pictures(items)]
+        parts += [notebook.paragraph(strip.label, bold=True), notebook.pictures(strip.items())]
     return "".join(parts)
+
+
+def metric_figure(
+    columns: "Sequence[Column]",
+    title: str,
+    size: Callable[[int, int], tuple[float, float]],
+    shared: str,
+    draw: "Callable[[Axes, Column], None]",
+    legend: bool = False,
+) -> bytes:
+    """A panel for each metric, at most four in a row, with the axis x or y `shared`; `size` is of so many."""
+    across = min(4, max(1, len(columns)))
+    down = -(-len(columns) // across)
+    with svg_figure(*size(across, down), title) as (figure, made):
+        panels = figure.subplots(down, across, sharex=shared == "x", sharey=shared == "y", squeeze=False).ravel()
+        for panel in panels[len(columns) :]:
+            panel.set_axis_off()
+        for panel, column in zip(panels, columns, strict=False):
+            draw(panel, column)
+        if legend:
+            figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    return made[0]
 
 
 def interval_figure(findings: "Findings", reference: str | None = None, kind: str | None = None) -> bytes:
     """One panel per metric, one line per setting: value and interval, and a vertical line at `reference`."""
     columns = [column for column in findings.columns if kind in (None, column.kind)]
-    settings = [name for name in findings.settings if any(findings.cell(name, c.name) for c in columns)]
-    across = min(4, max(1, len(columns)))
-    down = -(-len(columns) // across)
-    with svg_figure(2.3 * across + 1, (0.22 * len(settings) + 0.7) * down, findings.title) as (figure, made):
-        panels = figure.subplots(down, across, sharey=True, squeeze=False).ravel()
-        for panel in panels[len(columns) :]:
-            panel.set_axis_off()
-        for panel, column in zip(panels, columns, strict=False):
-            for place, setting in enumerate(settings):
-                cell = findings.cell(setting, column.name)
-                if cell is None or cell.value is None:
-                    continue
-                colour = BLUE if setting == reference else ORANGE if cell.differs else GREY
-                if cell.low is not None and cell.high is not None:
-                    panel.plot([cell.low, cell.high], [place, place], color=colour, linewidth=2, alpha=0.4)
-                panel.plot(cell.value, place, "o", color=colour, markersize=4)
-                if setting == reference:
-                    panel.axvline(cell.value, color=BLUE, linewidth=0.6)
-            panel.set_yticks(range(len(settings)), settings)
-            panel.set_ylim(len(settings) - 0.5, -0.5)
-            panel.set_title(_heading(column), fontsize=8)
-    return made[0]
+    settings = [name for name, _ in findings.rows(columns)]
+
+    def draw(panel: "Axes", column: "Column") -> None:
+        for place, setting in enumerate(settings):
+            cell = findings.cell(setting, column.name)
+            if cell is None or cell.value is None:
+                continue
+            colour = BLUE if setting == reference else ORANGE if cell.differs else GREY
+            if cell.low is not None and cell.high is not None:
+                panel.plot([cell.low, cell.high], [place, place], color=colour, linewidth=2, alpha=0.4)
+            panel.plot(cell.value, place, "o", color=colour, markersize=4)
+            if setting == reference:
+                panel.axvline(cell.value, color=BLUE, linewidth=0.6)
+        panel.set_yticks(range(len(settings)), settings)
+        panel.set_ylim(len(settings) - 0.5, -0.5)
+        panel.set_title(_heading(column), fontsize=8)
+
+    high = 0.22 * len(settings) + 0.7
+    return metric_figure(columns, findings.title, lambda across, down: (2.3 * across + 1, high * down), "y", draw)
 
 
 def curve_figure(
     findings: "Findings", x: Mapping[str, float], label: str, marked: Sequence[float] = (), log: bool = False
 ) -> bytes:
     """One panel per metric: its value over a number that each setting has, with intervals; `marked` ones stand out."""
+
+    def draw(panel: "Axes", column: "Column") -> None:
+        draw_curve(panel, findings, column, x, 0.15, color=BLUE)
+        for at in marked:
+            panel.axvline(at, color=ORANGE, linewidth=0.8, linestyle="--")
+        if log:
+            panel.set_xscale("symlog", linthresh=1)
+        panel.set_title(_heading(column), fontsize=8)
+        panel.set_xlabel(label)
+
     columns = [c for c in findings.columns if any(findings.cell(s, c.name) for s in x)]
-    across = min(4, max(1, len(columns)))
-    down = -(-len(columns) // across)
-    with svg_figure(2.4 * across, 1.9 * down, findings.title) as (figure, made):
-        panels = figure.subplots(down, across, sharex=True, squeeze=False).ravel()
-        for panel in panels[len(columns) :]:
-            panel.set_axis_off()
-        for panel, column in zip(panels, columns, strict=False):
-            cells = [(x[name], findings.cell(name, column.name)) for name in sorted(x, key=lambda name: x[name])]
-            known = [(at, cell) for at, cell in cells if cell is not None and cell.value is not None]
-            panel.plot([at for at, _ in known], [cell.value for _, cell in known], color=BLUE, marker="o", markersize=3)
-            bands = [(at, cell.low, cell.high) for at, cell in known if cell.low is not None and cell.high is not None]
-            if bands:
-                panel.fill_between(*zip(*bands, strict=True), color=BLUE, alpha=0.15, linewidth=0)
-            for at in marked:
-                panel.axvline(at, color=ORANGE, linewidth=0.8, linestyle="--")
-            if log:
-                panel.set_xscale("symlog", linthresh=1)
-            panel.set_title(_heading(column), fontsize=8)
-            panel.set_xlabel(label)
-    return made[0]
+    return metric_figure(columns, findings.title, lambda across, down: (2.4 * across, 1.9 * down), "x", draw)
+
+
+def draw_curve(
+    panel: Any, findings: "Findings", column: "Column", x: Mapping[str, float], shade: float, **style: Any
+) -> None:
+    """A metric over a number that each setting has, and its intervals, `shade` dark."""
+    cells = [(x[name], findings.cell(name, column.name)) for name in sorted(x, key=lambda name: x[name])]
+    known = [(at, cell) for at, cell in cells if cell is not None and cell.value is not None]
+    panel.plot([at for at, _ in known], [cell.value for _, cell in known], marker="o", markersize=3, **style)
+    bands = [(at, cell.low, cell.high) for at, cell in known if cell.low is not None and cell.high is not None]
+    if bands and shade:
+        panel.fill_between(*zip(*bands, strict=True), color=style["color"], alpha=shade, linewidth=0)
 
 
 def _heading(column: "Column") -> str:

@@ -1,39 +1,31 @@
 """Decoding from one region alone, and from all voxels but that region: what it has, and what only it has."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from unibrain.experiments.bench import Bench
-from unibrain.experiments.correlation import correlations_of
-from unibrain.experiments.findings import Cell, Column, Findings, Strip, cells_of, columns_of
-from unibrain.experiments.latent_scores import latent_cells, latent_columns, mean_cell
+from unibrain.experiments.findings import Cell, Findings, cells_of, columns_of
+from unibrain.experiments.latent_scores import (
+    columns_by_latent,
+    correlations_of,
+    latent_cells,
+    latent_columns,
+    mean_cell,
+)
 from unibrain.experiments.page import interval_figure
-from unibrain.latents import LATENTS
-from unibrain.plot.canvas import svg_figure
+from unibrain.plot.canvas import BLUE, GREY, ORANGE, svg_figure
 from unibrain.workspace.fingerprints import digest
 
 if TYPE_CHECKING:
     from unibrain.latents import Latents
 
-ALL = "all voxels"
+ALL, TITLE = "all voxels", "What regions carry"
 EXPLAINED = "Explained variance of latents (alone: what a region has; without it: what the others have)"
 _SHOWN = 8
-
-
-@dataclass(frozen=True, eq=False)
-class RegionDecoding:
-    """What decoding from regions adds to the findings."""
-
-    cells: tuple[Cell, ...]
-    columns: tuple[Column, ...]
-    strips: tuple[Strip, ...]
-    notes: tuple[str, ...]
-    answer: str
-    draw: Callable[[Findings], dict[str, bytes]]
 
 
 def alone(region: str) -> str:
@@ -56,7 +48,7 @@ def _chosen_by_run(bench: Bench) -> bool:
     return isinstance(bench.decoder.alpha, str) and bench.decoder.bands is None
 
 
-def decode_regions(bench: Bench, chosen: Mapping[str, NDArray[np.bool_]]) -> RegionDecoding:
+def decode_regions(bench: Bench, chosen: Mapping[str, NDArray[np.bool_]]) -> Findings:
     """Fit to each region alone and to all voxels but it, decode the test images, and score them.
 
     All fits are ordinary ridge, with penalties that cross-validation chose in their own voxels.
@@ -67,16 +59,17 @@ def decode_regions(bench: Bench, chosen: Mapping[str, NDArray[np.bool_]]) -> Reg
         masks |= {alone(name): mask, without(name): ~mask}
 
     def predict(mask: NDArray[np.bool_]) -> "Latents":
-        def make() -> "Latents":
-            targets = bench.stored.select(train.stimulus_ids)
-            decoder = bench.refit(train.betas[:, mask], targets, train.stimulus_ids, choose=True)
-            found: Latents = decoder.predict(test.betas[:, mask], test.stimulus_ids)
-            return found
+        targets = bench.stored.select(train.stimulus_ids)
+        decoder = bench.refit(train.betas[:, mask], targets, train.stimulus_ids, choose=True)
+        found: Latents = decoder.predict(test.betas[:, mask], test.stimulus_ids)
+        return found
 
-        own = mask.all() and _chosen_by_run(bench)
-        return run if own else bench.remember(make, "voxels", digest(mask), bench.ids)
-
-    predicted = {name: predict(mask) for name, mask in masks.items()}
+    predicted = {
+        name: run
+        if mask.all() and _chosen_by_run(bench)
+        else bench.remember(partial(predict, mask), "voxels", digest(mask), bench.ids)
+        for name, mask in masks.items()
+    }
     explained = {
         name: {latent: one.explained for latent, one in correlations_of(found, true).items()}
         for name, found in predicted.items()
@@ -86,21 +79,12 @@ def decode_regions(bench: Bench, chosen: Mapping[str, NDArray[np.bool_]]) -> Reg
     scores = {name: bench.score(items) for name, items in decoded.items()}
     cells = list[Cell]()
     for name, found in predicted.items():
-        first = name == ALL
-        cells += latent_cells(name, found, true, None if first else (ALL, predicted[ALL]))
+        cells += latent_cells(name, found, true, (ALL, predicted[ALL]))
         for latent, values in explained[name].items():
-            cells.append(
-                mean_cell(name, f"{latent}_explained", values, None if first else (ALL, explained[ALL][latent]))
-            )
-        cells += cells_of(name, scores[name], None if first else (ALL, scores[ALL]))
-    seen = bench.ids[:_SHOWN]
-    strips = [bench.seen(seen)]
-    for name, items in decoded.items():
-        pictures = None if items.pictures is None else items.pictures[:_SHOWN]
-        strips.append(Strip(name, pictures, None if items.captions is None else items.captions[:_SHOWN]))
+            cells.append(mean_cell(name, f"{latent}_explained", values, (ALL, explained[ALL][latent])))
+        cells += cells_of(name, scores[name], (ALL, scores[ALL]))
     latents = list(run)
-    titles = {name: LATENTS[name].title if name in LATENTS else name for name in latents}
-    columns = [Column(f"{n}_explained", f"{titles[n]}: explained variance", f"{n} var.", EXPLAINED) for n in latents]
+    columns = columns_by_latent(latents, "explained", "explained variance", "var.", EXPLAINED)
     notes = (
         "Alone and without: fits are ordinary ridge, with penalties chosen by cross-validation in their own voxels; "
         f"{ALL}: {'the decoder of the run' if _chosen_by_run(bench) else 'fitted anew in this way'}. What is lost "
@@ -108,19 +92,21 @@ def decode_regions(bench: Bench, chosen: Mapping[str, NDArray[np.bool_]]) -> Reg
         "Explained variance is the squared correlation of all numbers of a latent over these images: up to one factor, "
         "and about the mean.",
     )
-
-    def draw(findings: Findings) -> dict[str, bytes]:
-        figures = {"Alone, and what is lost without": unique_figure(findings, list(chosen), latents)}
-        return figures | {f"{kind.title()}s from regions": interval_figure(findings, ALL, kind) for kind in bench.kinds}
-
-    return RegionDecoding(
-        tuple(cells),
+    findings = Findings(
+        "regions",
+        TITLE,
+        "What can be decoded from one region alone, and what is lost without it?",
         (*latent_columns(latents), *columns, *columns_of(scores[ALL])),
-        tuple(strips),
-        notes,
+        tuple(cells),
+        bench.subject.simulated,
+        {},
         _answer(cells, list(chosen), latents),
-        draw,
+        bench.strips(decoded, _SHOWN),
+        notes=notes,
     )
+    figures = {"Alone, and what is lost without": unique_figure(findings, list(chosen), latents)}
+    figures |= {f"{kind.title()}s from regions": interval_figure(findings, ALL, kind) for kind in bench.kinds}
+    return findings.drawn(figures)
 
 
 def unique_figure(findings: Findings, regions: list[str], latents: list[str]) -> bytes:
@@ -130,17 +116,17 @@ def unique_figure(findings: Findings, regions: list[str], latents: list[str]) ->
         for panel, latent in zip(panels, latents, strict=True):
             whole = findings.cell(ALL, f"{latent}_explained")
             if whole is not None and whole.value is not None:
-                panel.axvline(whole.value, color="#5d626d", linewidth=0.8, linestyle=":", label=ALL)
+                panel.axvline(whole.value, color=GREY, linewidth=0.8, linestyle=":", label=ALL)
             for place, region in enumerate(regions):
                 own = findings.cell(alone(region), f"{latent}_explained")
                 lost = findings.cell(without(region), f"{latent}_explained")
                 label = place == 0
                 if own is not None and own.value is not None:
-                    _point(panel, place - 0.12, (own.low, own.value, own.high), "#3a4fc4", "alone" if label else None)
+                    _point(panel, place - 0.12, (own.low, own.value, own.high), BLUE, "alone" if label else None)
                 if lost is not None and lost.difference is not None:
                     low, high = (None if end is None else -end for end in (lost.difference_high, lost.difference_low))
                     loss = (low, -lost.difference, high)
-                    _point(panel, place + 0.12, loss, "#d0622b", "lost without it" if label else None)
+                    _point(panel, place + 0.12, loss, ORANGE, "lost without it" if label else None)
             panel.set_yticks(range(len(regions)), regions)
             panel.set_ylim(len(regions) - 0.5, -0.5)
             panel.set_title(latent, fontsize=8)

@@ -1,7 +1,7 @@
 """`unibrain regions`: what regions carry: active in a synthetic scan, decoded from alone and left out, and as a map."""
 
-import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,24 +11,20 @@ from numpy.typing import NDArray
 from unibrain.errors import InputError
 from unibrain.experiments.bench import Bench
 from unibrain.experiments.brain_map import MAPPED, map_bytes, map_figure, voxel_contributions
-from unibrain.experiments.findings import Cell, Column, Findings, Strip
-from unibrain.experiments.region_decoding import decode_regions, fits_needed
-from unibrain.latents import LATENTS
+from unibrain.experiments.findings import Cell, Findings, Strip
+from unibrain.experiments.latent_scores import columns_by_latent
+from unibrain.experiments.region_decoding import TITLE, decode_regions, fits_needed
 from unibrain.workspace.fingerprints import digest
 from unibrain.workspace.progress import say
 from unibrain.workspace.stages import read_record
 
 if TYPE_CHECKING:
     from unibrain.latents import Latents
-    from unibrain.scans.nsd_layout import NsdLayout
 
 NOTHING = "no region active"
 _MOVED = "Activated: how far each latent moves (1: as far as a scan of a test image moves it)"
-_UNION = re.compile(r"\+(?=[A-Za-z0-9])")
 _SEEN_NOTHING = 0
 """Image id of all synthetic scans: they get the same noise, so that nothing but the region tells their items apart."""
-
-Masks = Mapping[str, NDArray[np.bool_]]
 
 
 def regions(
@@ -92,8 +88,9 @@ def regions(
         say(f"regions: fits {fits} decoders, about {minutes:.1f} min at the speed of this run, less what is kept")
     latents = activate(bench, chosen, value)
     cells, strips = list(_moved(bench, latents)), list(_strips(bench, latents, seeds))
-    columns = [Column(f"{n}_moved", f"{_title(n)}: size of the shift", f"{n} moved", _MOVED) for n in bench.predicted]
+    columns = columns_by_latent(bench.predicted, "moved", "size of the shift", "moved", _MOVED)
     answers, figures, files = [_answer(cells, value)], dict[str, bytes](), dict[str, bytes]()
+    questions = ["What is decoded when one region alone is active?"]
     notes = [
         f"Activated: the region's voxels are at {value:g} deviations, all others at their mean. A large region "
         "moves more than a small one. The same noise belongs to a seed in all rows, so the first row shows what is "
@@ -108,9 +105,11 @@ def regions(
         strips += found.strips
         notes += found.notes
         answers.append(found.answer)
+        questions.append(found.question)
     if contributions:
+        questions.append("Which voxels does each latent come from?")
         maps = {name: voxel_contributions(bench.decoder, name) for name in bench.predicted}
-        columns += [Column(f"{n}_contribution", f"{_title(n)}: mean contribution", f"{n} map", MAPPED) for n in maps]
+        columns += columns_by_latent(maps, "contribution", "mean contribution", "map", MAPPED)
         for region, mask in chosen.items():
             cells += [Cell(region, f"{n}_contribution", float(m[mask].mean() / m.mean())) for n, m in maps.items()]
         figures["What each voxel contributes to each latent, in slices"] = map_figure(bench.subject, maps, chosen)
@@ -123,10 +122,8 @@ def regions(
         )
     findings = Findings(
         "regions",
-        "What regions carry",
-        "What is decoded when one region alone is active?"
-        + " What can be decoded from one region alone, and what is lost without it?" * decode
-        + " Which voxels does each latent come from?" * contributions,
+        TITLE,
+        " ".join(questions),
         tuple(columns),
         tuple(cells),
         bench.subject.simulated,
@@ -139,9 +136,7 @@ def regions(
         notes=tuple(notes),
         files=files,
     )
-    if decode:
-        figures |= found.draw(findings)
-    return findings.drawn(figures)
+    return findings.drawn({**figures, **found.figures} if decode else figures)
 
 
 def choose_regions(bench: Bench, names: Sequence[str], masks: Mapping[str, Path]) -> dict[str, NDArray[np.bool_]]:
@@ -166,11 +161,13 @@ def choose_regions(bench: Bench, names: Sequence[str], masks: Mapping[str, Path]
 
 
 def _voxels(bench: Bench, name: str) -> NDArray[np.bool_]:
+    from unibrain.scans.nsd_regions import UNION
+
     known = bench.subject.regions
     if name in known:
         mask = known[name]
     else:
-        parts = [known[part] if part in known else _from_volumes(bench, part) for part in _UNION.split(name)]
+        parts = [known[part] if part in known else _from_volumes(bench, part) for part in UNION.split(name)]
         mask = np.logical_or.reduce(parts)
     if not mask.any():
         raise InputError(
@@ -184,7 +181,7 @@ def _from_volumes(bench: Bench, name: str) -> NDArray[np.bool_]:
     """A region that was not prepared, from NSD's label volumes."""
     from unibrain.scans.nsd_regions import Grid, RegionReader
 
-    subject, why, layout = bench.subject, "", nsd_layout(bench)
+    subject, why, layout = bench.subject, "", bench.nsd
     if layout is not None and name:
         try:
             found = RegionReader(layout, Grid(subject.grid_shape, "the scans of this run")).voxels(name)
@@ -197,22 +194,11 @@ def _from_volumes(bench: Bench, name: str) -> NDArray[np.bool_]:
     )
 
 
-def nsd_layout(bench: Bench) -> "NsdLayout | None":
-    """NSD's files of this run, if it has such."""
-    from unibrain.scans.nsd_layout import NsdLayout
-
-    section = bench.settings.prepare
-    if bench.settings.custom is not None:
-        return None
-    home = bench.run.artefact("nsd") if section.root is None else Path(section.root)
-    return NsdLayout(home, section.subject, section.beta_version)
-
-
 def volume_affine(bench: Bench) -> tuple[str, NDArray[np.float64]]:
     """How volumes of this run lie in space, in words and as an affine."""
     from unibrain.scans.foreign import open_nifti
 
-    layout, custom = nsd_layout(bench), bench.settings.custom
+    layout, custom = bench.nsd, bench.settings.custom
     files = [Path(custom.mask)] if custom is not None and custom.mask is not None else []
     files += [] if layout is None else [layout.roi("nsdgeneral"), layout.brainmask]
     for file in files:
@@ -221,25 +207,19 @@ def volume_affine(bench: Bench) -> tuple[str, NDArray[np.float64]]:
     return "have voxels for millimetres, since no file of the scans tells where they lie", np.eye(4)
 
 
-def activate(bench: Bench, chosen: Masks, value: float) -> "dict[str, Latents]":
+def activate(bench: Bench, chosen: Mapping[str, NDArray[np.bool_]], value: float) -> "dict[str, Latents]":
     """What the run's decoder predicts from synthetic scans, by region; `NOTHING` is first.
 
     Scans are predicted one by one: a product of several would round with their number.
     """
     betas = bench.train.betas
     mean, deviation = betas.mean(axis=0, dtype=np.float64), betas.std(axis=0, ddof=1, dtype=np.float64)
-    return {
-        name: _predict(bench, mask, (mean + value * deviation * mask).astype(np.float32), value)
-        for name, mask in {NOTHING: np.zeros(len(mean), dtype=np.bool_), **chosen}.items()
-    }
-
-
-def _predict(bench: Bench, mask: NDArray[np.bool_], scan: NDArray[np.float32], value: float) -> "Latents":
-    def make() -> "Latents":
-        found: Latents = bench.decoder.predict(scan, [_SEEN_NOTHING])
-        return found
-
-    return bench.remember(make, "activated", digest(mask), float(value))
+    found = {}
+    for name, mask in {NOTHING: np.zeros(len(mean), dtype=np.bool_), **chosen}.items():
+        scan = (mean + value * deviation * mask).astype(np.float32)
+        make = partial(bench.decoder.predict, scan, [_SEEN_NOTHING])
+        found[name] = bench.remember(make, "activated", digest(mask), float(value))
+    return found
 
 
 def _strips(bench: Bench, latents: "Mapping[str, Latents]", seeds: int) -> "list[Strip]":
@@ -284,7 +264,3 @@ def _answer(cells: Sequence[Cell], value: float) -> str:
         f"Active alone at {value:g} deviations, which region moves each latent most (1: as far as a test scan): "
         f"{', '.join(parts)}."
     )
-
-
-def _title(name: str) -> str:
-    return LATENTS[name].title if name in LATENTS else name

@@ -12,12 +12,15 @@ from unibrain.errors import InputError
 from unibrain.evaluation import Score, Scores
 from unibrain.evaluation.statistics import bootstrap_interval, over_samples, share_interval
 from unibrain.experiments.bench import Bench, spread
-from unibrain.experiments.findings import Cell, Findings, Strip, cells_of, columns_of
+from unibrain.experiments.findings import Cell, Column, Findings, cells_of, columns_of
+from unibrain.experiments.page import draw_curve, metric_figure
 from unibrain.experiments.trials import Trials, equally_repeated, read_trials
-from unibrain.plot.canvas import svg_figure
+from unibrain.plot.canvas import BLUE, GREY, ORANGE
 from unibrain.reconstruction import Decoded
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
     from unibrain.backbone import Backbone
     from unibrain.latents import Latents
 
@@ -97,11 +100,9 @@ def repeats(bench: Bench, samples: int = 4) -> Findings:
             curves[name][number] = row
         looks[f"sample {number}"] = drawn[number - 1]
         looks[agreeing] = best
-    cells = [
-        cell
-        for name, found_scores in scores.items()
-        for cell in cells_of(name, found_scores, None if name == AS_RUN else (AS_RUN, scores[AS_RUN]))
-    ]
+    cells = [cell for name, some in scores.items() for cell in cells_of(name, some, (AS_RUN, scores[AS_RUN]))]
+    # Of what is chosen among samples, only the choice among all.
+    shown = {name: items for name, items in looks.items() if name[:4] != "best" or f"of {samples} " in name}
     findings = Findings(
         "repeats",
         "What more scans and more samples give",
@@ -111,7 +112,7 @@ def repeats(bench: Bench, samples: int = 4) -> Findings:
         (*cells, *(_deviations(each) if samples > 1 else ())),
         bench.subject.simulated,
         bench.about(**{"repeats of an image": "not read" if lacking else most, "samples of a scan": samples}),
-        strips=_strips(bench, looks, samples),
+        strips=bench.strips(shown, _SHOWN),
         notes=_notes(lacking, most, samples, bench.subject.simulated),
     )
     figures = {}
@@ -138,12 +139,9 @@ def windows(number: int, most: int) -> list[tuple[int, ...]]:
 
 def predicted_from(bench: Bench, trials: Callable[[], Trials], chosen: Sequence[int]) -> "Latents":
     """Latents predicted from the mean of some repeats of each image."""
-
-    def make() -> "Latents":
-        found: Latents = bench.decoder.predict(trials().average(chosen), bench.ids)
-        return found
-
-    return bench.remember(make, "repeats", list(chosen), bench.ids)
+    return bench.remember(
+        lambda: bench.decoder.predict(trials().average(chosen), bench.ids), "repeats", list(chosen), bench.ids
+    )
 
 
 def agreement(network: "Backbone", decoded: Decoded, predicted: "Latents") -> dict[str, NDArray[np.float64]]:
@@ -224,18 +222,6 @@ def _deviations(each: Sequence[Scores]) -> list[Cell]:
     return cells
 
 
-def _strips(bench: Bench, looks: Mapping[str, Decoded], samples: int) -> tuple[Strip, ...]:
-    seen = bench.ids[:_SHOWN]
-    strips = [bench.seen(seen)]
-    for name, items in looks.items():
-        if name.startswith("best") and f"of {samples} " not in name:
-            continue
-        pictures, captions = items.pictures, items.captions
-        shown = None if pictures is None else pictures[:_SHOWN]
-        strips.append(Strip(name, shown, None if captions is None else captions[:_SHOWN]))
-    return tuple(strips)
-
-
 def _notes(lacking: str, most: int, samples: int, simulated: bool) -> tuple[str, ...]:
     notes = []
     if lacking:
@@ -289,32 +275,19 @@ def _answer(
 
 def _curves(findings: Findings, curves: Mapping[str, Mapping[int, str]], label: str) -> bytes:
     """One panel per metric, one line per curve, each a number to the setting that has the value."""
-    across = min(4, max(1, len(findings.columns)))
-    down = -(-len(findings.columns) // across)
-    with svg_figure(2.5 * across, 1.9 * down + 0.4 * (len(curves) > 1), findings.title) as (figure, made):
-        panels = figure.subplots(down, across, sharex=True, squeeze=False).ravel()
-        for panel in panels[len(findings.columns) :]:
-            panel.set_axis_off()
-        for panel, column in zip(panels, findings.columns, strict=False):
-            for colour, (name, rows) in zip(("#3a4fc4", "#d0622b", "#5d626d"), _coloured(curves), strict=False):
-                cells = [(number, findings.cell(row, column.name)) for number, row in sorted(rows.items())]
-                known = [(at, cell) for at, cell in cells if cell is not None and cell.value is not None]
-                ceiling = "ceiling" in name
-                style = {"color": colour, "linestyle": "--" if ceiling else "-", "marker": "o", "markersize": 3}
-                panel.plot([at for at, _ in known], [cell.value for _, cell in known], label=name, **style)
-                bands = [(at, cell.low, cell.high) for at, cell in known if cell.low is not None]
-                if bands and not ceiling:
-                    panel.fill_between(*zip(*bands, strict=True), color=colour, alpha=0.12, linewidth=0)
-            panel.set_xticks(sorted({number for rows in curves.values() for number in rows}))
-            panel.set_title(
-                f"{column.short} ({'higher' if column.higher_is_better else 'lower'} is better)", fontsize=8
-            )
-            panel.set_xlabel(label)
-        if len(curves) > 1:
-            figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
-    return made[0]
+    # What is chosen by agreement comes first, in the colour of the report.
+    ordered = sorted(curves.items(), key=lambda curve: not curve[0].endswith("agreement"))
 
+    def draw(panel: "Axes", column: Column) -> None:
+        for colour, (name, rows) in zip((BLUE, ORANGE, GREY), ordered, strict=False):
+            x, ceiling = {row: number for number, row in rows.items()}, "ceiling" in name
+            style = {"color": colour, "linestyle": "--" if ceiling else "-", "label": name}
+            draw_curve(panel, findings, column, x, 0.0 if ceiling else 0.12, **style)
+        panel.set_xticks(sorted({number for rows in curves.values() for number in rows}))
+        panel.set_title(f"{column.short} ({'higher' if column.higher_is_better else 'lower'} is better)", fontsize=8)
+        panel.set_xlabel(label)
 
-def _coloured(curves: Mapping[str, Mapping[int, str]]) -> list[tuple[str, Mapping[int, str]]]:
-    """What is chosen by agreement first, in the colour of the report."""
-    return sorted(curves.items(), key=lambda curve: not curve[0].endswith("agreement"))
+    several = len(curves) > 1
+    return metric_figure(
+        findings.columns, findings.title, lambda w, h: (2.5 * w, 1.9 * h + 0.4 * several), "x", draw, several
+    )

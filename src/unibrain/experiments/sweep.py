@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from unibrain.errors import InputError
 from unibrain.evaluation.statistics import LEVEL, Interval, bootstrap_interval
 from unibrain.experiments.bench import Bench
-from unibrain.experiments.findings import Cell, Column, Findings, Strip, cells_of, columns_of
+from unibrain.experiments.findings import Cell, Column, Findings, cells_of, columns_of
 from unibrain.experiments.page import curve_figure
-from unibrain.plot.canvas import svg_figure
+from unibrain.plot.canvas import BLUE, GREY, ORANGE, svg_figure
 from unibrain.workspace.stages import read_record
 
 if TYPE_CHECKING:
@@ -109,11 +109,10 @@ def sweep(
         }
     )
     scores = {name: bench.score(items) for name, items in looks.items()}
-    seen = looks[AS_RUN].stimulus_ids[:_SHOWN]
     columns, told, best = list(columns_of(scores[AS_RUN])), [], [AS_RUN]
     cells: list[Cell] = []
     for name, found in scores.items():
-        cells += cells_of(name, found, None if name == AS_RUN else (AS_RUN, scores[AS_RUN]))
+        cells += cells_of(name, found, (AS_RUN, scores[AS_RUN]))
     for kind in bench.kinds:
         gained = gains(scores, kind)
         if not gained:
@@ -127,14 +126,6 @@ def sweep(
         best.append(chosen)
         told.append(_recommendation(bench, kind, settings, chosen, largest, gained, certain, own[kind], varied))
     rows = list(settings) if len(settings) <= _ROWS else list(dict.fromkeys(best))
-    strips = [bench.seen(seen)]
-    for name in rows:
-        pictures, captions = looks[name].pictures, looks[name].captions
-        strips.append(
-            Strip(
-                name, None if pictures is None else pictures[:_SHOWN], None if captions is None else captions[:_SHOWN]
-            )
-        )
     findings = Findings(
         "sweep",
         "How settings trade pixels for meaning",
@@ -151,7 +142,7 @@ def sweep(
             }
         ),
         answer=" ".join(told),
-        strips=tuple(strips),
+        strips=bench.strips({name: looks[name] for name in rows}, _SHOWN),
         notes=(
             "No test image takes part: the images are training images, decoded by a decoder of the same penalties that "
             "was fitted to all others. The penalties themselves were chosen with these images among the others.",
@@ -160,7 +151,7 @@ def sweep(
             * bool({"strength", "guidance_scale", "steps"} & set(varied)),
         ),
     )
-    return findings.drawn(_figures(findings, settings, scores, grid, own))
+    return findings.drawn(_figures(findings, settings, scores, own, () if grid and len(varied) > 1 else varied))
 
 
 def gains(scores: "Mapping[str, Scores]", kind: str) -> dict[str, NDArray[np.float64]]:
@@ -274,12 +265,12 @@ def _figures(
     findings: Findings,
     settings: Mapping[str, Values],
     scores: "Mapping[str, Scores]",
-    grid: bool,
     own: "Mapping[str, SamplingSettings]",
+    alone: Sequence[str],
 ) -> dict[str, bytes]:
+    """Curves of the options that were varied `alone`, and what is lost for what is won."""
     figures = {}
-    varied = list(dict.fromkeys(name for values in settings.values() for name in values))
-    for option in varied if not grid or len(varied) == 1 else ():
+    for option in alone:
         for kind in own:
             columns = tuple(column for column in findings.columns if column.kind == kind)
             usual = 1.0 if option == "alpha" else getattr(own[kind], option)
@@ -313,7 +304,7 @@ def trade_figure(findings: Findings, settings: Mapping[str, Values], scores: "Ma
                 if across is None or up is None or across.value is None or up.value is None:
                     continue
                 paper = values.get("image_weight") == PAPER["picture"]
-                colour = "#3a4fc4" if name == AS_RUN else "#d0622b" if paper else "#5d626d"
+                colour = BLUE if name == AS_RUN else ORANGE if paper else GREY
                 panel.plot(across.value, up.value, "s" if name == AS_RUN else "o", color=colour, markersize=5)
                 label = f"{next(iter(values.values())):g}" if one and values else name
                 label += " (paper)" * (paper and one)

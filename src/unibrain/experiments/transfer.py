@@ -10,12 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unibrain.errors import InputError
-from unibrain.experiments.bench import Bench, open_bench, spread
-from unibrain.experiments.findings import Cell, Findings, Strip, cells_of, columns_of
+from unibrain.experiments.bench import Bench, contents, mean_scans, open_bench, spread
+from unibrain.experiments.findings import Cell, Findings, cells_of, columns_of
 from unibrain.experiments.latent_scores import latent_cells, latent_columns, mean_two_way
-from unibrain.experiments.shared_images import shared_images
 from unibrain.pipeline import BackboneSource, RunFolder
-from unibrain.plot.canvas import svg_figure
+from unibrain.plot.canvas import BLUE, GREY, ORANGE, svg_figure
 from unibrain.workspace.stages import read_record
 
 if TYPE_CHECKING:
@@ -90,17 +89,11 @@ def transfer(bench: Bench, other: Bench) -> Findings:
     scores, true = {name: seen.score(items) for name, items in decoded.items()}, other.true
     cells, told = list[Cell](), dict[str, float]()
     for name, latents in predicted.items():
-        first = name == WITHIN
-        row = latent_cells(name, latents, true, None if first else (WITHIN, predicted[WITHIN]))
+        row = latent_cells(name, latents, true, (WITHIN, predicted[WITHIN]))
         told[name] = mean_two_way(row)
         cells += row
         if name in scores:
-            cells += cells_of(name, scores[name], None if first else (WITHIN, scores[WITHIN]))
-    few = ids[:_SHOWN]
-    strips = [other.seen(few)]
-    for name, items in decoded.items():
-        pictures = None if items.pictures is None else items.pictures[:_SHOWN]
-        strips.append(Strip(name, pictures, None if items.captions is None else items.captions[:_SHOWN]))
+            cells += cells_of(name, scores[name], (WITHIN, scores[WITHIN]))
     names = (bench.subject.name, other.subject.name)
     found = Findings(
         "transfer",
@@ -120,7 +113,7 @@ def transfer(bench: Bench, other: Bench) -> Findings:
             }
         ),
         _answer(told, names, most),
-        tuple(strips),
+        other.strips(decoded, _SHOWN),
         notes=(
             f"Decoded are {len(ids)} test images of {names[1]}, spread evenly over those that the decoder of "
             f"{names[0]} was not trained on. {most} other images that both saw align the two, in a random order that "
@@ -166,6 +159,21 @@ def _split_images(bench: Bench, other: Bench) -> tuple[NDArray[np.int64], NDArra
     return np.concatenate([left[~late], left[late]]), ids
 
 
+def shared_images(one: Bench, other: Bench) -> NDArray[np.int64]:
+    """Images that both subjects saw, shape (m, 2): the id in the one run, and in the other.
+
+    NSD numbers its images, so only equal ids can be the same picture; a laboratory's own pictures are numbered anew in
+    each run, and are found whatever their number is.
+    """
+    mine, theirs = (np.unique(bench.subject.stimulus_ids) for bench in (one, other))
+    if one.settings.custom is None and other.settings.custom is None:
+        mine = theirs = np.intersect1d(mine, theirs)
+    known = dict(zip(contents(one.stimuli, mine), mine.tolist(), strict=True))
+    found = dict(zip(contents(other.stimuli, theirs), theirs.tolist(), strict=True))
+    pairs = [(known[content], identity) for content, identity in found.items() if content in known]
+    return np.array(pairs, np.int64).reshape(-1, 2)
+
+
 def _counts(most: int) -> list[int]:
     """Numbers of alignment images: all, half of them, and so on; ascending."""
     counts = [most]
@@ -187,7 +195,7 @@ def _aligned(bench: Bench, other: Bench, pairs: NDArray[np.int64], counts: list[
     from unibrain.evaluation.evaluate import derangements
 
     scans, device = other.test.betas, bench.decoder.device
-    mine, theirs = (_mean_scans(side.subject, pairs[:, column]) for column, side in enumerate((bench, other)))
+    mine, theirs = (mean_scans(side.subject, pairs[:, column]) for column, side in enumerate((bench, other)))
     moved = {_ridge_name(count): _ridge(theirs[:count], mine[:count], scans, device) for count in counts}
     moved |= {_procrustes_name(count): _procrustes(theirs[:count], mine[:count], scans) for count in counts}
     moved[SHUFFLED] = _ridge(theirs, mine[derangements(len(pairs), 1, 0)[0]], scans, device)
@@ -218,11 +226,6 @@ def _without_fit(
 def _is_native(subject: "Subject") -> bool:
     """Whether these are scans of NSD, whose volumes are in each subject's own space."""
     return "beta_version" in subject.preparation and not subject.simulated
-
-
-def _mean_scans(subject: "Subject", ids: NDArray[np.int64]) -> NDArray[np.float32]:
-    """One scan per image: of single trials, their mean."""
-    return np.stack([subject.betas[subject.stimulus_ids == identity].mean(axis=0) for identity in ids])
 
 
 def _ridge(
@@ -288,14 +291,14 @@ def _figure(findings: Findings, latents: tuple[str, ...], counts: list[int]) -> 
         panels = figure.subplots(1, len(latents), sharey=True, squeeze=False).ravel()
         for panel, latent in zip(panels, latents, strict=True):
             metric = f"{latent}_two_way"
-            for name, colour in ((_ridge_name, "#3a4fc4"), (_procrustes_name, "#5d626d")):
+            for name, colour in ((_ridge_name, BLUE), (_procrustes_name, GREY)):
                 cells = [findings.cell(name(count), metric) for count in counts]
                 values = [np.nan if cell is None else cell.value for cell in cells]
                 panel.plot(counts, values, "o-", color=colour, markersize=3, label=name(0).split(",")[0])
             for setting, style in ((WITHIN, "-"), (ANATOMICAL, "-."), (UNALIGNED, ":"), (SHUFFLED, "--")):
                 cell = findings.cell(setting, metric)
                 if cell is not None and cell.value is not None:
-                    panel.axhline(cell.value, color="#d0622b", linestyle=style, linewidth=0.9, label=setting)
+                    panel.axhline(cell.value, color=ORANGE, linestyle=style, linewidth=0.9, label=setting)
             panel.set_xscale("log")
             panel.set_xticks(counts, [str(count) for count in counts])
             panel.minorticks_off()

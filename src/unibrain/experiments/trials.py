@@ -3,8 +3,6 @@
 import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,17 +54,15 @@ def read_trials(bench: Bench, ids: NDArray[np.int64]) -> Trials:
     """
     from unibrain.scans.nsd_betas import choose_format, gather_sessions
     from unibrain.scans.nsd_design import read_design
-    from unibrain.scans.nsd_layout import BETA_SCALE, NsdLayout
+    from unibrain.scans.nsd_layout import BETA_SCALE
     from unibrain.scans.nsd_regions import read_mask, subject_grid
-    from unibrain.scans.prepare import average_repeats, standardise, zscore_sessions
+    from unibrain.scans.prepare import prepare_rows
 
-    if bench.settings.custom is not None:
+    layout, done = bench.nsd, bench.subject.preparation
+    if layout is None:
         raise InputError("single trials are read from NSD's layout only, and this run is on data of your own.")
-    section, done = bench.settings.prepare, bench.subject.preparation
-    root = bench.run.artefact("nsd") if section.root is None else Path(section.root)
-    layout = NsdLayout(root, section.subject, str(done["beta_version"]))
-    design = read_design(layout, done["sessions"])
-    file_format = choose_format(layout, design.sessions, section.format)
+    root, design = layout.root, read_design(layout, done["sessions"])
+    file_format = choose_format(layout, design.sessions, bench.settings.prepare.format)
     mask = read_mask(layout, str(done["mask"]), subject_grid(layout, (design.sessions[0], file_format)))
     # An id of its own for each trial of these images: the first keeps that of the image.
     base = int(design.stimulus_ids.max()) + 1
@@ -76,20 +72,16 @@ def read_trials(bench: Bench, ids: NDArray[np.int64]) -> Trials:
         number[shown] = np.arange(len(shown))
     design = replace(design, stimulus_ids=design.stimulus_ids + base * number)
     scratch = bench.cache / "sessions"
-    sessions: Iterable[tuple[int, NDArray[Any]]] = gather_sessions(layout, mask, design, scratch, file_format)
-    if done["zscore"] == "session":
-        sessions = zscore_sessions(sessions, design, str(root))
-    averages = average_repeats(sessions, design, str(root), str(done["average"]))
+    sessions = gather_sessions(layout, mask, design, scratch, file_format)
+    how = {"average": str(done["average"]), "zscore": str(done["zscore"])}
+    single, kept, _ = prepare_rows(sessions, design, str(root), scale=BETA_SCALE, **how)
     shutil.rmtree(scratch)
-    if done["zscore"] != "session":
-        averages.betas /= np.float32(BETA_SCALE)
-    order = {int(identity): row for row, identity in enumerate(averages.stimulus_ids)}
+    order = {int(identity): row for row, identity in enumerate(single.stimulus_ids)}
     counts = range(int(number.max()) + 1)
     rows = np.array([[order[int(identity) + base * repeat] for repeat in counts] for identity in ids])
-    measured = np.ones((*rows.shape, averages.betas.shape[1]), dtype=np.bool_)
-    measured[:, :, averages.partial] = ~averages.missing[rows]
-    betas, kept, _ = standardise(averages, str(root), zscore=done["zscore"] == "train")
-    found = Trials(betas[rows], measured[:, :, kept])
+    measured = np.ones((*rows.shape, len(kept)), dtype=np.bool_)
+    measured[:, :, single.partial] = ~single.missing[rows]
+    found = Trials(single.betas[rows], measured[:, :, kept])
     own = replace(bench, ids=ids).test.betas
     if found.betas.shape[2] != own.shape[1] or np.abs(found.average(counts) - own).max() > _CLOSE * np.abs(own).max():
         raise InputError(f"{root}: the scans are not those of this run. Run `unibrain prepare {bench.run.root}` again.")

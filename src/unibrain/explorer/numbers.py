@@ -8,10 +8,11 @@ from unibrain.evaluation import METRICS
 from unibrain.evaluation.controls import CONTROLS
 from unibrain.evaluation.scores import TOP
 from unibrain.explorer.session import Session
+from unibrain.latents.table import latent_title
 from unibrain.pipeline.stages import experiments_done
 from unibrain.regression import load_choices
 from unibrain.report import regions_of
-from unibrain.report.sections import latent_title, penalty_view, svg_uri
+from unibrain.report.sections import penalty_view, svg_uri
 from unibrain.workspace.files import read_json
 
 

@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 
 from unibrain.errors import InputError
 from unibrain.experiments import Bench
-from unibrain.experiments.regions import nsd_layout
 from unibrain.workspace.progress import say
 
 _HEMISPHERES = {"lh": "left", "rh": "right"}
@@ -29,7 +28,7 @@ def flat_map(bench: Bench) -> dict[str, Any] | None:
     place in the middle of the cortex (NSD's transforms ``func1pt8-to-layerB2`` and ``white-to-fsaverage``); vertices
     outside of the run's voxels are left out.
     """
-    layout = nsd_layout(bench)
+    layout = bench.nsd
     if layout is None or find_spec("nilearn") is None:
         return None
     folder = layout.root / "nsddata" / "ppdata" / layout.name / "transforms"

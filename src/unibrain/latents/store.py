@@ -51,11 +51,16 @@ def _array_path(folder: Path, name: str, storage: str) -> Path:
     return folder / ZARR / name if storage == "zarr" and name != IDS else folder / f"{name}.npy"
 
 
+def _files(path: Path) -> list[Path]:
+    """The file of an array, or all files of a zarr array."""
+    return [path] if path.is_file() else sorted(inner for inner in path.rglob("*") if inner.is_file())
+
+
 def _checksum(path: Path) -> tuple[int, str]:
     """Bytes and checksum of a file, or of all files of a zarr array."""
     if path.is_file():
         return path.stat().st_size, sha256_of(path)
-    files = sorted(inner for inner in path.rglob("*") if inner.is_file())
+    files = _files(path)
     with ThreadPoolExecutor(4) as pool:  # hashing lets other threads run
         sums = list(pool.map(sha256_of, files))
     sizes = [inner.stat().st_size for inner in files]
@@ -310,10 +315,7 @@ def _checked(folder: Path, name: str, manifest: Mapping[str, Any], verify: bool)
     path, about = _array_path(folder, name, manifest["storage"]), manifest["arrays"][name]
     if not path.exists():
         raise DamagedFileError(path, f"{path} is missing: extract the latents again")
-    if path.is_file():
-        size = path.stat().st_size
-    else:
-        size = sum(inner.stat().st_size for inner in path.rglob("*") if inner.is_file())
+    size = sum(inner.stat().st_size for inner in _files(path))
     if size != about["bytes"]:
         raise DamagedFileError(
             path, f"{path} is truncated ({size} of {about['bytes']} bytes): extract the latents again"
@@ -358,9 +360,7 @@ def _open_zarr(path: Path) -> Any:
     import zarr
 
     description = path / "zarr.json"
-    if not description.is_file():
-        raise InputError(f"{path} is not a zarr (version 3) array of plain floats: extract the latents again")
-    check_zarr(description.read_bytes(), str(path))
+    check_zarr(description.read_bytes() if description.is_file() else b"", str(path))
     return zarr.open_array(str(path), mode="r", zarr_format=3)
 
 

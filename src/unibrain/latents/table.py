@@ -81,6 +81,11 @@ LATENTS: dict[str, LatentRow] = {
 """Name of a latent to its row. A further latent is a further row (paper, figure 2, has these four)."""
 
 
+def latent_title(name: str) -> str:
+    """Title of a latent for people; its name if it has no row in the table."""
+    return LATENTS[name].title if name in LATENTS else name
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class Latents(Mapping[str, NDArray[np.float32]]):
     """Latents of a set of images: a mapping of latent name to array.

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unibrain.errors import InputError
-from unibrain.latents import LATENTS
+from unibrain.latents.table import latent_title
 from unibrain.plot.canvas import BLUE, GREY, ORANGE, RED, figure_of, styled, svg_figure
 from unibrain.regression.penalties import AlphaChoice
 
@@ -48,7 +48,7 @@ def penalties(choices: Mapping[str, AlphaChoice], figure: "Figure | SubFigure | 
         _draw(axes[0, column], choice, choice.r2)
         _draw(axes[1, column], choice, choice.correlation)
         colour = RED if choice.edge_warning else "black"
-        title = f"{LATENTS[name].title if name in LATENTS else name}\n{_best(choice)}"
+        title = f"{latent_title(name)}\n{_best(choice)}"
         axes[0, column].set_title(title, fontsize=9, loc="left", color=colour)
         axes[1, column].set_xlabel("\n".join(["alpha", *textwrap.wrap(choice.edge_warning, 36)]), color=colour)
     axes[0, 0].set_ylabel("explained variance (R²)\nof images left out")

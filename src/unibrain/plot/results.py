@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unibrain.errors import InputError
-from unibrain.latents import LATENTS
+from unibrain.latents.table import latent_title
 from unibrain.plot.canvas import BLUE, GREY, ORANGE, axes_of, figure_of, styled
 
 if TYPE_CHECKING:
@@ -156,7 +156,7 @@ def accuracy(found: "Scores", axes: "Axes | None" = None) -> "Axes":
     axes.imshow(values, "Blues", vmin=0, vmax=1.4 * most, aspect="auto")
     for row, column in np.ndindex(*values.shape):
         axes.text(column, row, f"{values[row, column]:.2f}", ha="center", va="center")
-    axes.set_xticks(range(len(latents)), [LATENTS[name].title if name in LATENTS else name for name in latents])
+    axes.set_xticks(range(len(latents)), list(map(latent_title, latents)))
     axes.set_xticklabels([_wrapped(label.get_text(), 14) for label in axes.get_xticklabels()])
     axes.set_yticks(range(len(table)), ["all voxels" if name == "all" else name for name in table])
     axes.tick_params(length=0, top=True, labeltop=True, bottom=False, labelbottom=False)

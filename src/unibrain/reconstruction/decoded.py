@@ -60,6 +60,13 @@ class Decoded:
         kinds = {"picture": self.pictures, "caption": self.captions, **self.others}
         return {kind: items for kind, items in kinds.items() if items is not None}
 
+    def rows(self, rows: NDArray[np.int64]) -> "Decoded":
+        """Some scans only, by their row numbers in the wanted order."""
+        captions = None if self.captions is None else tuple(self.captions[row] for row in rows)
+        others = {kind: items[rows] for kind, items in self.others.items()}
+        pictures = None if self.pictures is None else self.pictures[rows]
+        return Decoded(self.stimulus_ids[rows], pictures, captions, others)
+
     def __repr__(self) -> str:
         return f"Decoded({len(self.stimulus_ids)} scans: {', '.join(f'{kind}s' for kind in self._kinds())})"
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from unibrain.evaluation import METRICS, Score
 from unibrain.evaluation.controls import CONTROLS
 from unibrain.evaluation.scores import TOP
+from unibrain.latents.table import latent_title
 from unibrain.report.content import ReportContent
 from unibrain.report.sections import (
     accuracy_table,
@@ -17,7 +18,6 @@ from unibrain.report.sections import (
     band_table,
     data_uri,
     latent_rows,
-    latent_title,
     penalty_view,
     setting_sections,
 )

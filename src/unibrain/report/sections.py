@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unibrain.latents import LATENTS
+from unibrain.latents.table import latent_title
 
 if TYPE_CHECKING:
     from unibrain.audit.audit import Audit, Neighbours, Pair
@@ -39,11 +40,6 @@ def data_uri(picture: NDArray[np.uint8]) -> str:
 def svg_uri(svg: bytes) -> str:
     """An SVG picture in which no script of it runs, and none of its names meets those of the page."""
     return "data:image/svg+xml;base64," + base64.b64encode(svg).decode("ascii")
-
-
-def latent_title(name: str) -> str:
-    """Title of a latent for people; its name if it has no row in the table."""
-    return LATENTS[name].title if name in LATENTS else name
 
 
 def latent_rows(content: "ReportContent") -> list[tuple[str, str, str]]:

@@ -12,7 +12,7 @@ from unibrain.errors import InputError
 from unibrain.scans.custom_scans import Mask, ScanMatrix, join_scans, open_scans, read_mask, read_regions
 from unibrain.scans.custom_table import CustomTable
 from unibrain.scans.nsd_design import Design
-from unibrain.scans.prepare import average_repeats, standardise, zscore_sessions
+from unibrain.scans.prepare import prepare_rows
 from unibrain.scans.subject import Subject
 from unibrain.workspace.fingerprints import digest
 from unibrain.workspace.progress import track
@@ -109,17 +109,13 @@ def read_custom(
         tuple(range(1, len(table.sessions) + 1)), table.session, table.stimulus_ids, table.is_test[table.stimulus_ids]
     )
     source = str(files[0] if len(files) == 1 else table.path)
-    sessions: Iterator[tuple[int, NDArray[np.float32]]] = _sessions(matrix, table)
-    if zscore == "session":
-        sessions = zscore_sessions(sessions, design, source)
-    averages = average_repeats(sessions, design, source, average)
-    betas, kept, statistics = standardise(averages, source, zscore=zscore == "train")
+    rows, kept, statistics = prepare_rows(_sessions(matrix, table), design, source, average=average, zscore=zscore)
     return Subject(
         name=name,
-        betas=betas,
-        stimulus_ids=averages.stimulus_ids,
-        is_test=averages.is_test,
-        repeats=averages.repeats,
+        betas=rows.betas,
+        stimulus_ids=rows.stimulus_ids,
+        is_test=rows.is_test,
+        repeats=rows.repeats,
         voxel_indices=matrix.voxel_indices[kept],
         grid_shape=matrix.grid_shape,
         regions={region: inside[kept] for region, inside in masks.items()},

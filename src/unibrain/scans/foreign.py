@@ -37,21 +37,21 @@ _DAMAGE: tuple[type[Exception], ...] = (
 
 def require_file(path: Path, what: str, remedy: str = "Check the path") -> Path:
     """Return `path` if it is a file; else raise `InputError`, which says what is there instead."""
-    return _require(path, "file", "folder", f"(needed as {what}). {remedy}.")
+    return _require(path, "file", f"(needed as {what}). {remedy}.")
 
 
-def require_folder(path: Path, what: str, remedy: str = "Check the path") -> Path:
+def require_folder(path: Path, what: str) -> Path:
     """Return `path` if it is a folder; else raise `InputError`."""
-    return _require(path, "folder", "file", f"(needed as {what}). {remedy}.")
+    return _require(path, "folder", f"(needed as {what}). Check the path.")
 
 
-def _require(path: Path, wanted: str, other: str, rest: str) -> Path:
+def _require(path: Path, wanted: str, rest: str) -> Path:
     try:
         path.stat()
     except OSError as error:
         raise InputError(f"{path}: {_system(error, wanted)} {rest}") from error
     if not (path.is_file() if wanted == "file" else path.is_dir()):
-        raise InputError(f"{path}: is a {other}, not a {wanted} {rest}")
+        raise InputError(f"{path}: is a {'folder' if wanted == 'file' else 'file'}, not a {wanted} {rest}")
     return path
 
 
@@ -200,12 +200,7 @@ def read_mat(path: Path, names: Sequence[str], what: str, remedy: str = "Check t
             for name in names:
                 arrays[name] = np.asarray(hdf5_dataset(path, file, name)[()]).T
         return arrays
-    from scipy.io import loadmat
-    from scipy.io.matlab import MatReadError
-
-    # scipy raises these as well on damaged files; nothing of ours is in the block.
-    with reading(path, "MAT", also=(MatReadError, TypeError, IndexError)):
-        content = loadmat(path, variable_names=list(names))
+    content = _read_old_mat(path, names)
     for name in names:
         if name not in content:
             raise InputError(f"{path}: has no field {name}. Use {what} as it is published.")
@@ -217,14 +212,11 @@ def read_mat(path: Path, names: Sequence[str], what: str, remedy: str = "Check t
 def read_cells(path: Path, name: str, what: str, remedy: str = "Check the path") -> list[list[str]]:
     """Read a cell array of text and numbers out of a MAT file of a version before 7.3, as rows of text."""
     import h5py
-    from scipy.io import loadmat
-    from scipy.io.matlab import MatReadError
 
     _head(path, "MAT", what, remedy)
     if h5py.is_hdf5(path):
         raise InputError(f"{path}: is a MAT file of version 7.3, of which cells are not read. Save it with -v7.")
-    with reading(path, "MAT", also=(MatReadError, TypeError, IndexError)):
-        cells = loadmat(path, variable_names=[name]).get(name)
+    cells = _read_old_mat(path, [name]).get(name)
     if cells is None or cells.dtype != np.object_ or cells.ndim != 2:
         raise InputError(f"{path}: has no table {name} of cells. Use {what} as it is published.")
     rows = [[np.asarray(cell) for cell in row] for row in cells]
@@ -232,6 +224,15 @@ def read_cells(path: Path, name: str, what: str, remedy: str = "Check the path")
         raise InputError(f"{path}: a cell of {name} is neither one text nor one number. Use {what} as it is published.")
     # MATLAB's numbers are doubles, and scipy's are of the type in which they are stored.
     return [[str(cell.item()) if cell.dtype.kind == "U" else f"{cell.item():g}" for cell in row] for row in rows]
+
+
+def _read_old_mat(path: Path, names: Sequence[str]) -> dict[str, Any]:
+    from scipy.io import loadmat
+    from scipy.io.matlab import MatReadError
+
+    # scipy raises these as well on damaged files; nothing of ours is in the block.
+    with reading(path, "MAT", also=(MatReadError, TypeError, IndexError)):
+        return dict(loadmat(path, variable_names=list(names)))
 
 
 def is_old_mat(path: Path) -> bool:

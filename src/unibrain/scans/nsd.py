@@ -7,11 +7,9 @@ v^2; the total variance is 1, so the signal variance is max(0, 1 - v^2) and ``nc
 
 import logging
 import os
-from collections.abc import Iterable
 from contextlib import nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,13 +20,15 @@ from unibrain.scans.nsd_betas import MaskedSessions, check_one_subject, choose_f
 from unibrain.scans.nsd_design import Design, read_design
 from unibrain.scans.nsd_layout import BETA_SCALE, REPEATS, TOGETHER, NsdLayout, present_sessions
 from unibrain.scans.nsd_regions import read_mask, read_regions, subject_grid
-from unibrain.scans.prepare import PrepareSettings, average_repeats, standardise, zscore_sessions
+from unibrain.scans.prepare import PrepareSettings, prepare_rows
 from unibrain.scans.subject import Subject
 from unibrain.workspace.progress import track
 
 _log = logging.getLogger(__name__)
 
 _VALUES_AT_ONCE = 2**21
+_KEPT = ("protocol", "sessions", "average", "zscore", "mask", "beta_version", "noise_ceiling")
+"""Choices that a subject keeps."""
 
 
 def read_nsd(
@@ -89,36 +89,22 @@ def read_nsd(
             ceiling = recompute_noise_ceiling(sessions, design)
         else:
             ceiling = read_noise_ceiling(layout, mask)
-        trials: Iterable[tuple[int, NDArray[Any]]] = track(
-            sessions, "averaging", total=len(design.sessions), unit="session"
-        )
-        if wanted.zscore == "session":
-            trials = zscore_sessions(trials, design, source)
-        averages = average_repeats(trials, design, source, str(wanted.average))
-    if wanted.zscore != "session":
-        averages.betas /= np.float32(BETA_SCALE)
-    betas, kept, statistics = standardise(averages, source, zscore=wanted.zscore == "train")
+        trials = track(sessions, "averaging", total=len(design.sessions), unit="session")
+        how = {"average": str(wanted.average), "zscore": str(wanted.zscore)}
+        rows, kept, statistics = prepare_rows(trials, design, source, scale=BETA_SCALE, **how)
     return Subject(
         name=layout.name,
-        betas=betas,
-        stimulus_ids=averages.stimulus_ids,
-        is_test=averages.is_test,
-        repeats=averages.repeats,
+        betas=rows.betas,
+        stimulus_ids=rows.stimulus_ids,
+        is_test=rows.is_test,
+        repeats=rows.repeats,
         voxel_indices=np.flatnonzero(mask)[kept],
         grid_shape=(mask.shape[0], mask.shape[1], mask.shape[2]),
         regions={name: voxels[kept] for name, voxels in regions.items()},
         noise_ceiling=ceiling[kept],
         simulated=layout.marker.is_file(),
         statistics=statistics,
-        preparation={
-            "protocol": wanted.protocol,
-            "sessions": list(design.sessions),
-            "average": wanted.average,
-            "zscore": wanted.zscore,
-            "mask": wanted.mask,
-            "beta_version": wanted.beta_version,
-            "noise_ceiling": wanted.noise_ceiling,
-        },
+        preparation={name: getattr(wanted, name) for name in _KEPT} | {"sessions": list(design.sessions)},
     )
 
 

@@ -61,18 +61,6 @@ def betas_grid(path: Path, file_format: str) -> tuple[int, ...]:
         return tuple(int(n) for n in hdf5_dataset(path, file, "betas").shape[:0:-1])
 
 
-def read_session(
-    layout: NsdLayout,
-    mask: NDArray[np.bool_],
-    session: int,
-    trials: int,
-    file_format: str,
-    check_finite: bool = True,
-) -> tuple[NDArray[Any], str]:
-    """Read one session's betas inside a mask, see `read_betas`."""
-    return read_betas(layout.betas(session, file_format), mask, trials, file_format, check_finite)
-
-
 def read_betas(
     path: Path, mask: NDArray[np.bool_], trials: int, file_format: str, check_finite: bool = True
 ) -> tuple[NDArray[Any], str]:
@@ -223,7 +211,7 @@ def gather_sessions(
         say(f"{layout.name}: {len(kept)} of {len(files)} sessions were read before")
     stored: dict[str, list[int]] = {"plain": [], "scaled": [], "percent": []}
     for session in track([s for s in files if s not in kept], "reading betas", unit="session"):
-        betas, how = read_session(layout, mask, session, shape[session][1], file_format)
+        betas, how = read_betas(sources[session], mask, shape[session][1], file_format)
         stored[how].append(session)
         with atomic_path(files[session]) as temporary:
             np.save(temporary, betas, allow_pickle=False)

@@ -12,7 +12,6 @@ Which trial is of which stimulus:
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -37,19 +36,11 @@ _TASKS = {"vis": SEEN, "img": IMAGINED}
 _PUBLISHED = "Use the file as it is published"
 
 
-@dataclass(frozen=True)
-class FurtherTrials:
-    """Which trials of a further session are of which stimulus.
-
-    `trials` is how many betas the session has. `stimuli` has, by task, the 0-based stimulus of each of them, -1 for one
-    that is not of that task.
-    """
-
-    trials: int
-    stimuli: Mapping[str, NDArray[np.int64]]
+Shown = Mapping[str, NDArray[np.int64]]
+"""By task, the 0-based stimulus of each trial of a further session; -1 for one that is not of that task."""
 
 
-def synthetic_trials(layout: NsdLayout) -> FurtherTrials:
+def synthetic_trials(layout: NsdLayout) -> Shown:
     """The trials of NSD-Synthetic; stimuli are counted as in its design, from 0."""
     path = layout.synthetic_expdesign
     order = read_mat(path, ["masterordering"], "the design of NSD-Synthetic", FETCH_FURTHER)["masterordering"].ravel()
@@ -57,7 +48,7 @@ def synthetic_trials(layout: NsdLayout) -> FurtherTrials:
     if not order.size or order.min() < 1:
         found = f"goes from {order.min()}" if order.size else "is empty"
         raise InputError(f"{path}: masterordering {found}, but its stimuli count from 1. {_PUBLISHED}.")
-    return FurtherTrials(len(order), {SEEN: order - 1})
+    return {SEEN: order - 1}
 
 
 def imagery_targets(layout: NsdLayout) -> dict[str, Path]:
@@ -76,7 +67,7 @@ def imagery_targets(layout: NsdLayout) -> dict[str, Path]:
     return targets
 
 
-def imagery_trials(layout: NsdLayout) -> FurtherTrials:
+def imagery_trials(layout: NsdLayout) -> Shown:
     """The trials of NSD-Imagery that have a picture as their target; stimuli are counted as `imagery_targets`."""
     numbers = {cue: number for number, cue in enumerate(imagery_targets(layout))}
     parts: dict[str, list[NDArray[np.int64]]] = {task: [] for task in _TASKS.values()}
@@ -97,8 +88,7 @@ def imagery_trials(layout: NsdLayout) -> FurtherTrials:
                     raise InputError(f"{path}: CONDITION {unknown[0]} is no target of {pairs}. {_PUBLISHED}.")
                 one[:] = [numbers[cue] for cue in letters]
             found.append(one)
-    stimuli = {name: np.concatenate(found) for name, found in parts.items()}
-    return FurtherTrials(len(stimuli[SEEN]), stimuli)
+    return {name: np.concatenate(found) for name, found in parts.items()}
 
 
 def read_further(
@@ -146,7 +136,7 @@ def read_further(
     if zscore == "set" and how == "none":
         raise InputError(f"{subject.name}: was not z-scored, so further scans are not either. Choose --zscore train.")
     shown = synthetic_trials(layout) if name == "nsd-synthetic" else imagery_trials(layout)
-    trials = _read_trials(layout, name, subject, shown.trials, file_format)
+    trials = _read_trials(layout, name, subject, len(shown[SEEN]), file_format)
     measured = np.asarray((trials != 0).any(axis=0))
     if not measured.all():
         text = "%s: %d of %d voxels are zero throughout the session, and get the training mean."
@@ -158,7 +148,7 @@ def read_further(
     elif subject.statistics is not None:
         mean, deviation = subject.statistics.astype(np.float64)
     found = {}
-    for task, stimuli in shown.stimuli.items():
+    for task, stimuli in shown.items():
         ids, counts = np.unique(stimuli[stimuli >= 0], return_counts=True)
         averages = np.stack([trials[stimuli == identity].mean(axis=0, dtype=np.float64) for identity in ids])
         found[task] = Subject(

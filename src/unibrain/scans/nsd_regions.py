@@ -73,7 +73,7 @@ REGIONS: Mapping[str, tuple[str, tuple[str, ...]]] = {
 _HEMISPHERES = ("lh", "rh")
 _STANDARD = "the standard labels"
 # A plus between names; that of the label "ecc4+" has none after it, or another plus.
-_UNION = re.compile(r"\+(?=[A-Za-z0-9])")
+UNION = re.compile(r"\+(?=[A-Za-z0-9])")
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,7 @@ class RegionReader:
 
     def voxels(self, name: str) -> NDArray[np.bool_]:
         """Voxels of a region that is named as above, shape (X, Y, Z)."""
-        return np.asarray(np.logical_or.reduce([self._part(part) for part in _UNION.split(name)]))
+        return np.asarray(np.logical_or.reduce([self._part(part) for part in UNION.split(name)]))
 
     def labels(self, volume: str) -> dict[str, NDArray[np.bool_]]:
         """Give the voxels of every label of a volume, by the label's name (its number if it has none)."""

@@ -237,6 +237,27 @@ def standardise(
     return betas, kept, statistics[:, kept] if zscore else None
 
 
+def prepare_rows(
+    sessions: Iterable[tuple[int, NDArray[Any]]],
+    design: Design,
+    source: str,
+    *,
+    average: str,
+    zscore: str,
+    scale: float = 1.0,
+) -> tuple[Averages, NDArray[np.bool_], NDArray[np.float32] | None]:
+    """Prepare all trials as `PrepareSettings` says, which are divided by `scale` unless z-scored session by session.
+
+    Returned are the rows with their prepared betas, and what else `standardise` gives.
+    """
+    trials = zscore_sessions(sessions, design, source) if zscore == "session" else sessions
+    averages = average_repeats(trials, design, source, average)
+    if zscore != "session" and scale != 1:
+        averages.betas /= np.float32(scale)
+    averages.betas, kept, statistics = standardise(averages, source, zscore=zscore == "train")
+    return averages, kept, statistics
+
+
 def _blocks(rows: int, columns: int) -> Iterator[slice]:
     """Slices of columns, so that a block in float64 takes some 8 MB."""
     step = max(16, _VALUES_AT_ONCE // max(rows, 1))
