@@ -24,7 +24,7 @@ from unibrain.evaluation.captions import (
     reference_clip_score,
     rouge,
 )
-from unibrain.evaluation.networks import ClipEmbedder
+from unibrain.evaluation.networks.clip import ClipEmbedder
 from unibrain.evaluation.scores import to_table
 from unibrain.evaluation.wordnet import bundled_synonyms
 from unibrain.reconstruction import Decoded

@@ -105,7 +105,7 @@ def _each(values: NDArray[np.float64], note: str = "") -> _Found:
 
 def published_clip(name: str) -> CaptionEmbedder:
     """The published CLIP ``"clip-vit-b-32"`` or ``"clip-vit-l-14"``, whose weights are read when it first embeds."""
-    from unibrain.evaluation.networks import ClipEmbedder
+    from unibrain.evaluation.networks.clip import ClipEmbedder
 
     return ClipEmbedder(name)
 

@@ -71,7 +71,7 @@ class Dialect:
     crop : bool
         Whether the shorter side is resized and the middle cut out, instead of squeezing the picture into a square.
     layers : mapping of str to (str, str)
-        Metric to its network, a name in `unibrain.evaluation.networks`, and the layer.
+        Metric to its network, a key of `unibrain.evaluation.networks.weights.NETWORKS`, and the layer.
     sides : mapping of str to int
         Network to the side of its input.
     direction : str
@@ -336,15 +336,15 @@ def _network_rows(dialect: Dialect) -> Iterator[Metric]:
 
 
 def _network_measure(dialect: Dialect, name: str, items: Comparison) -> Measure:
-    from unibrain.evaluation import networks
+    from unibrain.evaluation.networks.features import extract, load_network
 
     network, layer = dialect.layers[name]
-    loaded = networks.load_network(network)  # says what is missing, before anything is computed
+    loaded = load_network(network)  # says what is missing, before anything is computed
     layers = [its for of, its in dialect.layers.values() if of == network]
     way = f"{network} {loaded.sha256} {' '.join(layers)} {dialect.path(dialect.sides[network])}"
 
     def compute(pictures: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
-        return list(networks.extract(loaded, network_inputs(dialect, network, pictures), layers).values())
+        return list(extract(loaded, network_inputs(dialect, network, pictures), layers).values())
 
     def features(items: Comparison) -> tuple[Rows, Rows]:
         seen, decoded = (items.features.get(way, pictures, compute) for pictures in (items.seen, items.pictures))

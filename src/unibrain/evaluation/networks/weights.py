@@ -1,7 +1,7 @@
 """`NETWORKS`: the published weights of the networks behind published scores, where they are kept, and their check."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib.resources import files
@@ -57,8 +57,6 @@ class Network:
         What it needs, the weights first; of each part one file, of those named here. The first of them is fetched.
     licence, about_licence : str
         A few words, and a sentence.
-    layers : tuple of str
-        Layers that published scores use.
     opt_in : bool
         Fetched only if asked for, because of its licence.
     """
@@ -68,19 +66,16 @@ class Network:
     parts: tuple[tuple[Published, ...], ...]
     licence: str
     about_licence: str
-    layers: tuple[str, ...]
     opt_in: bool = False
 
 
 def _read_table() -> dict[str, Network]:
-    text = (files("unibrain.evaluation") / "data" / "networks.json").read_text(encoding="utf-8")
-    content = json.loads(text)
+    content = json.loads((files("unibrain.evaluation") / "data" / "networks.json").read_text(encoding="utf-8"))
     known = {name: Published(name, **about) for name, about in content["files"].items()}
     return {
         name: Network(
             name,
             parts=tuple(tuple(known[file] for file in part) for part in about.pop("parts")),
-            layers=tuple(about.pop("layers")),
             **about,
         )
         for name, about in content["networks"].items()
@@ -115,26 +110,24 @@ def command_for(network: Network) -> str:
     return f"{COMMAND}{' --with-swav' * network.opt_in}"
 
 
-def checked_files(network: Network, folder: Path) -> list[Path]:
-    """The file of each part, after a check of its size and SHA-256; `UnavailableError` if one is missing."""
-    paths = present(network, folder)
-    for part, path in zip(network.parts, paths, strict=True):
+def checked_files(network: Network, folder: Path) -> dict[Path, str]:
+    """The file of each part to its SHA-256, after a check of both; `UnavailableError` if one is missing."""
+    found = {}
+    for part, path in zip(network.parts, present(network, folder), strict=True):
         if path is None:
             raise UnavailableError(
                 f"{network.title} is not here ({folder / part[0].name} is missing): run {command_for(network)}"
             )
-        check(next(file for file in part if file.name == path.name), path, command_for(network))
-    return [path for path in paths if path is not None]
+        found[path] = check(part, path, command_for(network))
+    return found
 
 
-def check(published: Published, path: Path, command: str = COMMAND) -> str:
-    """The SHA-256 of a file that is the published one. A note beside it keeps that, so that it is read only once.
+def check(part: Sequence[Published], path: Path, command: str = COMMAND) -> str:
+    """The SHA-256 of a file that is the published one of its name; `InputError` if it is not.
 
-    Raises
-    ------
-    InputError
-        If it is of another size or content.
+    A note beside it keeps that, so that it is read only once.
     """
+    published = next(file for file in part if file.name == path.name)
     size = path.stat().st_size
     if not published.may_have(size):
         raise InputError(
