@@ -20,18 +20,10 @@ _TOLERANCE = 0.01
 
 @dataclass(frozen=True)
 class Published:
-    """One published file.
+    """One published file, with its name in `metrics_home`.
 
-    Attributes
-    ----------
-    name : str
-        Its name in `metrics_home`.
-    url : str
-        Where it is; what is on the Hugging Face hub is ``hf://owner/name@commit/file``.
-    size : int
-        Bytes; known to a percent only where not all of `sha256` is known.
-    sha256 : str
-        64 hexadecimal digits, or their beginning, where no more is known.
+    What is on the Hugging Face hub has a `url` such as ``hf://owner/name@commit/file``. `sha256` is 64 hexadecimal
+    digits, or their beginning, where no more is known; then `size` (bytes) is known to a percent only.
     """
 
     name: str
@@ -49,16 +41,8 @@ class Published:
 class Network:
     """A row of `NETWORKS`.
 
-    Attributes
-    ----------
-    name, title : str
-        Its key, and its name for people.
-    parts : tuple of tuple of Published
-        What it needs, the weights first; of each part one file, of those named here. The first of them is fetched.
-    licence, about_licence : str
-        A few words, and a sentence.
-    opt_in : bool
-        Fetched only if asked for, because of its licence.
+    `parts` is what it needs, the weights first; of each part one file, of those named here, the first of which is
+    fetched. `licence` is a few words, `about_licence` a sentence; with `opt_in`, it is fetched only if asked for.
     """
 
     name: str
