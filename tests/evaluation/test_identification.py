@@ -1,8 +1,11 @@
+from itertools import combinations
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.distance import correlation
+from scipy.stats import hypergeom
 
 from unibrain.errors import InputError
 from unibrain.evaluation.identification import (
@@ -13,6 +16,8 @@ from unibrain.evaluation.identification import (
     count_wins,
     identify,
     latent_identification,
+    neighbour_identification,
+    retrieve,
     win_table,
 )
 from unibrain.latents import Latents, LatentWriter, open_latents
@@ -98,7 +103,39 @@ def test_a_matrix_by_hand():
     assert count_wins(similarity, "image->recons").tolist() == [1, 2, 0]
     assert count_ties(similarity) == 1
     assert count_ties(similarity, "image->recons") == 0
+    np.testing.assert_array_equal(identify(similarity, minus_one=True), [0, 0, -0.5])
     assert count_wins(similarity, truth=[2, 0, 1]).tolist() == [0, 2, 1]
+
+
+def test_minus_one_takes_the_best_below_one():
+    features = np.random.default_rng(0).normal(size=(12, 20))
+    found = identify(correlations(features, features), minus_one=True)
+    np.testing.assert_allclose(found, 10 / 11)
+
+
+@pytest.mark.parametrize("way", [2, 3, 5, 7])
+def test_n_way_is_the_mean_over_all_sets_of_distractors(way):
+    similarity = correlations(*pair(7))
+    for item, value in enumerate(identify(similarity, way=way)):
+        others = [i for i in range(7) if i != item]
+        beaten = similarity[:, item] < similarity[item, item]
+        assert value == pytest.approx(np.mean([all(beaten[list(some)]) for some in combinations(others, way - 1)]))
+
+
+def test_n_way_is_hypergeometric_in_a_large_pool():
+    similarity = correlations(*pair(300, 8, 2.0))
+    wins = count_wins(similarity)
+    np.testing.assert_allclose(identify(similarity, way=50), hypergeom.pmf(49, 299, wins, 49), atol=1e-12)
+
+
+def test_top_k_in_a_pool_that_is_larger_than_the_items():
+    true, decoded = pair(40, 20)
+    truth = np.array([3, 30, 12])
+    similarity = correlations(true, decoded[truth])
+    ranks = [int(np.flatnonzero(np.argsort(-similarity[:, j]) == t)[0]) + 1 for j, t in enumerate(truth)]
+    for k in (1, 2, 5, 40):
+        assert retrieve(similarity, k, truth=truth).tolist() == [rank <= k for rank in ranks]
+    assert retrieve(np.ones((4, 4)), 3).tolist() == [False] * 4  # all equal: all others count as closer
 
 
 def test_correlations_are_one_less_scipys_distance_and_rows_may_lie_anywhere():
@@ -120,6 +157,18 @@ def test_clusters_and_their_centres():
     assert not cluster_identification(correlations(middle, true), (clusters + 1) % 3).any()
     tied = cluster_identification(np.ones((3, 60)), clusters)
     assert not tied.any()
+
+
+def test_neighbours_are_the_hardest_distractors():
+    true, decoded = pair(50, 40, 3.0)
+    similarity, among = correlations(true, decoded), correlations(true, true)
+    expected = []
+    for item in range(50):
+        near = [i for i in np.argsort(-among[:, item]) if i != item][:5]
+        expected.append(np.mean(similarity[near, item] < similarity[item, item]))
+    np.testing.assert_array_equal(neighbour_identification(similarity, among, 5), expected)
+    assert np.mean(expected) < identify(similarity).mean()
+    np.testing.assert_allclose(neighbour_identification(similarity, among, 49), identify(similarity))
 
 
 def latents(ids, seed):
@@ -145,7 +194,7 @@ def test_latents_among_the_test_and_all_training_images(tmp_path):
             far = np.corrcoef(flat[1], flat[2])[:30, 30:]
             np.testing.assert_allclose(scores[name, "test"].two_way, identify(near))
             ranks = 1 + (far >= near.diagonal()).sum(axis=0)
-            np.testing.assert_array_equal(scores[name, "training"].wins, 31 - ranks)
+            np.testing.assert_array_equal(scores[name, "training"].rank, ranks)
             assert scores[name, "training"].pool == 31
             np.testing.assert_array_equal(scores[name, "training"].top(10), ranks <= 10)
 
@@ -163,10 +212,15 @@ def test_the_same_latent_in_training_is_a_tie():
     [
         (lambda: correlations(np.ones((2, 3)), np.ones((2, 4))), "4"),
         (lambda: identify(np.ones((1, 1))), "has 1"),
+        (lambda: identify(np.ones((3, 3)), way=4), "4-way"),
+        (lambda: identify(np.ones((3, 3)), way=1), "1-way"),
+        (lambda: identify(np.ones((3, 3)), way=3, minus_one=True), "way is 3"),
         (lambda: identify(np.ones((3, 3)), "images->recon"), "images->recon"),
-        (lambda: count_wins(np.ones((3, 3)), truth=[0, 1, 3]), "3 rows"),
+        (lambda: identify(np.ones((3, 3)), truth=[0, 1, 3]), "3 rows"),
         (lambda: identify(np.ones((2, 3))), "2 rows"),
+        (lambda: retrieve(np.ones((3, 3)), 4), "Top-4"),
         (lambda: centroids(np.ones((3, 2)), np.array([0, 2, 2])), "[0, 2]"),
+        (lambda: neighbour_identification(np.ones((3, 3)), np.ones((3, 3)), 3), "3 are wanted"),
         (lambda: latent_identification(latents([1, 2], 0), latents([2, 1], 0)), "same order"),
         (lambda: latent_identification(latents([1], 0), latents([1], 0)), "there are 1"),
         (lambda: latent_identification(latents([1, 2], 0), latents([1, 2], 0), latents([2, 3], 0)), "image id 2"),

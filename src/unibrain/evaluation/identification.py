@@ -1,4 +1,4 @@
-"""Is what was decoded closer to its own image than to others? Two-way, by clusters, and in the space of latents.
+"""Is what was decoded closer to its own image than to others? Two-way, N-way, top-k, and in the space of latents.
 
 Everything follows from one matrix of similarities, ``[i, j]`` of true image i and decoded item j, and from one count:
 how many other images an item's own image beats. A tie is no win, and neither is a comparison with NaN.
@@ -6,6 +6,7 @@ how many other images an item's own image beats. A tie is no win, and neither is
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from math import comb
 from typing import Any, Literal
 
 import numpy as np
@@ -114,11 +115,21 @@ def _own_similarity(compared: NDArray[Any], own: NDArray[np.int64]) -> NDArray[A
     return compared[own, np.arange(compared.shape[1])]
 
 
-def identify(similarity: NDArray[np.float64], direction: Direction = "recon->images") -> NDArray[np.float64]:
-    """Two-way identification: the share of others that each item (or image) beats, shape (m,); chance is 0.5.
+def identify(
+    similarity: NDArray[np.float64],
+    direction: Direction = "recon->images",
+    *,
+    way: int = 2,
+    truth: ArrayLike | None = None,
+    minus_one: bool = False,
+) -> NDArray[np.float64]:
+    """N-way identification, two-way by default: one value per decoded item (or image), shape (m,).
 
-    From recon to images, it is what the public scripts of Brain-Diffuser (Ozcelik and VanRullen 2023) and MindEye
-    (Scotti et al. 2023) compute.
+    The expected share of successes over all sets of ``way - 1`` others that may be drawn as distractors, exactly and
+    without drawing: ``C(wins, way - 1) / C(pool - 1, way - 1)``. Without ties, chance is ``1 / way``. Two-way, from
+    recon to images, it is what the public scripts of Brain-Diffuser (Ozcelik and VanRullen 2023) and MindEye (Scotti et
+    al. 2023) compute. `minus_one` subtracts ``1 / (pool - 1)``, as NSD-Imagery's script does for a comparison of an
+    image with itself that was never counted: its best is below 1, and its chance below 0.5.
 
     Examples
     --------
@@ -128,13 +139,38 @@ def identify(similarity: NDArray[np.float64], direction: Direction = "recon->ima
     >>> identify(similarity, "image->recons")
     array([1., 1.])
     """
-    wins = count_wins(similarity, direction)
-    return wins / ((len(similarity) if direction == "recon->images" else similarity.shape[1]) - 1)
+    wins = count_wins(similarity, direction, truth)
+    pool = len(similarity) if direction == "recon->images" else similarity.shape[1]
+    if minus_one and way != 2:
+        raise InputError(f"way is {way}, and minus_one is a variant of two-way identification. Leave one out.")
+    if minus_one:
+        return (wins - 1) / (pool - 1)
+    if not 2 <= way <= pool:
+        raise InputError(f"{way}-way identification needs {way} images, and the pool has {pool}. Choose 2 to {pool}.")
+    different, places = np.unique(wins, return_inverse=True)
+    # Whole numbers of any size: their quotient is rounded once.
+    shares = np.array([comb(int(number), way - 1) / comb(pool - 1, way - 1) for number in different])
+    return shares[places]
 
 
-def count_ties(similarity: NDArray[np.float64], direction: Direction = "recon->images") -> int:
+def retrieve(
+    similarity: NDArray[np.float64], k: int = 1, direction: Direction = "recon->images", truth: ArrayLike | None = None
+) -> NDArray[np.bool_]:
+    """Top-k retrieval: whether each item's own image is among the k most similar of the pool, shape (m,); its mean is
+    the score, and chance is ``k / pool``. A tie fails, as everywhere: all equal images count as closer.
+    """
+    pool = len(similarity) if direction == "recon->images" else similarity.shape[1]
+    if not 1 <= k <= pool:
+        raise InputError(f"Top-{k} retrieval needs {k} images, and the pool has {pool}. Choose 1 to {pool}.")
+    found: NDArray[np.bool_] = count_wins(similarity, direction, truth) >= pool - k
+    return found
+
+
+def count_ties(
+    similarity: NDArray[np.float64], direction: Direction = "recon->images", truth: ArrayLike | None = None
+) -> int:
     """How many of the m (n - 1) comparisons of `identify` are ties: both images are equally close."""
-    compared, own = _sides(similarity, direction, None)
+    compared, own = _sides(similarity, direction, truth)
     # A NaN is neither closer nor equally close.
     same = np.abs(compared - _own_similarity(compared, own)) <= SAME
     return int(same.sum() - _own_similarity(same, own).sum())
@@ -178,8 +214,28 @@ def cluster_identification(similarity: NDArray[np.float64], clusters: ArrayLike)
     row of each item's own. Chance is ``1 / k``. A decoder that has learnt categories, not pictures, is good at clusters
     that it was trained on, and no better than chance at those left out.
     """
-    found: NDArray[np.bool_] = count_wins(similarity, truth=clusters) == len(similarity) - 1
-    return found
+    return retrieve(similarity, 1, truth=clusters)
+
+
+def neighbour_identification(
+    similarity: NDArray[np.float64], true_similarity: NDArray[np.float64], neighbours: int
+) -> NDArray[np.float64]:
+    """Two-way identification among each image's nearest neighbours only, shape (n,): the hardest distractors.
+
+    `true_similarity` of shape (n, n) compares the true images with each other. With n - 1 neighbours it is `identify`.
+    """
+    n = len(similarity)
+    if similarity.shape != true_similarity.shape or similarity.shape != (n, n) or not 1 <= neighbours < n:
+        raise InputError(
+            f"Among {n} images there are {n - 1} neighbours of each, and {neighbours} are wanted, from similarities of "
+            f"shapes {similarity.shape} and {true_similarity.shape}. Give square matrices, and choose fewer."
+        )
+    near = np.where(np.isnan(true_similarity), -2.0, true_similarity)
+    np.fill_diagonal(near, -np.inf)  # behind all others, also where those have no correlation
+    order = np.argsort(-near, axis=0, kind="stable")[:neighbours]
+    wins = np.take_along_axis(similarity, order, axis=0) < similarity.diagonal() - SAME
+    share: NDArray[np.float64] = wins.mean(axis=0)
+    return share
 
 
 @dataclass(frozen=True, eq=False)
@@ -207,9 +263,14 @@ class LatentScore:
         """Two-way identification of each image, shape (n,); chance is 0.5."""
         return self.wins / (self.pool - 1)
 
+    @property
+    def rank(self) -> NDArray[np.int64]:
+        """Rank of each true image in the pool, shape (n,): 1 is the most similar."""
+        return self.pool - self.wins
+
     def top(self, k: int) -> NDArray[np.bool_]:
         """Whether each true image is among the k most similar, shape (n,); chance is ``k / pool``."""
-        return self.wins >= self.pool - k
+        return self.rank <= k
 
 
 def latent_identification(predicted: Any, true: Any, pool: Any = None) -> tuple[LatentScore, ...]:
