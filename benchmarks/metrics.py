@@ -14,8 +14,9 @@ import time
 
 import torch
 
-from unibrain.evaluation.networks import NETWORKS
+from unibrain.evaluation.dialects import DIALECTS
 from unibrain.evaluation.networks.features import CHANNELS_LAST, Loaded, build_network, extract
+from unibrain.evaluation.networks.weights import NETWORKS
 
 SUBJECT = 982
 SIDES = {"inception": 299, "efficientnet-b1-v1": 240, "efficientnet-b1-v2": 240}
@@ -35,9 +36,13 @@ def main() -> None:
         "processor": torch.backends.cpu.get_cpu_capability(),
     }
     total = 0.0
-    for name, network in NETWORKS.items():
-        if not network.layers:
-            continue
+    for name in NETWORKS:
+        layers = list(
+            dict.fromkeys(
+                ["image_embeds"] * (name == "clip-vit-b-32")
+                + [layer for row in DIALECTS.values() for network, layer in row.layers.values() if network == name]
+            )
+        )
         side = SIDES.get(name, 224)
         pictures = torch.rand(arguments.pictures, 3, side, side)
         seconds: dict[str, float] = {}
@@ -47,7 +52,7 @@ def main() -> None:
                 module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
             began = time.perf_counter()
             if way == "ours":
-                extract(Loaded(network, module, ""), pictures.split(16), network.layers)
+                extract(Loaded(name, module, ""), pictures.split(16), layers)
             else:
                 with torch.inference_mode():
                     for batch in pictures.split(16):

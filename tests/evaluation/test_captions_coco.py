@@ -13,7 +13,7 @@ from pycocoevalcap.rouge.rouge import Rouge
 from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
 
 from unibrain.errors import UnavailableError
-from unibrain.evaluation.caption_files import pair_captions, read_captions
+from unibrain.evaluation.caption_files import read_captions
 from unibrain.evaluation.caption_java import java_is_there, meteor_java
 from unibrain.evaluation.caption_tokens import mteval_13a, ptb, ptb_like
 from unibrain.evaluation.captions import bleu, cider_d, rouge_l_coco
@@ -24,14 +24,13 @@ needs_java = pytest.mark.skipif(not java_is_there(), reason="Java is not install
 
 @pytest.fixture(scope="module")
 def board():
-    return pair_captions(
-        read_captions(BRAINHUB / "sub01_decoded_caption.json"), read_captions(BRAINHUB / "fmri_cococap.json")
-    )
+    decoded, references = map(read_captions, (BRAINHUB / "sub01_decoded_caption.json", BRAINHUB / "fmri_cococap.json"))
+    return [decoded[image][0] for image in decoded], [references[image] for image in decoded]
 
 
 def cases(board):
     """Real captions, and random words with repetitions, an empty caption and references of many lengths."""
-    _, decoded, references = board
+    decoded, references = board
     yield ptb_like(decoded), list(map(ptb_like, references))
     draw = random.Random(3)
     some = [[draw.choices("abcde", k=draw.randint(1, 9)) for _ in range(draw.randint(1, 6))] for _ in range(40)]
@@ -76,7 +75,7 @@ def test_cider_depends_on_the_pool(board):
 
 
 def test_bleu_of_hugging_face_is_nltks_with_one_reference(board):
-    _, decoded, references = board
+    decoded, references = board
     own, true = mteval_13a(decoded), [[tokens] for tokens in mteval_13a([captions[0] for captions in references])]
     expected = [corpus_bleu(true, own, weights=[1 / order] * order) for order in (1, 2, 3, 4)]
     np.testing.assert_allclose(bleu(own, true, "hf"), expected, rtol=1e-12)
@@ -123,7 +122,7 @@ def test_the_tokenizer_without_java_follows_the_penn_treebank(caption, tokens):
 
 @needs_java
 def test_ptb_is_pycocoevalcaps(board):
-    _, decoded, references = board
+    decoded, references = board
     captions = [*decoded, *(caption for true in references for caption in true), "", "caf\u00e9 \u00bd £5 — 1/2 [b]"]
     expected = PTBTokenizer().tokenize({row: [{"caption": caption}] for row, caption in enumerate(captions)})
     assert ptb(captions) == [expected[row][0].split() for row in range(len(captions))]
@@ -143,7 +142,7 @@ METEOR_EACH = (0.05703003231203789, 0.2820643301937958, 0.34532486572308, 0.0)
 
 @needs_java
 def test_meteor_java_is_pycocoevalcaps(board):
-    _, decoded, references = board
+    decoded, references = board
     corpus, each = meteor_java(ptb_like([*decoded, ""]), list(map(ptb_like, (*references, ["a dog"]))))
     assert corpus == pytest.approx(METEOR_CORPUS, abs=1e-12)
     np.testing.assert_allclose(each[[0, 1, 2, -1]], METEOR_EACH, atol=1e-12)

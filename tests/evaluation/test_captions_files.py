@@ -3,7 +3,7 @@ import json
 import pytest
 
 from unibrain.errors import InputError
-from unibrain.evaluation.caption_files import pair_captions, read_captions
+from unibrain.evaluation.caption_files import read_captions
 
 EXPECTED = {0: ["a dog"], 7: ["two cats, asleep"], "beach": ["sea “and” sand"]}
 
@@ -78,21 +78,3 @@ def test_what_is_wrong_with_a_file_is_one_sentence(tmp_path, name, content, said
         read_captions(tmp_path / name)
     assert str(tmp_path / name) in str(error.value)
     assert "\n" not in str(error.value)
-
-
-def test_captions_are_paired_by_id():
-    ids, decoded, references = pair_captions({3: ["c"], "x": ["d"]}, {"x": ["e", "f"], 3: ["g"]})
-    assert (ids, decoded, references) == ((3, "x"), ("c", "d"), (("g",), ("e", "f")))
-
-
-@pytest.mark.parametrize(
-    ("decoded", "references", "said"),
-    [
-        ({1: ["a"], 2: ["b"]}, {1: ["a"]}, "image 2 has a decoded caption and no references.*2 images.*1 have"),
-        ({1: ["a"]}, {1: ["a"], "x": ["b"], 3: ["c"]}, "image 'x' has references and no decoded caption.*1 others"),
-        ({1: ["a", "b"]}, {1: ["a"]}, "image 1 has 2 decoded captions"),
-    ],
-)
-def test_images_that_do_not_pair_are_named(decoded, references, said):
-    with pytest.raises(InputError, match=said):
-        pair_captions(decoded, references)

@@ -12,7 +12,7 @@ from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 from unibrain.errors import InputError, UnavailableError
 from unibrain.evaluation import caption_embeddings, caption_protocols, evaluate, format_table
 from unibrain.evaluation.caption_embeddings import sentence_embeddings
-from unibrain.evaluation.caption_files import pair_captions, read_captions
+from unibrain.evaluation.caption_files import read_captions
 from unibrain.evaluation.caption_protocols import CAPTION_PROTOCOLS, score_captions
 from unibrain.evaluation.captions import (
     best_cosine,
@@ -24,7 +24,7 @@ from unibrain.evaluation.captions import (
     reference_clip_score,
     rouge,
 )
-from unibrain.evaluation.networks import ClipEmbedder
+from unibrain.evaluation.networks.clip import ClipEmbedder
 from unibrain.evaluation.scores import to_table
 from unibrain.evaluation.wordnet import bundled_synonyms
 from unibrain.reconstruction import Decoded
@@ -119,11 +119,8 @@ def test_brainhub_prompts_clip_and_its_meteor_is_of_the_corpus(monkeypatch):
 
 def test_brainhubs_json_in_its_protocol_without_java(monkeypatch):
     monkeypatch.setenv("PATH", "/nowhere")
-    ids, decoded, references = pair_captions(
-        read_captions(BRAINHUB / "sub01_decoded_caption.json"), read_captions(BRAINHUB / "fmri_cococap.json")
-    )
-    assert ids[:3] == (0, 1, 2)
-    found = by_name(score_captions(decoded, references, "brainhub"))
+    said, true = map(read_captions, (BRAINHUB / "sub01_decoded_caption.json", BRAINHUB / "fmri_cococap.json"))
+    found = by_name(score_captions([said[image][0] for image in said], [true[image] for image in said], "brainhub"))
     # pycocoevalcap 1.2 with CoreNLP's tokens gives these digits for the same 21 images.
     printed = {
         name: f"{100 * found[name].value:.2f}" for name in ("bleu1", "bleu2", "bleu3", "bleu4", "rougeL", "cider")

@@ -11,7 +11,7 @@ from skimage.color import rgb2gray
 from skimage.metrics import structural_similarity as skimage_ssim
 
 from unibrain.errors import InputError
-from unibrain.evaluation import METRICS, evaluate, networks
+from unibrain.evaluation import METRICS, evaluate
 from unibrain.evaluation.dialects import (
     DIALECTS,
     check_images,
@@ -21,6 +21,7 @@ from unibrain.evaluation.dialects import (
     pixel_pictures,
 )
 from unibrain.evaluation.identification import correlations, identify
+from unibrain.evaluation.networks import features as networks
 from unibrain.pipeline import EvaluateSection
 from unibrain.reconstruction import Decoded
 from unibrain.stimuli import Stimuli

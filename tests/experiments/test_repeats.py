@@ -58,10 +58,10 @@ def test_rows_are_what_they_are_called(bench: Bench, monkeypatch: pytest.MonkeyP
     table = np.array([one["ssim"].per_image for one in each]).T
     assert found.cell("mean of 2 samples", "ssim").value == pytest.approx(table.mean())
     assert found.cell("best by the truth (ceiling) of 2 samples", "ssim").value == pytest.approx(table.max(1).mean())
-    expected = over_samples(table)
+    within, between = over_samples(table)
     deviation = found.cell("deviation between samples of a scan", "ssim").value
-    assert deviation**2 == pytest.approx(table.var(axis=1, ddof=1).mean()) == pytest.approx(expected.within)
-    assert found.cell("deviation between scans", "ssim").value ** 2 == pytest.approx(expected.between)
+    assert deviation**2 == pytest.approx(table.var(axis=1, ddof=1).mean()) == pytest.approx(within)
+    assert found.cell("deviation between scans", "ssim").value ** 2 == pytest.approx(between)
     best, ceiling = (f"best by {what} of 2 samples" for what in ("agreement", "the truth (ceiling)"))
     assert found.cell(best, "ssim").value <= found.cell(ceiling, "ssim").value
     page = write_findings(bench.run.experiments / "repeats", found).read_text("utf-8")

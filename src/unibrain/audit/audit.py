@@ -36,7 +36,8 @@ class Finding:
 
     Examples
     --------
-    >>> worst([Finding("ok", "sessions", "10 of 10"), Finding("note", "repeats", "2 images shown once")])
+    >>> found = [Finding("ok", "sessions", "10 of 10"), Finding("note", "repeats", "2 images shown once")]
+    >>> worst(finding.level for finding in found)
     'note'
     """
 
@@ -48,9 +49,9 @@ class Finding:
     details: Mapping[str, Any] = field(default_factory=dict)
 
 
-def worst(findings: Iterable[Finding]) -> Level:
-    """The worst level of some findings; ``"ok"`` without any."""
-    return max((finding.level for finding in findings), key=LEVELS.index, default="ok")
+def worst(levels: Iterable[Level]) -> Level:
+    """The worst of some levels; ``"ok"`` without any."""
+    return max(levels, key=LEVELS.index, default="ok")
 
 
 def judge(
@@ -67,7 +68,7 @@ def judge(
     their place if there is none.
     """
     real = [(level, what, advice) for there, level, what, advice in faults if there]
-    level: Level = max((level for level, _, _ in real), key=LEVELS.index, default="ok")
+    level = worst(level for level, _, _ in real)
     what = "; ".join(filter(None, (lead, *([what for _, what, _ in real] or [fine]))))
     return Finding(level, title, what, "; ".join(advice for _, _, advice in real if advice), why, details)
 
@@ -168,7 +169,7 @@ class Audit:
     @property
     def level(self) -> Level:
         """The worst level of all findings."""
-        return worst(self.findings)
+        return worst(finding.level for finding in self.findings)
 
     def count(self, level: Level) -> int:
         """How many findings are of a level."""

@@ -114,9 +114,10 @@ def doctor(as_json: bool) -> int:
     from unibrain.doctor import examine
 
     findings = examine()
+    level = worst(finding.level for finding in findings)
     if as_json:
-        content = {"unibrain": __version__, "level": worst(findings), "findings": [asdict(each) for each in findings]}
+        content = {"unibrain": __version__, "level": level, "findings": [asdict(each) for each in findings]}
         click.echo(json.dumps(content, indent=1, ensure_ascii=False))
     else:
         click.echo("\n".join(finding_lines(findings)))
-    return 1 if worst(findings) == "problem" else 0
+    return 1 if level == "problem" else 0

@@ -1,7 +1,7 @@
-"""Embeddings of captions: what a network has to offer, and a sentence encoder."""
+"""Embeddings of captions by a sentence encoder."""
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,23 +11,6 @@ from unibrain.errors import UnavailableError
 SENTENCE_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 _SENTENCE_TOKENS = 256
 _AT_ONCE = 64
-
-
-class CaptionEmbedder(Protocol):
-    """A network that embeds captions and pictures in one space."""
-
-    @property
-    def name(self) -> str:
-        """For people."""
-        ...
-
-    def embed_text(self, captions: Sequence[str]) -> NDArray[np.float32]:
-        """Embed n captions: shape (n, width). Longer ones than the network takes are cut."""
-        ...
-
-    def embed_images(self, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Embed pictures of shape (n, height, width, 3): shape (n, width)."""
-        ...
 
 
 def sentence_embeddings(captions: Sequence[str], model: str = SENTENCE_MODEL) -> NDArray[np.float32]:

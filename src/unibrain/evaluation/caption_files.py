@@ -4,7 +4,7 @@ import csv
 import io
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -59,33 +59,6 @@ def read_captions(path: str | os.PathLike[str]) -> CaptionTable:
     if not table:
         raise InputError(f"{file}: it has no captions. {_FORMATS}.")
     return table
-
-
-def pair_captions(
-    decoded: Mapping[str | int, Sequence[str]], references: Mapping[str | int, Sequence[str]]
-) -> tuple[tuple[str | int, ...], tuple[str, ...], tuple[tuple[str, ...], ...]]:
-    """Pair decoded captions with the references of the same images: ids, n captions, and n tuples of references.
-
-    Raises
-    ------
-    InputError
-        If an image is in one of the two only, or has two decoded captions.
-    """
-    for one, other, what, lack in (
-        (decoded, references, "a decoded caption", "references"),
-        (references, decoded, "references", "decoded caption"),
-    ):
-        alone = [identity for identity in one if identity not in other]
-        if alone:
-            raise InputError(
-                f"image {alone[0]!r} has {what} and no {lack}, and so have {len(alone) - 1} others ({len(decoded)} "
-                f"images were decoded, {len(references)} have references). Give both for the same images."
-            )
-    double = next((identity for identity, captions in decoded.items() if len(captions) != 1), None)
-    if double is not None:
-        raise InputError(f"image {double!r} has {len(decoded[double])} decoded captions. Give one per image.")
-    ids = tuple(decoded)
-    return ids, tuple(decoded[identity][0] for identity in ids), tuple(tuple(references[key]) for key in ids)
 
 
 def _short(value: object) -> str:

@@ -5,13 +5,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from itertools import pairwise
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from unibrain.errors import InputError, UnavailableError
-from unibrain.evaluation.caption_embeddings import SENTENCE_MODEL, CaptionEmbedder, sentence_embeddings
+from unibrain.evaluation.caption_embeddings import SENTENCE_MODEL, sentence_embeddings
 from unibrain.evaluation.caption_java import java_is_there, meteor_java
 from unibrain.evaluation.caption_tokens import TOKENIZERS
 from unibrain.evaluation.captions import (
@@ -34,7 +34,10 @@ from unibrain.evaluation.wordnet import choose_synonyms, words_of
 from unibrain.reconstruction import Decoded
 from unibrain.stimuli import Stimuli
 
-Networks = Callable[[str], CaptionEmbedder]
+if TYPE_CHECKING:
+    from unibrain.evaluation.networks.clip import ClipEmbedder
+
+Networks = Callable[[str], "ClipEmbedder"]
 
 _PROMPT = "A photo depicts "
 _BASE, _LARGE = "clip-vit-b-32", "clip-vit-l-14"
@@ -103,9 +106,9 @@ def _each(values: NDArray[np.float64], note: str = "") -> _Found:
     return _Found(float(values.mean()), values, note)
 
 
-def published_clip(name: str) -> CaptionEmbedder:
+def published_clip(name: str) -> "ClipEmbedder":
     """The published CLIP ``"clip-vit-b-32"`` or ``"clip-vit-l-14"``, whose weights are read when it first embeds."""
-    from unibrain.evaluation.networks import ClipEmbedder
+    from unibrain.evaluation.networks.clip import ClipEmbedder
 
     return ClipEmbedder(name)
 
@@ -195,15 +198,12 @@ class CaptionProtocol:
         Of BLEU, CIDEr, COCO's ROUGE-L and the Java program's METEOR. ``"ptb"`` needs Java; without it ``"ptb-like"``
         takes its place, and the scores say so.
     metrics : tuple of CaptionMetric
-    source : str
-        Where it was read.
     """
 
     name: str
     references: Literal["all", "first"]
     tokenizer: str
     metrics: tuple[CaptionMetric, ...]
-    source: str
 
 
 def _bleus(orders: Sequence[int], kind: Literal["coco", "hf"]) -> tuple[CaptionMetric, ...]:
@@ -241,8 +241,8 @@ CAPTION_PROTOCOLS: Mapping[str, CaptionProtocol] = {
                     direction="recon->images",
                 ),
             ),
-            "ours",
         ),
+        # weihaox/BrainHub, commit 4838666
         CaptionProtocol(
             "brainhub",
             "all",
@@ -263,8 +263,8 @@ CAPTION_PROTOCOLS: Mapping[str, CaptionProtocol] = {
                 CaptionMetric("ref_clip_s", "RefCLIP-S", _ref_clip_s),
                 _SENTENCE,
             ),
-            "weihaox/BrainHub, commit 4838666",
         ),
+        # MedARC-AI/MindEyeV2, commit c184718; BLEU as in enomodnara/BrainCaptioning, commit e5c8c37
         CaptionProtocol(
             "mindeye2",
             "first",
@@ -277,7 +277,6 @@ CAPTION_PROTOCOLS: Mapping[str, CaptionProtocol] = {
                 CaptionMetric("clip_text_b32", "CLIP text cosine (ViT-B/32)", partial(_text_cosine, network=_BASE)),
                 CaptionMetric("clip_text_l14", "CLIP text cosine (ViT-L/14)", partial(_text_cosine, network=_LARGE)),
             ),
-            "MedARC-AI/MindEyeV2, commit c184718; BLEU as in enomodnara/BrainCaptioning, commit e5c8c37",
         ),
     )
 }
@@ -285,15 +284,10 @@ CAPTION_PROTOCOLS: Mapping[str, CaptionProtocol] = {
 
 
 def protocol_metrics(name: str, networks: Networks = published_clip) -> dict[str, Metric]:
-    """The metrics of a protocol by name.
+    """The metrics of a protocol by name; `InputError` if there is no such protocol.
 
-    `networks` takes ``"clip-vit-b-32"`` or ``"clip-vit-l-14"``, and returns the `CaptionEmbedder` to use for it. What
+    `networks` takes ``"clip-vit-b-32"`` or ``"clip-vit-l-14"``, and returns the `ClipEmbedder` to use for it. What
     cannot be computed here raises `UnavailableError` when it is asked for, and names the command that gets it.
-
-    Raises
-    ------
-    InputError
-        If there is no such protocol.
     """
     if name not in CAPTION_PROTOCOLS:
         raise InputError(f"There is no caption protocol {name!r}. Choose one of {', '.join(CAPTION_PROTOCOLS)}.")
@@ -375,7 +369,7 @@ def score_captions(
     pictures : ndarray of shape (n, height, width, 3), uint8, optional
         What was seen, for CLIP-S.
     networks : callable
-        Takes ``"clip-vit-b-32"`` or ``"clip-vit-l-14"``, and returns the `CaptionEmbedder` to use for it.
+        Takes ``"clip-vit-b-32"`` or ``"clip-vit-l-14"``, and returns the `ClipEmbedder` to use for it.
 
     Returns
     -------

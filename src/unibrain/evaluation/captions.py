@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unibrain.evaluation.wordnet import SynonymTable, WordNet, synonym_names, words_of
-from unibrain.evaluation.wordnet import choose_synonyms as choose_synonyms
 
 References = Sequence[Sequence[str]]
 Tokens = Sequence[str]

@@ -31,20 +31,10 @@ _RIDGE = {np.dtype(np.float32): 3e-7, np.dtype(np.float64): 1e-12}
 
 @dataclass(frozen=True)
 class Control:
-    """A row of `CONTROLS`.
+    """A row of `CONTROLS`, with a title for a narrow column, and what it shows.
 
-    Attributes
-    ----------
-    name : str
-        Key of the row and in ``scores.json``.
-    title : str
-        For people, in a narrow column.
-    role : {"control", "ceiling"}
-        A score has to be above its controls, and cannot be expected above its ceilings.
-    explanation : str
-        What it shows.
-    diffuses : bool
-        Whether it costs another diffusion of every image.
+    A score has to be above its controls, and cannot be expected above its ceilings. `diffuses` is whether it costs
+    another diffusion of every image.
     """
 
     name: str

@@ -71,7 +71,7 @@ class Dialect:
     crop : bool
         Whether the shorter side is resized and the middle cut out, instead of squeezing the picture into a square.
     layers : mapping of str to (str, str)
-        Metric to its network, a name in `unibrain.evaluation.networks`, and the layer.
+        Metric to its network, a key of `unibrain.evaluation.networks.weights.NETWORKS`, and the layer.
     sides : mapping of str to int
         Network to the side of its input.
     direction : str
@@ -108,14 +108,13 @@ class Dialect:
         return f"{', then '.join(steps)}; {filters[self.resampling]}"
 
 
-_MINDEYE_SIDES = {"alexnet": 256, "inception": 342, "clip-vit-l-14": 224, "efficientnet-b1-v2": 255, "swav": 224}
 _MINDEYE = Dialect(
     "mindeye",
     "MindEye and MindEye2 (Scotti et al. 2023, 2024) with torchvision up to 0.16: everything passes through 256 x 256.",
     "tensor",
     bottleneck=256,
     pixel_side=425,
-    sides=_MINDEYE_SIDES,
+    sides={"alexnet": 256, "inception": 342, "clip-vit-l-14": 224, "efficientnet-b1-v2": 255, "swav": 224},
     images=(982, 1000),
 )
 
@@ -184,20 +183,14 @@ DIALECTS: dict[str, Dialect] = {
 def dialect_metrics(name: str) -> dict[str, Metric]:
     """The metrics of a dialect by name: those of pictures by its own definitions, all others as in `METRICS`.
 
-    Raises
-    ------
-    InputError
-        If there is no such dialect.
+    `InputError` if there is no such dialect.
     """
     if name not in DIALECTS:
         raise InputError(f"there is no dialect {name!r}. Choose among {', '.join(DIALECTS)}.")
     dialect = DIALECTS[name]
-    others = {key: row for key, row in METRICS.items() if row.kind != "picture"}
-    if name == "standard":
-        networks = {row.name: row for row in _network_rows(dialect)}
-        return {key: row for key, row in METRICS.items() if row.kind == "picture"} | networks | others
-    rows = [*(_pixel_rows(dialect) if dialect.ssim else ()), *_network_rows(dialect)]
-    return {row.name: row for row in rows} | others
+    own = METRICS.values() if name == "standard" else _pixel_rows(dialect)
+    rows = [*(row for row in own if row.kind == "picture"), *_network_rows(dialect)]
+    return {row.name: row for row in rows} | {key: row for key, row in METRICS.items() if row.kind != "picture"}
 
 
 def check_images(name: str, images: int) -> str:
@@ -218,8 +211,7 @@ def in_all_dialects(decoded: "Decoded", stimuli: "Stimuli") -> str:
     found: dict[str, dict[str, str]] = {}
     missing: list[str] = []
     for name, dialect in DIALECTS.items():
-        rows = [*(_pixel_rows(dialect) if dialect.ssim else ()), *_network_rows(dialect)]
-        for metric in rows:
+        for metric in (*_pixel_rows(dialect), *_network_rows(dialect)):
             try:
                 values = metric.function(items).values(np.arange(len(seen)))
             except UnavailableError as error:
@@ -239,7 +231,7 @@ def in_all_dialects(decoded: "Decoded", stimuli: "Stimuli") -> str:
 
 def _pixel_rows(dialect: Dialect) -> Iterator[Metric]:
     if dialect.pixel_side is None:
-        yield from (METRICS[name] for name in ("pixcorr", "ssim"))
+        yield from (METRICS[name] for name in ("pixcorr", "ssim") if dialect.ssim)
         return
     prepare = partial(pixel_pictures, dialect)
     compare: dict[str, Callable[..., NDArray[np.float64]]] = {
@@ -271,25 +263,10 @@ def network_inputs(dialect: Dialect, network: str, pictures: NDArray[np.uint8]) 
     for start in range(0, len(pictures), _BATCH):
         part = pictures[start : start + _BATCH]
         if dialect.resampling.startswith("pil"):
-            resized = _pil(part, side, dialect.crop, bicubic)
-            yield torch.from_numpy(resized).permute(0, 3, 1, 2).float() / 255
+            resized = at_size(part, side, side, bicubic=bicubic, crop=dialect.crop)
+            yield torch.tensor(resized).permute(0, 3, 1, 2).float() / 255
         else:
             yield _resized(_as_tensor(dialect, part), side, dialect.resampling == "tensor-antialias")
-
-
-def _pil(pictures: NDArray[np.uint8], side: int, crop: bool, bicubic: bool) -> NDArray[np.uint8]:
-    from PIL import Image
-
-    way = Image.Resampling.BICUBIC if bicubic else Image.Resampling.BILINEAR
-    height, width = pictures.shape[1:3]
-    short = min(height, width)
-    size = (width * side // short, height * side // short) if crop else (side, side)
-    left, top = (size[0] - side) // 2, (size[1] - side) // 2
-    found = np.empty((len(pictures), side, side, 3), np.uint8)
-    for row, picture in enumerate(pictures):
-        resized = Image.fromarray(picture).resize(size, way)
-        found[row] = np.asarray(resized)[top : top + side, left : left + side]
-    return found
 
 
 def _as_tensor(dialect: Dialect, pictures: NDArray[np.uint8]) -> "torch.Tensor":
@@ -336,15 +313,15 @@ def _network_rows(dialect: Dialect) -> Iterator[Metric]:
 
 
 def _network_measure(dialect: Dialect, name: str, items: Comparison) -> Measure:
-    from unibrain.evaluation import networks
+    from unibrain.evaluation.networks.features import extract, load_network
 
     network, layer = dialect.layers[name]
-    loaded = networks.load_network(network)  # says what is missing, before anything is computed
+    loaded = load_network(network)  # says what is missing, before anything is computed
     layers = [its for of, its in dialect.layers.values() if of == network]
     way = f"{network} {loaded.sha256} {' '.join(layers)} {dialect.path(dialect.sides[network])}"
 
     def compute(pictures: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
-        return list(networks.extract(loaded, network_inputs(dialect, network, pictures), layers).values())
+        return list(extract(loaded, network_inputs(dialect, network, pictures), layers).values())
 
     def features(items: Comparison) -> tuple[Rows, Rows]:
         seen, decoded = (items.features.get(way, pictures, compute) for pictures in (items.seen, items.pictures))

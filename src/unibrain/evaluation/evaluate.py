@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -172,13 +173,13 @@ def metric_scores(
 
     See `evaluate`, which does that.
     """
-    cache, versions = FeatureCache(features), library_versions()
-    compared = _Compared(stimuli, backbone, cache)
-    items = compared.with_images(decoded)
-    others = {name: compared.with_images(other) for name, other in (controls or {}).items()}
+    controls, versions = controls or {}, library_versions()
+    compare = partial(_comparison, stimuli, backbone, FeatureCache(features))
+    items = compare(decoded)
+    others = {name: compare(other) for name, other in controls.items()}
     # Controls are mostly of the same images, which are compared once.
-    which = {name: other.stimulus_ids.tobytes() for name, other in (controls or {}).items()}
-    same = {which[name]: compared.with_images(_same_images(decoded, other)) for name, other in (controls or {}).items()}
+    which = {name: other.stimulus_ids.tobytes() for name, other in controls.items()}
+    same = {which[name]: compare(_same_images(decoded, other)) for name, other in controls.items()}
     scores = []
     for metric in track(metrics, "scores", unit="metric"):
         score = replace(_score(metric, items, seed), dialect=metric.protocol or dialect, versions=versions)
@@ -193,23 +194,13 @@ def metric_scores(
     return scores
 
 
-class _Compared:
-    """Comparisons with the same images, which share what is known of them."""
-
-    def __init__(self, stimuli: "Stimuli", backbone: "Backbone | None", features: FeatureCache) -> None:
-        self.stimuli, self.backbone, self.features = stimuli, backbone, features
-
-    def with_images(self, decoded: Decoded) -> Comparison:
-        ids = decoded.stimulus_ids
-        references = [tuple(filter(None, true)) for true in self.stimuli.captions(ids)]
-        return Comparison(
-            SeenPictures(self.stimuli, ids),
-            decoded.pictures,
-            references,
-            decoded.captions,
-            self.backbone,
-            self.features,
-        )
+def _comparison(
+    stimuli: "Stimuli", backbone: "Backbone | None", features: FeatureCache, decoded: Decoded
+) -> Comparison:
+    ids = decoded.stimulus_ids
+    references = [tuple(filter(None, true)) for true in stimuli.captions(ids)]
+    seen = SeenPictures(stimuli, ids)
+    return Comparison(seen, decoded.pictures, references, decoded.captions, backbone, features)
 
 
 def _same_images(decoded: Decoded, other: Decoded) -> Decoded:

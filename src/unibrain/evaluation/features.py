@@ -21,10 +21,7 @@ _AT_ONCE = 64
 class FeatureCache:
     """Features of pictures or texts, computed once for each item and each way to compute them.
 
-    Parameters
-    ----------
-    folder : pathlib.Path, optional
-        Keeps them for the next time; without it they are in a temporary folder.
+    `folder` keeps them for the next time; without it they are in a temporary folder.
     """
 
     def __init__(self, folder: Path | None = None) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unibrain.errors import UnavailableError
-from unibrain.evaluation.captions import References, choose_synonyms, meteor, rouge
+from unibrain.evaluation.captions import References, meteor, rouge
 from unibrain.evaluation.features import FeatureCache
 from unibrain.evaluation.identification import Direction, correlations, count_ties, win_table
 from unibrain.evaluation.pictures import (
@@ -22,6 +22,7 @@ from unibrain.evaluation.pictures import (
     structural_similarity,
 )
 from unibrain.evaluation.scene_judge import Judge, background_in, objects_in, scene_content, scene_judge
+from unibrain.evaluation.wordnet import choose_synonyms
 from unibrain.regression.accuracy import latent_accuracy
 
 if TYPE_CHECKING:
@@ -316,6 +317,8 @@ def _meteor(items: Comparison) -> Measure:
     return Measure(measure.values, note)
 
 
+_by_lite = partial(Metric, image_path="224 x 224, bicubic (Pillow)", network="efficientnet-lite0")
+
 _ROWS = (
     Metric(
         "pixcorr",
@@ -339,7 +342,7 @@ _ROWS = (
         on_pictures(structural_similarity),
         bounds=(-1.0, 1.0),
     ),
-    Metric(
+    _by_lite(
         "two_way_picture",
         "Two-way identification (EfficientNet-lite0)",
         "2-way picture",
@@ -350,10 +353,8 @@ _ROWS = (
         "picture wins. Guessing gives 50 %; a tie counts as lost, so where there are ties guessing gives less.",
         two_way(lambda items: items.network_features),
         direction="recon->images",
-        image_path="224 x 224, bicubic (Pillow)",
-        network="efficientnet-lite0",
     ),
-    Metric(
+    _by_lite(
         "judge_object",
         "Judge sees the object (one object)",
         "Object seen",
@@ -363,10 +364,8 @@ _ROWS = (
         "among more than a hundred. The score is how often that object was there; for images of one object only.",
         _judged(_object_seen, single=True),
         scenes_only=True,
-        image_path="224 x 224, bicubic (Pillow)",
-        network="efficientnet-lite0",
     ),
-    Metric(
+    _by_lite(
         "judge_any_object",
         "Judge sees one of the objects",
         "Any object seen",
@@ -375,10 +374,8 @@ _ROWS = (
         "The object that the same classifier sees most of is one of those that were there; all images.",
         _judged(_object_seen),
         scenes_only=True,
-        image_path="224 x 224, bicubic (Pillow)",
-        network="efficientnet-lite0",
     ),
-    Metric(
+    _by_lite(
         "judge_background",
         "Judge sees the background",
         "Background seen",
@@ -387,8 +384,6 @@ _ROWS = (
         "The background that the same classifier sees is the true one.",
         _judged(_background_seen),
         scenes_only=True,
-        image_path="224 x 224, bicubic (Pillow)",
-        network="efficientnet-lite0",
     ),
     Metric(
         "meteor",

@@ -45,15 +45,28 @@ class SeenPictures:
         return self.stimuli.pictures(self.ids[rows])
 
 
-def at_size(pictures: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
-    """Resize pictures, bicubic with Pillow's antialiasing, as uint8; those that fit are returned as they are."""
+def at_size(
+    pictures: NDArray[np.uint8], height: int, width: int, *, bicubic: bool = True, crop: bool = False
+) -> NDArray[np.uint8]:
+    """Resize pictures with Pillow's antialiasing, as uint8; those that fit are returned as they are.
+
+    They are squeezed into the new size, or, with `crop`, into a square: the shorter side is resized, and the middle cut
+    out. Bicubic, or bilinear.
+    """
     if pictures.shape[1:3] == (height, width):
         return pictures
     from PIL import Image
 
+    way = Image.Resampling.BICUBIC if bicubic else Image.Resampling.BILINEAR
+    size = (width, height)
+    if crop:
+        short = min(pictures.shape[1:3])
+        size = (pictures.shape[2] * width // short, pictures.shape[1] * height // short)
+    left, top = (size[0] - width) // 2, (size[1] - height) // 2
     resized = np.empty((len(pictures), height, width, 3), np.uint8)
     for row, picture in enumerate(pictures):
-        resized[row] = np.asarray(Image.fromarray(picture).resize((width, height), Image.Resampling.BICUBIC))
+        found = np.asarray(Image.fromarray(picture).resize(size, way))
+        resized[row] = found[top : top + height, left : left + width]
     return resized
 
 

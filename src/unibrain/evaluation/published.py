@@ -1,7 +1,7 @@
 """Published scores beside a run's own, each with its source and dialect, and a warning where dialects differ."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
@@ -112,8 +112,10 @@ def _warnings(row: Row, own: Row) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]], list[str]]:
-    """Headings, cells of each row, and the footnotes that the cells name."""
+def _cells(
+    rows: Sequence[Row], escape: Callable[[str], str], up: str, down: str
+) -> tuple[list[str], list[list[str]], list[str]]:
+    """Headings, cells of each row, and what stands below: the footnotes that the cells name, and the sources."""
     if not rows:
         raise InputError("There are no rows to lay out. Score something first.")
     labels, lower = _content()["labels"], _content()["lower_is_better"]
@@ -121,35 +123,34 @@ def _cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]], list[str]]:
     names = [*(name for name in labels if name in present), *sorted(present - set(labels))]
     notes: list[str] = []
     cells = []
+    sources: dict[str, list[str]] = {}
     for row in rows:
         said = " ".join(filter(None, [*row.warnings, row.note]))
         if said and said not in notes:
             notes.append(said)
         mark = f" [{notes.index(said) + 1}]" if said else ""
-        cells.append(
-            [
-                row.method + mark,
-                row.subject,
-                "?" if row.images is None else f"{row.images:,}",
-                row.dialect + "?" * (row.dialect_status == "inferred"),
-                *(f"{row.values[name]:.{row.digits}f}" if name in row.values else "-" for name in names),
-            ]
-        )
-    headings = [f"{labels.get(name, name)} {'down' if name in lower else 'up'}" for name in names]
-    return ["Method", "Subject", "N", "Dialect", *headings], cells, notes
+        texts = [
+            row.method + mark,
+            row.subject,
+            "?" if row.images is None else f"{row.images:,}",
+            row.dialect + "?" * (row.dialect_status == "inferred"),
+            *(f"{row.values[name]:.{row.digits}f}" if name in row.values else "-" for name in names),
+        ]
+        cells.append(list(map(escape, texts)))
+        if row.source:
+            sources.setdefault(row.source, []).append(row.method)
+    headings = [f"{escape(labels.get(name, name))} {down if name in lower else up}" for name in names]
+    below = [f"[{number}] {escape(note)}" for number, note in enumerate(notes, 1)]
+    below += [f"{escape(', '.join(methods))}: {escape(source)}." for source, methods in sources.items()]
+    return ["Method", "Subject", "N", "Dialect", *headings], cells, below
 
 
 def to_markdown(rows: Sequence[Row]) -> str:
     """Lay out rows as a Markdown table, with numbered notes and the sources below."""
-    headings, cells, notes = _cells(rows)
-    arrows = [_arrow(heading, "↑", "↓") for heading in headings]
-    lines = [_line(arrows), _line(["---"] * 4 + ["---:"] * (len(headings) - 4)), *map(_line, cells)]
-    below = [f"[{number}] {_plain(note)}" for number, note in enumerate(notes, 1)]
-    return "\n".join([*lines, "", *(f"{text}  " for text in [*below, *_sources(rows, _plain)])]).rstrip() + "\n"
-
-
-def _line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(map(_plain, cells)) + " |"
+    headings, cells, below = _cells(rows, _plain, "↑", "↓")
+    table = [headings, ["---"] * 4 + ["---:"] * (len(headings) - 4), *cells]
+    lines = [f"| {' | '.join(line)} |" for line in table]
+    return "\n".join([*lines, "", *(f"{text}  " for text in below)]).rstrip() + "\n"
 
 
 def _plain(text: str) -> str:
@@ -160,36 +161,21 @@ def _plain(text: str) -> str:
     return text
 
 
-def _arrow(heading: str, up: str, down: str) -> str:
-    name, _, way = heading.rpartition(" ")
-    return f"{name} {up if way == 'up' else down}" if name else heading
-
-
-def _sources(rows: Sequence[Row], escape: Any) -> list[str]:
-    sources: dict[str, list[str]] = {}
-    for row in rows:
-        if row.source:
-            sources.setdefault(row.source, []).append(row.method)
-    return [f"{escape(', '.join(methods))}: {escape(source)}." for source, methods in sources.items()]
-
-
 def to_latex(rows: Sequence[Row]) -> str:
     """Lay out rows as a LaTeX table (package booktabs), with numbered notes and the sources below."""
-    headings, cells, notes = _cells(rows)
-    titles = [_arrow(_escaped(heading), r"$\uparrow$", r"$\downarrow$") for heading in headings]
-    lines = [" & ".join(map(_escaped, row)) + r" \\" for row in cells]
-    below = [f"[{number}] {_escaped(note)}" for number, note in enumerate(notes, 1)]
+    headings, cells, below = _cells(rows, _escaped, r"$\uparrow$", r"$\downarrow$")
+    titles, *lines = (" & ".join(row) + r" \\" for row in (headings, *cells))
     return "\n".join(
         [
             f"\\begin{{tabular}}{{llll{'r' * (len(headings) - 4)}}}",
             r"\toprule",
-            " & ".join(titles) + r" \\",
+            titles,
             r"\midrule",
             *lines,
             r"\bottomrule",
             r"\end{tabular}",
             "",
-            *(f"{text}\\\\" for text in [*below, *_sources(rows, _escaped)]),
+            *(f"{text}\\\\" for text in below),
             "",
         ]
     )

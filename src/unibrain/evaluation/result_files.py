@@ -25,28 +25,13 @@ def read_results(
     references: Path | None = None,
     captions: Path | None = None,
 ) -> tuple[Decoded, Stimuli, tuple[str, ...]]:
-    """Read results that were decoded elsewhere.
+    """Read results that were decoded elsewhere; ids count the `names` in their order, from 0.
 
-    Parameters
-    ----------
-    seen, decoded : pathlib.Path, optional
-        Folders of pictures; a decoded picture has the name of the one that was seen, whatever its ending. All pictures
-        of a folder have one size. `seen` without `decoded` is for scores of captions that look at the pictures.
-    references, captions : pathlib.Path, optional
-        Files of true and of decoded captions, as `unibrain.evaluation.caption_files.read_captions` takes them, with
-        the pictures' names as keys where there are pictures.
-
-    Returns
-    -------
-    decoded : Decoded
-        Ids count the names in their order, from 0.
-    stimuli : Stimuli
-    names : tuple of str
-
-    Raises
-    ------
-    InputError
-        If one side is missing, or names, numbers or sizes do not fit together.
+    `seen` and `decoded` are folders of pictures; a decoded picture has the name of the one that was seen, whatever its
+    ending. All pictures of a folder have one size. `seen` without `decoded` is for scores of captions that look at the
+    pictures. `references` and `captions` are files as `unibrain.evaluation.caption_files.read_captions` takes them,
+    with the pictures' names as keys where there are pictures. `InputError` if one side is missing, or names, numbers or
+    sizes do not fit together.
     """
     lacking = {
         "--seen": decoded is not None and seen is None,

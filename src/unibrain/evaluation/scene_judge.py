@@ -25,13 +25,8 @@ Floats = NDArray[np.float32]
 class Judge:
     """Scores of objects and backgrounds from features of pictures.
 
-    Attributes
-    ----------
-    mean, deviation : ndarray of shape (features,), float32
-        Of the features over the scenes that it was fitted to.
-    objects : ndarray of shape (features + 1, objects), float32
-        Weights, and the constant in the last row.
-    backgrounds : ndarray of shape (features + 1, backgrounds), float32
+    `mean` and `deviation`, shape (features,), are of the features over the scenes that it was fitted to; `objects` and
+    `backgrounds`, shape (features + 1, ...), are weights, with the constant in the last row.
     """
 
     mean: Floats

@@ -37,16 +37,9 @@ _HEADINGS = {"picture": "Pictures", "caption": "Captions"}
 
 @dataclass(frozen=True)
 class Beside:
-    """A control or ceiling beside a score.
+    """A control or ceiling beside a score: the metric on what stands in the place of the decoded items.
 
-    Attributes
-    ----------
-    value : float
-        The metric on what stands in the place of the decoded items.
-    score : float or None
-        The metric on the decoded items, of the very same images.
-    images : int
-        How many images these are.
+    `score` is the metric on the decoded items, of the very same images, and `images` how many these are.
     """
 
     value: float
@@ -137,17 +130,9 @@ TOP = (1, 10, 50)
 class LatentIdentification:
     """How often the true image of a predicted latent is told from others, before anything is drawn.
 
-    Attributes
-    ----------
-    latent : str
-    among : {"test", "training"}
-        Other test images, or all training images.
-    pool : int
-        How many images these are, with the true one.
-    two_way : float
-        Chance is 0.5.
-    top : tuple of float
-        Share of images that are among the `TOP` most similar ones; chance is ``k / pool``.
+    `among` is ``"test"`` (other test images) or ``"training"`` (all training images), `pool` how many images these are,
+    with the true one. Chance of `two_way` is 0.5. `top` has the share of images that are among the `TOP` most similar
+    ones; chance is ``k / pool``.
     """
 
     latent: str
@@ -356,13 +341,14 @@ def to_json(scores: Scores) -> str:
 def to_table(scores: Scores, layout: str) -> str:
     """Scores with their intervals, shuffled controls, number of images and dialect, as Markdown or LaTeX (booktabs)."""
     headings = ["Score", "Value", "95 % interval", "Shuffled", "Images", "Dialect"]
-    rows: list[list[str]] = []
-    for score in scores.scores:
-        interval = "-" if score.interval is None else f"{score.interval[0]:.3f} to {score.interval[1]:.3f}"
-        title = f"{score.title} ({'higher' if score.higher_is_better else 'lower'} is better)"
-        direction = f", {score.direction}" * bool(score.direction)
-        cells = [title, _number(score.value), interval, _number(score.control), str(score.images)]
-        rows.append([*cells, score.dialect + direction])
+    rows = [
+        [
+            f"{score.title} ({'higher' if score.higher_is_better else 'lower'} is better)",
+            *(row[column] for column in ("score", "95 % interval", "shuffled", "images")),
+            score.dialect + f", {score.direction}" * bool(score.direction),
+        ]
+        for score, row in zip(scores.scores, _cells(scores), strict=True)
+    ]
     note = ["Simulated scans: no human was scanned."] if scores.simulated else []
     if layout == "markdown":
         table = [headings, ["---", *["---:"] * 4, "---"], *rows]

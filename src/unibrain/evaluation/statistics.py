@@ -22,17 +22,16 @@ _AT_ONCE = 2**22  # resampled indices in memory
 
 @dataclass(frozen=True)
 class Interval:
-    """A confidence interval; `level` is the share of such intervals that hold the true value.
+    """A confidence interval.
 
     Examples
     --------
-    >>> print(Interval(0.81, 0.942, 0.95))
+    >>> print(Interval(0.81, 0.942))
     0.810 to 0.942
     """
 
     low: float
     high: float
-    level: float = LEVEL
 
     def __str__(self) -> str:
         return f"{self.low:.3f} to {self.high:.3f}"
@@ -54,16 +53,16 @@ def bootstrap_interval(values: ArrayLike, *, level: float = LEVEL, draws: int = 
     if not 0 < level < 1:
         raise InputError(f"level is {level}. Choose a share between 0 and 1, such as 0.95.")
     if np.ptp(table) == 0:
-        return Interval(float(table[0]), float(table[0]), level)
+        return Interval(float(table[0]), float(table[0]))
     rng, step = np.random.default_rng(seed), max(1, _AT_ONCE // n)
     parts = [min(step, draws - start) for start in range(0, draws, step)]
     means = np.concatenate([table[rng.integers(n, size=(rows, n))].mean(axis=1) for rows in parts])
     tail = norm.cdf(np.sqrt(n / (n - 1)) * t.ppf((1 - level) / 2, n - 1))
     low, high = np.quantile(means, [tail, 1 - tail])
-    return Interval(float(low), float(high), level)
+    return Interval(float(low), float(high))
 
 
-def share_interval(values: ArrayLike, *, level: float = LEVEL) -> Interval | None:
+def share_interval(values: ArrayLike) -> Interval | None:
     """Exact interval (Clopper and Pearson 1934) of a share, if all values are 0 or 1; None if they are not.
 
     Where all images have the same value a bootstrap knows nothing; here 0 of 40 still means less than 9 %.
@@ -73,13 +72,11 @@ def share_interval(values: ArrayLike, *, level: float = LEVEL) -> Interval | Non
     row = _table(values, 1)
     if not np.isin(row, (0, 1)).all():
         return None
-    found = binomtest(int(row.sum()), len(row)).proportion_ci(level, method="exact")
-    return Interval(float(found.low), float(found.high), level)
+    found = binomtest(int(row.sum()), len(row)).proportion_ci(LEVEL, method="exact")
+    return Interval(float(found.low), float(found.high))
 
 
-def paired_interval(
-    first: ArrayLike, second: ArrayLike, *, level: float = LEVEL, draws: int = DRAWS, seed: int = 0
-) -> Interval:
+def paired_interval(first: ArrayLike, second: ArrayLike, *, draws: int = DRAWS, seed: int = 0) -> Interval:
     """Interval of ``mean(first) - mean(second)``, where both scored the same images in the same order.
 
     Images are drawn together for both, so what is hard for both cancels: two runs may differ clearly though the
@@ -90,7 +87,7 @@ def paired_interval(
         raise InputError(
             f"One run has {len(a)} values and the other {len(b)}. Compare the same images in the same order."
         )
-    return bootstrap_interval(a - b, level=level, draws=draws, seed=seed)
+    return bootstrap_interval(a - b, draws=draws, seed=seed)
 
 
 @dataclass(frozen=True)
@@ -200,34 +197,20 @@ def holm(p_values: Mapping[str, float]) -> dict[str, float]:
     return {name: adjusted[name] for name in p_values}
 
 
-@dataclass(frozen=True, eq=False)
-class Samples:
-    """Scores of several pictures drawn for each scan.
+def over_samples(values: ArrayLike) -> tuple[float, float]:
+    """Variance within and between scans of several samples for each scan, values of shape (n, samples).
 
-    `per_image`, shape (n,), are means over a scan's samples: what enters the score. `within` is the variance between
-    the samples of a scan (ddof 1), mean over scans; `between` that of `per_image` less what the samples make of it.
-    """
-
-    per_image: NDArray[np.float64]
-    within: float
-    between: float
-    samples: int
-
-
-def over_samples(values: ArrayLike) -> Samples:
-    """Take several samples per scan, values of shape (n, samples), together.
-
-    More samples sharpen the value of a scan, and tell nothing of other scans. So intervals are over images only: one
-    over samples or over random draws would shrink to nothing, whatever the decoder is worth.
+    Within: between the samples of a scan (ddof 1), mean over scans; between: that of the scans' means less what the
+    samples make of it. More samples sharpen the value of a scan, and tell nothing of other scans. So intervals are over
+    images only: one over samples or over random draws would shrink to nothing, whatever the decoder is worth.
     """
     table = _table(values, 2)
     samples = table.shape[1]
     within = float(table.var(axis=1, ddof=1).mean()) if samples > 1 else 0.0
-    means = table.mean(axis=1)
-    return Samples(means, within, max(0.0, float(means.var(ddof=1)) - within / samples), samples)
+    return within, max(0.0, float(table.mean(axis=1).var(ddof=1)) - within / samples)
 
 
-def over_subjects(scores: Sequence[float], level: float = LEVEL) -> tuple[float, Interval]:
+def over_subjects(scores: Sequence[float]) -> tuple[float, Interval]:
     """Mean of one score per subject, and its interval (Student's t): how the mean varies with *other subjects*.
 
     With four subjects it is wide, and that is what four subjects tell. The interval of one subject's score is over
@@ -241,5 +224,5 @@ def over_subjects(scores: Sequence[float], level: float = LEVEL) -> tuple[float,
             f"Scores {table.tolist()} of subjects have no interval. Give one number each, of at least two."
         )
     mean = float(table.mean())
-    half = float(t.ppf((1 + level) / 2, len(table) - 1) * table.std(ddof=1) / np.sqrt(len(table)))
-    return mean, Interval(mean - half, mean + half, level)
+    half = float(t.ppf((1 + LEVEL) / 2, len(table) - 1) * table.std(ddof=1) / np.sqrt(len(table)))
+    return mean, Interval(mean - half, mean + half)

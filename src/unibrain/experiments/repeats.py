@@ -212,12 +212,11 @@ def _table(score: Score, found: Sequence[Scores]) -> tuple[NDArray[np.bool_], ND
 def _deviations(each: Sequence[Scores]) -> list[Cell]:
     """Standard deviation of each score within and between scans: square roots of what `over_samples` says."""
     cells = []
-    for name in ("within", "between"):
+    for place, what in enumerate(("samples of a scan", "scans")):
         for score in each[0].scores:
             _, table = _table(score, each)
             if len(table) > 1:
-                value = float(np.sqrt(getattr(over_samples(table), name)))
-                what = "samples of a scan" if name == "within" else "scans"
+                value = float(np.sqrt(over_samples(table)[place]))
                 cells.append(Cell(f"deviation between {what}", score.name, value, images=len(table)))
     return cells
 

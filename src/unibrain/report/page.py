@@ -28,7 +28,7 @@ _TILES = ("two_way_picture", "two_way_caption")
 
 
 def write_report(content: ReportContent, path: str | os.PathLike[str]) -> None:
-    """Write the report as one HTML file that needs no network and no other file, atomically.
+    """Write the report as one HTML file that needs no network and no other file, atomically; every text is escaped.
 
     Parameters
     ----------
@@ -41,11 +41,6 @@ def write_report(content: ReportContent, path: str | os.PathLike[str]) -> None:
     InputError
         If the disk is full.
     """
-    write_text(path, render_report(content))
-
-
-def render_report(content: ReportContent) -> str:
-    """The HTML of the report; every text in it is escaped."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
@@ -59,7 +54,7 @@ def render_report(content: ReportContent) -> str:
     scores = content.scores.scores
     rank = overall_rank(scores, len(content.captions))
     cards = [_card(content, row, float(rank[row])) for row in range(len(content.captions))]
-    return environment.get_template("page.html.j2").render(
+    page = environment.get_template("page.html.j2").render(
         content=content,
         sample={label: [cards[row] for row in rows] for label, rows in fair_sample(rank, _SAMPLE).items()},
         cards=sorted(cards, key=lambda card: (-card["overall"], card["id"])),
@@ -82,6 +77,7 @@ def render_report(content: ReportContent) -> str:
         with_captions=content.decoded.captions is not None and any(content.captions),
         with_pictures=content.decoded.pictures is not None,
     )
+    write_text(path, page)
 
 
 def _card(content: ReportContent, row: int, overall: float) -> dict[str, Any]:

@@ -8,9 +8,8 @@ import pytest
 
 from unibrain.cli.main import main
 from unibrain.errors import InputError
-from unibrain.evaluation.networks import NETWORKS, metrics_home
 from unibrain.evaluation.networks.fetching import fetch_networks, import_networks, usual_names
-from unibrain.evaluation.networks.weights import Network, Published
+from unibrain.evaluation.networks.weights import NETWORKS, Network, Published, metrics_home
 
 
 class Server:

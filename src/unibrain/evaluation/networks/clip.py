@@ -1,6 +1,6 @@
 """CLIP's image and text towers (Radford et al. 2021) by `transformers`, and captions and pictures as its vectors."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -63,18 +63,10 @@ def text_tower(name: str) -> nn.Module:
 
 @dataclass(frozen=True)
 class ClipEmbedder:
-    """Embeds captions and pictures with a published CLIP; each tower is loaded when it is first used.
+    """Embeds captions and pictures with a published CLIP, a key of `CLIP_SIZES`, whose files are in `metrics_home`.
 
-    Parameters
-    ----------
-    name : {"clip-vit-l-14", "clip-vit-b-32"}
-    folder : pathlib.Path, optional
-        Where the files of the networks are; `metrics_home` if left out.
-
-    Raises
-    ------
-    UnavailableError, InputError
-        When a tower is loaded: if a file is missing, or not the published one.
+    Each tower is loaded when it is first used: `UnavailableError` or `InputError` if a file is missing, or not the
+    published one.
     """
 
     name: str
@@ -120,7 +112,7 @@ class ClipEmbedder:
         return rows
 
 
-LAYERS: Mapping[str, str] = {
+LAYERS = {
     "image_embeds": "visual_projection",
     **{f"hidden_states.{number}": f"vision_model.encoder.layers.{number - 1}" for number in range(1, 24)},
 }

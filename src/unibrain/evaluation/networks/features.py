@@ -1,7 +1,8 @@
-"""Loading a network with its published weights, and its features of pictures, streamed in small batches."""
+"""Loading a network with its published weights, and its features of pictures, computed in small batches."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from unibrain.errors import InputError
-from unibrain.evaluation.networks.weights import Network, check, checked_files, command_for, metrics_home, network_row
+from unibrain.evaluation.networks.graphs import IMAGENET, AlexNet, EfficientNetB1, InceptionV3, ResNet50
+from unibrain.evaluation.networks.weights import checked_files, metrics_home, network_row
 from unibrain.weights.reading import read_weights
 
 _AT_ONCE = 16
 """Pictures in one call of a network."""
 
-_IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _CLIP = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
 
@@ -25,7 +26,7 @@ _CLIP = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711
 class Loaded:
     """A network that is ready for use; `sha256` is that of its weights, 64 hexadecimal digits."""
 
-    network: Network
+    name: str
     module: nn.Module
     sha256: str
 
@@ -36,11 +37,6 @@ def build_network(name: str) -> nn.Module:
         from unibrain.evaluation.networks.clip import image_tower
 
         return image_tower(name)
-    from unibrain.evaluation.networks.alexnet import AlexNet
-    from unibrain.evaluation.networks.efficientnet import EfficientNetB1
-    from unibrain.evaluation.networks.inception import InceptionV3
-    from unibrain.evaluation.networks.resnet import ResNet50
-
     graphs: dict[str, Callable[[], nn.Module]] = {
         "alexnet": AlexNet,
         "inception": InceptionV3,
@@ -54,41 +50,21 @@ def build_network(name: str) -> nn.Module:
 CHANNELS_LAST = ("alexnet", "inception", "efficientnet-b1-v1", "efficientnet-b1-v2")
 """They are up to twice as fast so on a processor (measured); SwAV's is not."""
 
-_KEPT = {
-    "clip-vit-l-14": ("vision_model.", "visual_projection."),
-    "clip-vit-b-32": ("vision_model.", "visual_projection."),
-}
 _DROPPED = {"inception": ("AuxLogits.",), "swav": ("projection_head.", "prototypes.")}
 
 
 def load_network(name: str, folder: Path | None = None) -> Loaded:
-    """Load a network with its published weights, in float32, on the processor.
+    """Load a key of `NETWORKS` with its published weights, in float32, on the processor.
 
-    Parameters
-    ----------
-    name : str
-        A key of `NETWORKS`.
-    folder : pathlib.Path, optional
-        Where the files are; `metrics_home` if left out.
-
-    Returns
-    -------
-    Loaded
-
-    Raises
-    ------
-    UnavailableError
-        If a file is missing; the message names the command that gets it.
-    InputError
-        If the file is not the published one by size, SHA-256, keys or shapes, or reading it would execute code.
+    `folder` is where the files are, `metrics_home` if left out. `UnavailableError` if one is missing, with the command
+    that gets it; `InputError` if it is not the published one by size, SHA-256, keys or shapes, or would execute code.
     """
-    network = network_row(name)
-    path = checked_files(network, folder or metrics_home())[0]
-    module = fill(lambda: build_network(name), path, kept=_KEPT.get(name, ("",)), dropped=_DROPPED.get(name, ()))
+    path, sha256 = next(iter(checked_files(network_row(name), folder or metrics_home()).items()))
+    kept = ("vision_model.", "visual_projection.") if name.startswith("clip-") else ("",)
+    module = fill(lambda: build_network(name), path, kept=kept, dropped=_DROPPED.get(name, ()))
     if name in CHANNELS_LAST:
         module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    published = next(file for file in network.parts[0] if file.name == path.name)
-    return Loaded(network, module, check(published, path, command_for(network)))
+    return Loaded(name, module, sha256)
 
 
 def fill(build: Callable[[], nn.Module], path: Path, kept: tuple[str, ...], dropped: tuple[str, ...] = ()) -> nn.Module:
@@ -131,36 +107,20 @@ class _EnoughError(Exception):
 
 
 def layers(module: nn.Module, pictures: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
-    """Compute the output of some layers, and nothing behind the last of them.
-
-    Parameters
-    ----------
-    module : torch.nn.Module
-    pictures : Tensor of shape (B, 3, s, s), float32
-        Normalised.
-    names : sequence of str
-        Names of submodules.
-
-    Returns
-    -------
-    dict of str to Tensor
-        In the order of `names`, of the layers' own shapes.
-    """
+    """Outputs of some submodules, by name, of normalised pictures (B, 3, s, s); nothing behind them is computed."""
     found: dict[str, Tensor] = {}
-
-    def keep(name: str) -> Callable[[nn.Module, Any, Any], None]:
-        def hook(_: nn.Module, __: Any, output: Any) -> None:
-            found[name] = output[0] if isinstance(output, tuple) else output
-            if len(found) == len(set(names)):
-                raise _EnoughError
-
-        return hook
-
     known = dict(module.named_modules())
-    for name in names:
+    wanted = dict.fromkeys(names)
+
+    def keep(name: str, _: nn.Module, __: Any, output: Any) -> None:
+        found[name] = output[0] if isinstance(output, tuple) else output
+        if len(found) == len(wanted):
+            raise _EnoughError
+
+    for name in wanted:
         if name not in known:
             raise InputError(f"the network has no layer {name!r}. Give the name of one of its modules.")
-    handles = [known[name].register_forward_hook(keep(name)) for name in dict.fromkeys(names)]
+    handles = [known[name].register_forward_hook(partial(keep, name)) for name in wanted]
     try:
         with torch.inference_mode():
             module(pictures)
@@ -172,13 +132,20 @@ def layers(module: nn.Module, pictures: Tensor, names: Sequence[str]) -> dict[st
     return {name: found[name] for name in names}
 
 
-def stream(
-    network: Loaded, batches: Iterable[Tensor], layer_names: Sequence[str]
-) -> Iterator[dict[str, NDArray[np.float32]]]:
-    """Compute features batch by batch, for those who do not want all of them in memory; see `extract`."""
-    places = _places(network.network, layer_names)
-    mean, std = _CLIP if network.network.name.startswith("clip-") else _IMAGENET
+def extract(network: Loaded, batches: Iterable[Tensor], names: Sequence[str]) -> dict[str, NDArray[np.float32]]:
+    """Features of pictures by layer, shape (n, features), flattened with channels first and not normalised.
+
+    Batches (B, 3, s, s) are of the size that the network is to see, 0 to 1, and are looked at one at a time; they are
+    normalised here, as the network wants it. `InputError` if there are none, or they are of another shape or scale, or
+    there is no such layer.
+    """
+    mean, std, places = *IMAGENET, {name: name for name in names}
+    if network.name.startswith("clip-"):
+        from unibrain.evaluation.networks.clip import LAYERS
+
+        mean, std, places = *_CLIP, {name: LAYERS.get(name, name) for name in names}
     shift, scale = torch.tensor(mean)[:, None, None], torch.tensor(std)[:, None, None]
+    parts: dict[str, list[NDArray[np.float32]]] = {name: [] for name in names}
     for batch in batches:
         if batch.ndim != 4 or batch.shape[1] != 3 or not batch.is_floating_point():
             raise InputError(f"pictures of shape {tuple(batch.shape)}, {batch.dtype}. Give (B, 3, s, s), floating.")
@@ -187,54 +154,8 @@ def stream(
             raise InputError(f"pictures have values up to {batch.abs().amax():g}. Give values from 0 to 1.")
         for part in batch.split(_AT_ONCE):
             outputs = layers(network.module, (part.float() - shift) / scale, list(places.values()))
-            yield {name: outputs[place].flatten(1).numpy() for name, place in places.items()}
-
-
-def _places(network: Network, names: Sequence[str]) -> dict[str, str]:
-    """Layers by their usual names to submodules."""
-    if not network.name.startswith("clip-"):
-        return {name: name for name in names}
-    from unibrain.evaluation.networks.clip import LAYERS
-
-    return {name: LAYERS.get(name, name) for name in names}
-
-
-def extract(network: Loaded, batches: Iterable[Tensor], layers: Sequence[str]) -> dict[str, NDArray[np.float32]]:
-    """Compute features of pictures, which are seen one batch at a time.
-
-    Parameters
-    ----------
-    network : Loaded
-    batches : iterable of Tensor of shape (B, 3, s, s), floating
-        Pictures of the size that the network is to see, 0 to 1; they are normalised here, as the network wants it.
-    layers : sequence of str
-        Such as those of ``network.network.layers``.
-
-    Returns
-    -------
-    dict of str to ndarray of shape (n, features), float32
-        Flattened, channels first; not normalised.
-
-    Raises
-    ------
-    InputError
-        If there are no pictures, or they are of another shape or scale, or there is no such layer.
-    """
-    parts: dict[str, list[NDArray[np.float32]]] = {name: [] for name in layers}
-    for found in stream(network, batches, layers):
-        for name, values in found.items():
-            parts[name].append(values)
+            for name, place in places.items():
+                parts[name].append(outputs[place].flatten(1).numpy())
     if not all(parts.values()):
         raise InputError("there are no pictures to compute features of. Give at least one.")
-    return {name: _joined(values) for name, values in parts.items()}
-
-
-def _joined(parts: list[NDArray[np.float32]]) -> NDArray[np.float32]:
-    """Put parts below each other, letting go of each: a first layer's features of 982 pictures are half a gigabyte."""
-    whole = np.empty((sum(map(len, parts)), parts[0].shape[1]), np.float32)
-    end = len(whole)
-    while parts:
-        part = parts.pop()
-        whole[end - len(part) : end] = part
-        end -= len(part)
-    return whole
+    return {name: np.concatenate(values) for name, values in parts.items()}

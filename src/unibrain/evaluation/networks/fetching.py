@@ -26,28 +26,11 @@ def usual_names(*, with_swav: bool = False) -> list[str]:
 def fetch_networks(
     names: Sequence[str], folder: Path, agree: Callable[[str], bool] = lambda plan: True
 ) -> list[Path] | None:
-    """Download what is not there yet of some networks.
+    """Download what is not there yet of some networks; the files that were downloaded, None if `agree` declined.
 
-    Parameters
-    ----------
-    names : sequence of str
-        Keys of `NETWORKS`.
-    folder : pathlib.Path
-        Where they are kept.
-    agree : callable
-        Is given networks, sizes, licences and the disk as text, and says whether to go on; not asked if nothing is
-        missing.
-
-    Returns
-    -------
-    list of pathlib.Path or None
-        The files that were downloaded; None if `agree` declined.
-
-    Raises
-    ------
-    InputError
-        If the disk is too full, a server cannot be reached, or a file is not the published one. Files that were
-        complete by then stay.
+    `names` are keys of `NETWORKS`. `agree` is given networks, sizes, licences and the disk as text, and says whether to
+    go on; it is not asked if nothing is missing. `InputError` if the disk is too full, a server cannot be reached, or a
+    file is not the published one; files that were complete by then stay.
     """
     networks = [network_row(name) for name in names]
     wanted: dict[str, Published] = {}
@@ -72,7 +55,7 @@ def fetch_networks(
 
 def _is_sound(files: Sequence[Published], path: Path) -> bool:
     try:
-        check(next(file for file in files if file.name == path.name), path)
+        check(files, path)
     except InputError:
         return False
     return True
@@ -109,40 +92,22 @@ def _fetch(file: Published, folder: Path) -> Path:
                 f"{file.url}: it could not be downloaded ({reason}). Check the connection and the proxy, then run "
                 f"again, or {_ELSEWHERE}."
             ) from error
-        _require_content(file, temporary)
-    check(file, target)
+        size, found = temporary.stat().st_size, sha256_of(temporary)
+        if not found.startswith(file.sha256):
+            raise InputError(
+                f"{file.url}: what came has {size:,} bytes and a SHA-256 that begins with {found[:16]}, and should "
+                f"have {file.size:,} and {file.sha256[:16]}. Run again, or {_ELSEWHERE}."
+            )
+    check([file], target)
     return target
-
-
-def _require_content(file: Published, path: Path) -> None:
-    """Look at a download under the name that it is known by, before it gets its place."""
-    size, found = path.stat().st_size, sha256_of(path)
-    if not found.startswith(file.sha256):
-        raise InputError(
-            f"{file.url}: what came has {size:,} bytes and a SHA-256 that begins with {found[:16]}, and should have "
-            f"{file.size:,} and {file.sha256[:16]}. Run again, or {_ELSEWHERE}."
-        )
 
 
 def import_networks(paths: Sequence[Path], folder: Path) -> list[Path]:
     """Copy the published files that are on disk already, known by size and SHA-256, whatever their names.
 
-    Parameters
-    ----------
-    paths : sequence of pathlib.Path
-        Files, or folders that are searched with all their subfolders, such as torch's or the hub's cache.
-    folder : pathlib.Path
-        Where they are kept.
-
-    Returns
-    -------
-    list of pathlib.Path
-        The files that are in their place now.
-
-    Raises
-    ------
-    InputError
-        If a path is not there, a file has the name of a published one but not its content, or nothing is found.
+    `paths` are files, or folders that are searched with all their subfolders, such as torch's or the hub's cache. Gives
+    the files that are in their place now; `InputError` if a path is not there, a file has the name of a published one
+    but not its content, or nothing is found.
     """
     published = {file.sha256: file for network in NETWORKS.values() for files in network.parts for file in files}
     found: dict[str, Path] = {}
@@ -164,13 +129,12 @@ def import_networks(paths: Sequence[Path], folder: Path) -> list[Path]:
             f"{', '.join(map(str, paths))}: no published network of the scores is there, by size and SHA-256. Check "
             "the path, or run unibrain weights fetch metrics."
         )
-    known = {file.name: file for file in published.values()}
     for name, source in found.items():
         target = folder / name
         if not (target.exists() and target.samefile(source)):
             with atomic_path(target) as temporary:
                 shutil.copyfile(source, temporary)
-        check(known[name], target)
+        check(list(published.values()), target)
     return [folder / name for name in found]
 
 

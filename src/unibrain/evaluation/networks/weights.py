@@ -1,7 +1,7 @@
 """`NETWORKS`: the published weights of the networks behind published scores, where they are kept, and their check."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib.resources import files
@@ -20,18 +20,10 @@ _TOLERANCE = 0.01
 
 @dataclass(frozen=True)
 class Published:
-    """One published file.
+    """One published file, with its name in `metrics_home`.
 
-    Attributes
-    ----------
-    name : str
-        Its name in `metrics_home`.
-    url : str
-        Where it is; what is on the Hugging Face hub is ``hf://owner/name@commit/file``.
-    size : int
-        Bytes; known to a percent only where not all of `sha256` is known.
-    sha256 : str
-        64 hexadecimal digits, or their beginning, where no more is known.
+    What is on the Hugging Face hub has a `url` such as ``hf://owner/name@commit/file``. `sha256` is 64 hexadecimal
+    digits, or their beginning, where no more is known; then `size` (bytes) is known to a percent only.
     """
 
     name: str
@@ -49,18 +41,8 @@ class Published:
 class Network:
     """A row of `NETWORKS`.
 
-    Attributes
-    ----------
-    name, title : str
-        Its key, and its name for people.
-    parts : tuple of tuple of Published
-        What it needs, the weights first; of each part one file, of those named here. The first of them is fetched.
-    licence, about_licence : str
-        A few words, and a sentence.
-    layers : tuple of str
-        Layers that published scores use.
-    opt_in : bool
-        Fetched only if asked for, because of its licence.
+    `parts` is what it needs, the weights first; of each part one file, of those named here, the first of which is
+    fetched. `licence` is a few words, `about_licence` a sentence; with `opt_in`, it is fetched only if asked for.
     """
 
     name: str
@@ -68,19 +50,16 @@ class Network:
     parts: tuple[tuple[Published, ...], ...]
     licence: str
     about_licence: str
-    layers: tuple[str, ...]
     opt_in: bool = False
 
 
 def _read_table() -> dict[str, Network]:
-    text = (files("unibrain.evaluation") / "data" / "networks.json").read_text(encoding="utf-8")
-    content = json.loads(text)
+    content = json.loads((files("unibrain.evaluation") / "data" / "networks.json").read_text(encoding="utf-8"))
     known = {name: Published(name, **about) for name, about in content["files"].items()}
     return {
         name: Network(
             name,
             parts=tuple(tuple(known[file] for file in part) for part in about.pop("parts")),
-            layers=tuple(about.pop("layers")),
             **about,
         )
         for name, about in content["networks"].items()
@@ -115,26 +94,24 @@ def command_for(network: Network) -> str:
     return f"{COMMAND}{' --with-swav' * network.opt_in}"
 
 
-def checked_files(network: Network, folder: Path) -> list[Path]:
-    """The file of each part, after a check of its size and SHA-256; `UnavailableError` if one is missing."""
-    paths = present(network, folder)
-    for part, path in zip(network.parts, paths, strict=True):
+def checked_files(network: Network, folder: Path) -> dict[Path, str]:
+    """The file of each part to its SHA-256, after a check of both; `UnavailableError` if one is missing."""
+    found = {}
+    for part, path in zip(network.parts, present(network, folder), strict=True):
         if path is None:
             raise UnavailableError(
                 f"{network.title} is not here ({folder / part[0].name} is missing): run {command_for(network)}"
             )
-        check(next(file for file in part if file.name == path.name), path, command_for(network))
-    return [path for path in paths if path is not None]
+        found[path] = check(part, path, command_for(network))
+    return found
 
 
-def check(published: Published, path: Path, command: str = COMMAND) -> str:
-    """The SHA-256 of a file that is the published one. A note beside it keeps that, so that it is read only once.
+def check(part: Sequence[Published], path: Path, command: str = COMMAND) -> str:
+    """The SHA-256 of a file that is the published one of its name; `InputError` if it is not.
 
-    Raises
-    ------
-    InputError
-        If it is of another size or content.
+    A note beside it keeps that, so that it is read only once.
     """
+    published = next(file for file in part if file.name == path.name)
     size = path.stat().st_size
     if not published.may_have(size):
         raise InputError(
