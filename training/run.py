@@ -282,11 +282,8 @@ def model_card(
             continue
         last, recipe = logs[part][-1], recipes[part]
         losses = ", ".join(f"{key} {value:.4g}" for key, value in last.items() if key not in ("step", "seconds"))
-        hours = last.get("seconds", 0.0) / 3600
-        lines.append(
-            f"| {title} | {last.get('step', 0):,.0f} | {recipe['batch_size']} | {recipe['seed']} | {hours:.2f} "
-            f"| {losses} |"
-        )
+        hours, batch = last.get("seconds", 0.0) / 3600, recipe["batch_size"] * recipe["parts"]
+        lines.append(f"| {title} | {last.get('step', 0):,.0f} | {batch} | {recipe['seed']} | {hours:.2f} | {losses} |")
     lines += ["", "| file | bytes | sha256 |", "|---|---|---|"]
     for part in PARTS:
         file = folder / f"{part}.safetensors"

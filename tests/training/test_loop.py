@@ -86,6 +86,31 @@ def test_a_resumed_run_is_an_uninterrupted_one(tmp_path: Path, stops: list[int],
         assert same(state(parts)[entry], state(whole)[entry]), entry
 
 
+def test_parts_of_a_step_are_one_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # bfloat16 would round each part's gradients.
+    monkeypatch.setattr(loop, "training_dtype", lambda _: torch.float32)
+
+    def error(network: nn.Module, seed: int) -> dict[str, Tensor]:
+        x = torch.randn(4, 3, generator=torch.Generator().manual_seed(seed))
+        return {"loss": (network(x) - x @ TARGET.T).square().mean()}
+
+    def whole(network: nn.Module, generator: torch.Generator) -> dict[str, Tensor]:
+        both = [error(network, 2 * generator.initial_seed() + part)["loss"] for part in (0, 1)]
+        return {"loss": (both[0] + both[1]) / 2}
+
+    found = []
+    for parts, loss in ((1, whole), (2, lambda network, generator: error(network, generator.initial_seed()))):
+        folder = tmp_path / str(parts)
+        folder.mkdir()
+        recipe = replace(RECIPE, parts=parts, matrix_rate=0.02)
+        torch.manual_seed(1)
+        network = nn.Sequential(nn.Linear(3, 6), nn.Tanh(), nn.Linear(6, 2))
+        found.append(train(network, loss, recipe, folder, "toy"))
+        assert json.loads((folder / "toy.log.jsonl").read_text())["step"] == RECIPE.steps
+    for one, other in zip(*(network.state_dict().values() for network in found), strict=True):
+        torch.testing.assert_close(one, other)
+
+
 def test_a_finished_run_is_only_loaded(tmp_path: Path) -> None:
     expected = train(make_model(), Loss(), RECIPE, tmp_path, "toy").state_dict()
     content = (tmp_path / "toy.state.pt").read_bytes()

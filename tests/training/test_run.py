@@ -34,7 +34,7 @@ PARTS = ("autokl", "clip", "optimus", "flows", "writer", "decoder")
 WRITTEN = ("autokl", "clip", "optimus", "flows")  # the others are parts of these files
 FURTHER = {"optimus": "writer"}
 RECIPES = {part: Recipe(steps=2, batch_size=2, learning_rate=1e-3, warmup=1, average=0.5) for part in PARTS}
-RECIPES["flows"] = dataclasses.replace(RECIPES["flows"], matrix_rate=1e-3)
+RECIPES["flows"] = dataclasses.replace(RECIPES["flows"], matrix_rate=1e-3, parts=2)
 
 
 @pytest.fixture(scope="module", autouse=True)
