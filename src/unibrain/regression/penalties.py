@@ -42,8 +42,8 @@ SCORED_IMAGES = 128
 SINGLE_PRECISION = 2**22
 """Samples of at least this many numbers are multiplied in single precision, if the targets have no more."""
 
-MOST_THREADS = 4
-"""Alphas that are scored at a time: each takes the memory of a fold's rows and columns."""
+FEW_THREADS = 4
+"""Up to so many threads, each scores an alpha of its own, and holds a fold's rows and columns; more share one alpha."""
 
 SMALLEST_SHARE = 4
 """A token is never judged by fewer columns than this, if it has as many dimensions."""
@@ -276,8 +276,7 @@ def score_alphas(
 ) -> dict[str, Curves]:
     """Score every alpha on all rows, by a sample of the targets.
 
-    Alphas have threads of their own, and products one thread: products this small gain little from more, and threads
-    round differently.
+    With few threads, alphas have one each, and so have products, which gain little from sharing two or three.
     """
     true = deviations(held_out, sample.columns)
     basis = factorisation.basis.astype(true.dtype, copy=False)
@@ -292,7 +291,9 @@ def score_alphas(
             found += _moments(residual, own - residual, own)
         return found
 
-    with threadpool_limits(1), ThreadPoolExecutor(min(MOST_THREADS, usable_threads())) as threads:
+    usable = usable_threads()
+    few = usable <= FEW_THREADS
+    with threadpool_limits(1 if few else None), ThreadPoolExecutor(usable if few else 1) as threads:
         scored: Iterable[NDArray[np.float64]] = threads.map(moments_of, alphas.tolist())
         if verbose:
             scored = track(scored, "choose alphas", total=len(alphas), unit="alpha")
