@@ -1,58 +1,96 @@
-"""Taking trained flows over into other sizes, as a start: other image latents, a wider text state."""
+"""Taking trained flows over as a start: into wider ones, or to the image latents of another autoencoder."""
 
 import torch
 from torch import Tensor
 
-from unibrain.backbone.flows import FourFlows
+from unibrain.backbone.flows import FourFlows, sinusoid
 
-UNEVEN = 0.35
-"""Deviation of the share that the first of two copies of a row takes; with equal ones, both would learn the same."""
+UNLIKE = 0.5
+"""Deviation of what makes a new channel differ from the one that it copies, as a share of the weights' own."""
 
 
 @torch.no_grad()
-def carried(weights: dict[str, Tensor], flows: FourFlows, old: Tensor, new: Tensor) -> dict[str, Tensor]:
-    """Weights for `flows` that compute about what those of a smaller text state and other image latents compute.
+def widened(weights: dict[str, Tensor], flows: FourFlows, rows: int) -> dict[str, Tensor]:
+    """Weights for `flows`, with 4/3 of the channels, that begin near what the narrower ones compute.
 
-    The text state's rows are doubled, and whatever reads them takes a share from either copy, so the text flow gives
-    the very same. Of the image flow the first and the last convolution are turned: the new latents are taken to be an
-    affine map of the old. Noise of the new ones is not quite noise of the old, which training has to make up for.
+    Each three channels become four, so that groups and heads keep what they had. The fourth begins as a noisy copy of
+    the first, which nothing reads yet. The text state keeps its width and has one row less: the last row moves into
+    the new channels, where the text's own blocks find it as before and those of the contexts do not read it yet.
 
     Parameters
     ----------
     weights : dict of str to Tensor
-        Of flows with half of the rows in the text state, or as many.
+        Of flows with 3/4 of the channels.
     flows : FourFlows
+    rows : int
+        Of the narrower text state.
+    """
+    generator = torch.Generator().manual_seed(0)
+    features = flows.config.model_channels * flows.config.second_dim
+    found = {}
+    for key, target in flows.state_dict().items():
+        value = weights[key]
+        if key.endswith("to_q.weight"):
+            value = value * (4 / 3) ** 0.5  # attention divides by the root of a head's width
+        for axis, wanted in enumerate(target.shape[:2]):
+            size = value.shape[axis]
+            if size == wanted and size % features == 0 and key.startswith("text.data_blocks."):
+                value = value.index_select(axis, _moved(size, rows))
+            elif size != wanted and axis == 1 and key == "image.time_embed.0.weight":
+                value = value @ _frequencies(size, wanted)
+            elif size != wanted:
+                threes = value.unflatten(axis, (-1, 3))
+                more = threes.narrow(axis + 1, 0, 1)
+                if axis == 1 or ".proj_out." in key or key.endswith("to_q.weight"):
+                    more = torch.zeros_like(more)
+                elif value.ndim > 1:
+                    more = more + UNLIKE * more.std() * torch.randn(more.shape, generator=generator)
+                value = torch.cat([threes, more], axis + 1).flatten(axis, axis + 1)
+        found[key] = value
+    return found
+
+
+def _moved(size: int, rows: int) -> Tensor:
+    """Place in the narrower text state of each feature: feature c of row s was ``c * rows + s`` there."""
+    old = torch.arange(size).view(-1, 3, rows)
+    return torch.cat([old[:, :, :-1], old[:, None, :, -1]], 1).flatten()
+
+
+def _frequencies(size: int, wanted: int) -> Tensor:
+    """Map (size, wanted) that makes a narrower encoding of time of a wider one, as far as one can."""
+    steps = torch.arange(1000)
+    # Small directions would need large weights, which bfloat16 does not hold well enough.
+    return torch.linalg.lstsq(sinusoid(steps, wanted), sinusoid(steps, size), rcond=1e-2, driver="gelsd").solution.T
+
+
+@torch.no_grad()
+def adapted(weights: dict[str, Tensor], old: Tensor, new: Tensor) -> dict[str, Tensor]:
+    """Weights that compute on the new image latents about what these compute on the old.
+
+    The first and the last convolution are turned: the new latents are taken to be an affine map of the old. Noise of
+    the new ones is not quite noise of the old, which training has to make up for.
+
+    Parameters
+    ----------
+    weights : dict of str to Tensor
     old, new : Tensor of shape (n, channels, h, w)
         Scaled latents of the same pictures.
     """
     rows_old, rows_new = (latents.double().movedim(1, -1).flatten(0, -2) for latents in (old, new))
     back, forth = _affine(rows_new, rows_old), _affine(rows_old, rows_new)[:-1]
-    stem, head = (f"image.data_blocks.{index}.0" for index in (0, len(flows.plan.data) - 1))
+    last = max(int(key.split(".")[2]) for key in weights if key.startswith("image.data_blocks."))
+    stem, head = "image.data_blocks.0.0", f"image.data_blocks.{last}.0.2"
     kernel = weights[f"{stem}.weight"]
     # What the mean of the old latents adds depends on the noise; half of it is never far off.
     shift = torch.einsum("oiab,i->o", kernel, back[-1]) / 2
-    turned = weights | {
+    return weights | {
         f"{stem}.weight": torch.einsum("oiab,ji->ojab", kernel, back[:-1]),
         f"{stem}.bias": weights[f"{stem}.bias"] + shift,
         **{
-            f"{head}.2.{key}": torch.einsum("ij,i...->j...", forth, weights[f"{head}.2.{key}"])
+            f"{head}.{key}": torch.einsum("ij,i...->j...", forth, weights[f"{head}.{key}"])
             for key in ("weight", "bias")
         },
     }
-    generator = torch.Generator().manual_seed(0)
-    found = {}
-    for key, target in flows.state_dict().items():
-        value = turned[key]
-        rows = flows.config.second_dim // 2  # feature c of row s is channel c * rows + s
-        if value.ndim > 1 and value.shape[1] * 2 == target.shape[1]:
-            split = value.unflatten(1, (-1, rows))
-            share = 0.5 + UNEVEN * torch.randn(split.shape, generator=generator)
-            value = torch.cat([split * share, split * (1 - share)], 2).flatten(1, 2)
-        if value.shape[0] * 2 == target.shape[0]:
-            split = value.unflatten(0, (-1, rows))
-            value = torch.cat([split, split], 1).flatten(0, 1)
-        found[key] = value
-    return found
 
 
 def _affine(given: Tensor, wanted: Tensor) -> Tensor:

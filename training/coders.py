@@ -15,7 +15,7 @@ from unibrain.backbone.coders import Optimus, image_context, make_autokl, make_c
 from unibrain.backbone.config import AutoKLConfig, ClipConfig, OptimusConfig
 
 KL_WEIGHT = 1e-4
-SQUARED_WEIGHT, LATENT_NOISE = 5.0, 0.02
+SQUARED_WEIGHT = 5.0
 EVENNESS = 0.6
 """Of the variances of condensed latents: 0 leaves them as they are, 1 makes all the same."""
 LOG_VARIANCE = -6.0
@@ -121,31 +121,44 @@ def condensed(weights: dict[str, Tensor], latents: Tensor, directions: int) -> d
 
 
 def train_decoder(
-    autokl: Any, latents: Tensor, scenes: SceneSet, recipe: Recipe, folder: Path, device: str = "cpu"
+    autokl: Any,
+    exact: Tensor,
+    sampled: Tensor,
+    first: int,
+    scenes: SceneSet,
+    recipe: Recipe,
+    folder: Path,
+    device: str = "cpu",
 ) -> Any:
-    """Train the decoder of an image autoencoder further, on latents that stay as they are, beside or after the flows.
+    """Train the decoder of an image autoencoder further, on exact latents and on what flows make of them.
+
+    The encoder stays as it is, and so do the latents.
 
     Parameters
     ----------
     autokl : AutoencoderKL
-    latents : Tensor of shape (n, channels, h, w)
+    exact : Tensor of shape (n, channels, h, w)
         Unscaled latents of all scenes.
+    sampled : Tensor of shape (m, channels, h, w)
+        Unscaled, of the scenes from `first` on, with the faults that sampling leaves.
+    first : int
     scenes, recipe, folder, device
         See `train`.
     """
     torch.manual_seed(recipe.seed)
     decoder = nn.ModuleDict({"post_quant_conv": autokl.post_quant_conv, "decoder": autokl.decoder})
     decoder.requires_grad_(True)
-    pictures, latents = _batches(scenes.pictures, device), latents.to(device)
-    spread, dtype = LATENT_NOISE * float(latents.float().std()), training_dtype(device)
+    pictures, exact, sampled = _batches(scenes.pictures, device), exact.to(device), sampled.to(device)
+    dtype = training_dtype(device)
 
     def loss(network: Any, generator: torch.Generator) -> dict[str, Tensor]:
-        rows = torch.randint(len(latents), (recipe.batch_size,), generator=generator, device=device)
-        z = latents[rows].float()
-        # What is sampled later is never quite a latent of a picture.
-        z = z + spread * torch.randn(z.shape, generator=generator, device=device)
+        half = recipe.batch_size // 2
+        rows, others = (torch.randint(len(z), (half,), generator=generator, device=device) for z in (exact, sampled))
+        z = torch.cat([exact[rows].float(), sampled[others].float()])
         output = network["decoder"](network["post_quant_conv"](z.to(dtype)))
-        return _picture_errors(output, pictures(rows) * 2 - 1)
+        errors = _picture_errors(output, pictures(torch.cat([rows, first + others])) * 2 - 1)
+        worse = functional.mse_loss(output[half:].float(), pictures(first + others) * 2 - 1).detach()
+        return errors | {"psnr of sampled": -10 * torch.log10(worse / 4)}
 
     return train(decoder, loss, recipe, folder, "decoder", device)
 

@@ -1,5 +1,7 @@
 """Training the four flows on latents and contexts that were computed beforehand."""
 
+from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ from torch.nn import functional
 from training.contexts import CONTEXTS, FlowData
 from training.loop import Recipe, train, training_dtype
 from training.scenes import SceneSet, covered
-from unibrain.backbone.config import BackboneConfig
+from unibrain.backbone.config import BackboneConfig, SamplingSettings
 from unibrain.backbone.flows import FourFlows, PreparedContext
 from unibrain.backbone.sampling import alphas_cumprod, denoise, guided_model
 from unibrain.demo import BACKGROUNDS, load_catalogue
@@ -23,13 +25,17 @@ from unibrain.workspace.progress import track
 CAPTIONS_PER_PICTURE = 2
 """Text latents per image latent in a step: they cost little."""
 TEXT_WEIGHT, WHERE_WEIGHT, SAID_WEIGHT = 0.5, 0.15, 0.1
+IMAGE_NOISE, TEXT_NOISE = (-0.6, 1.2), (0.0, 1.0)
+"""Mean and deviation of the timestep's logit. Less noise than in the middle for pictures, whose details are decided
+late, and none is sampled from the noisiest quarter at the usual strength."""
 PATCHES = 4
 """Rows of patches of which the image flow has to tell what is there."""
 EVEN = 1e-4
 """Variances below this share of the mean one are not brought to the size of the others."""
 DROP_CONTEXT = 0.1
 SAMPLED_SCENES = 6000
-"""Scenes of which texts are sampled for each simulated subject, for the decoder of the text autoencoder."""
+"""Scenes of which latents are sampled for the decoders, texts for each simulated subject."""
+LITTLE_STRENGTHS = (0.15, 0.3)
 PREDICTED_CONTEXT = 0.65
 MOST_GAIN = 1.3
 """Predicted contexts are drawn out from their mean by up to this factor, as rescaling does it."""
@@ -51,6 +57,8 @@ class Telling(nn.Module):
         config, objects = flows.config, len(load_catalogue())
         self.where = nn.Linear(config.model_channels, objects + 1)
         self.said = nn.Linear(config.model_channels * config.second_dim, objects + len(BACKGROUNDS))
+        for told in (self.where, self.said):  # so that nothing is pulled before there is something to tell
+            nn.init.zeros_(told.weight)
         self._seen: dict[str, Tensor] = {}
         joins = [place for place, step in enumerate(flows.plan.steps) if step.action == "join"]
         index = flows.plan.steps[joins[1] + 1].index
@@ -174,14 +182,20 @@ def train_flows(
                 prepared.append(network.prepare(name, context.to(dtype), part))
         return prepared
 
-    def error(network: Any, x0: Tensor, prepared: list[PreparedContext], generator: torch.Generator) -> Tensor:
-        # More often from the middle, where it is decided what is shown, than from either end.
-        drawn = torch.randn(len(x0), generator=generator, device=device).sigmoid()
+    def error(
+        network: Any,
+        x0: Tensor,
+        prepared: list[PreparedContext],
+        noise: tuple[float, float],
+        generator: torch.Generator,
+    ) -> Tensor:
+        middle, spread = noise
+        drawn = (middle + spread * torch.randn(len(x0), generator=generator, device=device)).sigmoid()
         timesteps = (drawn * len(levels)).long().clamp(max=len(levels) - 1)
         alpha = levels[timesteps].view(-1, *[1] * (x0.ndim - 1))
-        noise = torch.randn(x0.shape, generator=generator, device=device)
-        x = alpha.sqrt() * x0 + (1 - alpha).sqrt() * noise
-        velocity = alpha.sqrt() * noise - (1 - alpha).sqrt() * x0
+        added = torch.randn(x0.shape, generator=generator, device=device)
+        x = alpha.sqrt() * x0 + (1 - alpha).sqrt() * added
+        velocity = alpha.sqrt() * added - (1 - alpha).sqrt() * x0
         found = network(x.to(dtype), timesteps, prepared).float()
         return functional.mse_loss(found, velocity)
 
@@ -192,11 +206,12 @@ def train_flows(
             return torch.randint(first, below, (size,), generator=generator, device=device)
 
         rows = drawn(count, recipe.batch_size, data.first)
-        image = error(network, exact["z_image"][rows].float(), contexts(network, rows, generator), generator)
+        latents = exact["z_image"][rows].float()
+        image = error(network, latents, contexts(network, rows, generator), IMAGE_NOISE, generator)
         where = telling.where_error(objects[rows], shares[rows])
         rows = drawn(count, CAPTIONS_PER_PICTURE * recipe.batch_size, data.first)
         captions = exact["z_text"][rows, drawn(exact["z_text"].shape[1], len(rows))].float()
-        text = error(network, captions, contexts(network, rows, generator), generator)
+        text = error(network, captions, contexts(network, rows, generator), TEXT_NOISE, generator)
         said = telling.said_error(objects[rows], backgrounds[rows])
         total = image + TEXT_WEIGHT * text + WHERE_WEIGHT * where + SAID_WEIGHT * said
         return {"loss": total, "image": image, "text": text, "where": where, "said": said}
@@ -210,16 +225,50 @@ def train_flows(
 def sampled_texts(flows: FourFlows, config: BackboneConfig, data: FlowData, device: str = "cpu") -> Tensor:
     """What the flows make of predicted latents, as is decoded later: (subjects, scenes from `first` on, width)."""
     found = []
-    flows = flows.eval().to(device)
-    empty = {name: data.empty[name].float().to(device) for name in CONTEXTS}
     for brain in data.predicted:
-        for some in track(torch.arange(data.first, len(brain["z_text"]))[:SAMPLED_SCENES].split(200), "sampling texts"):
-            contexts = {name: brain[name][some].float().to(device) for name in CONTEXTS}
-            settings = config.text
-            make = partial(guided_model, flows, contexts, empty, settings.image_weight, settings.guidance_scale)
-            start = brain["z_text"][some, 0].float().numpy()
-            seeds = some.numpy().astype(np.int64)
-            latents = denoise(make, config.schedule, settings, start, start.shape[1:], seeds, torch.device(device))
-            found.append(torch.from_numpy(latents))
+        for some in track(_sampled_rows(data), "sampling texts"):
+            found.append(_sampled(flows, config, config.text, data, brain, brain["z_text"][some, 0], some, device))
     sampled: Tensor = torch.cat(found).unflatten(0, (len(data.predicted), -1))
     return sampled
+
+
+@torch.inference_mode()
+def sampled_pictures(flows: FourFlows, config: BackboneConfig, data: FlowData, device: str = "cpu") -> Tensor:
+    """What the flows make of true image latents with little noise: (scenes from `first` on, channels, h, w).
+
+    They still show the same picture, with the faults that sampling leaves. Contexts are exact or those of a subject.
+    """
+    found = []
+    sources = [data.exact, *data.predicted]
+    for number, some in enumerate(track(_sampled_rows(data), "sampling pictures")):
+        strength = LITTLE_STRENGTHS[number % len(LITTLE_STRENGTHS)]
+        settings = replace(config.image, strength=strength)
+        source = sources[number // len(LITTLE_STRENGTHS) % len(sources)]
+        found.append(_sampled(flows, config, settings, data, source, data.exact["z_image"][some], some, device))
+    return torch.cat(found)
+
+
+def _sampled_rows(data: FlowData) -> tuple[Tensor, ...]:
+    return torch.arange(data.first, len(data.exact["z_image"]))[:SAMPLED_SCENES].split(200)
+
+
+def _sampled(
+    flows: FourFlows,
+    config: BackboneConfig,
+    settings: SamplingSettings,
+    data: FlowData,
+    source: Mapping[str, Tensor],
+    start: Tensor,
+    rows: Tensor,
+    device: str,
+) -> Tensor:
+    """Latents sampled from `start`, guided by the contexts that `source` has for the scenes `rows`."""
+    contexts = {name: source[name][rows].float().to(device) for name in CONTEXTS}
+    empty = {name: data.empty[name].float().to(device) for name in CONTEXTS}
+    make = partial(
+        guided_model, flows.eval().to(device), contexts, empty, settings.image_weight, settings.guidance_scale
+    )
+    seeds, begun = rows.numpy().astype(np.int64), start.float().numpy()
+    return torch.from_numpy(
+        denoise(make, config.schedule, settings, begun, begun.shape[1:], seeds, torch.device(device))
+    )

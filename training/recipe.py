@@ -14,7 +14,7 @@ from unibrain.backbone.config import (
     ScheduleConfig,
 )
 
-SCENE_SEED, TRAINING_SCENES = 20, 30_000
+SCENE_SEED, TRAINING_SCENES = 20, 60_000
 TEXT_TOKENS, MAX_PIECES = 20, 24
 LATENT_CHANNELS = 24
 
@@ -31,9 +31,9 @@ RECIPES = {
         steps=6000,
         batch_size=32,
         learning_rate=1e-3,
-        matrix_rate=3e-3,
+        matrix_rate=2.5e-3,
         warmup=100,
-        cooldown=3600,
+        cooldown=5200,
         average=0.997,
         parts=2,
     ),
@@ -52,13 +52,13 @@ def small_config(bert_vocabulary: int, gpt2_vocabulary: int, clip_vocabulary: in
         flows=FlowsConfig(
             image_channels=LATENT_CHANNELS,
             text_width=128,
-            model_channels=96,
+            model_channels=128,
             channel_mult=(1,),
             res_blocks=(2,),
             attention=(True,),
             heads=4,
             context_width=128,
-            second_dim=4,
+            second_dim=3,
         ),
         schedule=ScheduleConfig(prediction="v_prediction"),
         autokl=AutoKLConfig(

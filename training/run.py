@@ -12,10 +12,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from training.carry import carried
+from training.carry import adapted, widened
 from training.coders import condensed, train_autokl, train_clip, train_decoder, train_optimus, train_writer
 from training.contexts import CAPTIONS, FlowData, flow_data, scene_latents, version_of
-from training.flows import evening_maps, sampled_texts, train_flows, turned
+from training.flows import evening_maps, sampled_pictures, sampled_texts, train_flows, turned
 from training.judge import fit_judge, scene_features, write_judge
 from training.loop import Recipe
 from training.recipe import (
@@ -111,8 +111,13 @@ class TrainingRun:
         if part == "autokl":
             train_autokl(self.config.autokl, self.scenes, recipe, self.folder, **options)
         elif part == "decoder":
-            latents = self.data.exact["z_image"] / self.data.scale_factor
-            train_decoder(self.coders()["autokl"], latents, self.scenes, recipe, self.folder, self.device)
+            data = self.data
+            exact, sampled = (
+                latents / data.scale_factor
+                for latents in (data.exact["z_image"], sampled_pictures(self.flows(), self.config, data, self.device))
+            )
+            autokl = self.coders()["autokl"]
+            train_decoder(autokl, exact, sampled, data.first, self.scenes, recipe, self.folder, self.device)
         elif part == "clip":
             tokens = torch.stack([self.vocabularies.clip(row[:5]) for row in self.scenes.captions])
             train_clip(self.config.clip, self.scenes, tokens, recipe, self.folder, **options)
@@ -123,9 +128,7 @@ class TrainingRun:
         elif part == "writer":
             data, optimus = self.data, Optimus(self.config.optimus)
             optimus.load_state_dict(self.averaged("optimus"))
-            flows = FourFlows(self.config.flows)
-            flows.load_state_dict(self.averaged("flows"))
-            sampled = sampled_texts(flows, self.config, data, self.device)
+            sampled = sampled_texts(self.flows(), self.config, data, self.device)
             predicted = [brain["z_text"] for brain in data.predicted]
             ids = self._gpt2_ids()
             train_writer(
@@ -134,6 +137,12 @@ class TrainingRun:
         else:
             options["start"] = self._flows_of_start(begin)
             train_flows(self.config, self.data, self.scenes, recipe, self.folder, **options)
+
+    def flows(self) -> FourFlows:
+        """The trained flows."""
+        flows = FourFlows(self.config.flows)
+        flows.load_state_dict(self.averaged("flows"))
+        return flows
 
     def _gpt2_ids(self) -> Tensor:
         """Tokens of all captions, from the begin to the end mark: (n, captions, tokens)."""
@@ -197,19 +206,19 @@ class TrainingRun:
         return weights
 
     def _flows_of_start(self, weights: dict[str, Tensor] | None) -> dict[str, Tensor] | None:
-        """Weights of the start's flows, taken over into the sizes and to the image latents of these."""
+        """Weights of the start's flows, taken over to the image latents and into the sizes of these."""
         if self.start is None or weights is None:
             return None
-        with torch.device("meta"):
-            flows = FourFlows(self.config.flows)
-        alike = all(weights[key].shape == value.shape for key, value in flows.state_dict().items())
-        if alike and not (self.folder / "autokl.state.pt").exists():
-            return weights
-        begun = BackboneConfig.from_json(self.start / "config.json").autokl
-        autokl = make_autokl(begun)
-        autokl.load_state_dict(self._weights_of_start("autokl"))
-        old = scene_latents(autokl.eval().to(self.device), self.scenes, self.device, CARRIED_BY) * begun.scale_factor
-        return carried(weights, flows, old, self.data.exact["z_image"][: len(old)])
+        begun = BackboneConfig.from_json(self.start / "config.json")
+        if (self.folder / "autokl.state.pt").exists():
+            autokl = make_autokl(begun.autokl)
+            autokl.load_state_dict(self._weights_of_start("autokl"))
+            old = scene_latents(autokl.eval().to(self.device), self.scenes, self.device, CARRIED_BY)
+            new = self.data.exact["z_image"][:CARRIED_BY]
+            weights = adapted(weights, old * begun.autokl.scale_factor, new)
+        if begun.flows.model_channels != self.config.flows.model_channels:
+            weights = widened(weights, FourFlows(self.config.flows), begun.flows.second_dim)
+        return weights
 
     def export(self, target: Path) -> Path:
         """Write the backbone folder, in float16 and with a model card; it is replaced if it exists."""
