@@ -60,7 +60,10 @@ def _frequencies(size: int, wanted: int) -> Tensor:
     """Map (size, wanted) that makes a narrower encoding of time of a wider one, as far as one can."""
     steps = torch.arange(1000)
     # Small directions would need large weights, which bfloat16 does not hold well enough.
-    return torch.linalg.lstsq(sinusoid(steps, wanted), sinusoid(steps, size), rcond=1e-2, driver="gelsd").solution.T
+    found: Tensor = torch.linalg.lstsq(
+        sinusoid(steps, wanted), sinusoid(steps, size), rcond=1e-2, driver="gelsd"
+    ).solution
+    return found.T
 
 
 @torch.no_grad()

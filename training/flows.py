@@ -249,7 +249,8 @@ def sampled_pictures(flows: FourFlows, config: BackboneConfig, data: FlowData, d
 
 
 def _sampled_rows(data: FlowData) -> tuple[Tensor, ...]:
-    return torch.arange(data.first, len(data.exact["z_image"]))[:SAMPLED_SCENES].split(200)
+    rows: tuple[Tensor, ...] = torch.arange(data.first, len(data.exact["z_image"]))[:SAMPLED_SCENES].split(200)
+    return rows
 
 
 def _sampled(

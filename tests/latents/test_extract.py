@@ -113,7 +113,7 @@ def test_a_further_row_of_the_table_is_extracted(stimuli, monkeypatch):
 def test_a_stopped_extraction_continues_at_the_batch_with_the_same_bytes(
     tmp_path, stimuli, monkeypatch, storage, calls
 ):
-    monkeypatch.setattr("unibrain.latents.store.INTERVAL", 0.0)
+    monkeypatch.setattr("unibrain.latents.writer.INTERVAL", 0.0)
     whole = Encoders()
     extract_to(tmp_path / "whole", whole, stimuli, IDS, 2, storage=storage)
     with pytest.raises(KeyboardInterrupt):

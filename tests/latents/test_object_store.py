@@ -10,7 +10,7 @@ from moto.server import ThreadedMotoServer
 
 from unibrain.errors import InputError
 from unibrain.latents import Latents, open_latents, read_manifest, save_latents, write_latents
-from unibrain.latents.store import LatentWriter
+from unibrain.latents.writer import LatentWriter
 from unibrain.regression import BrainDecoder
 
 IDS = np.arange(100, 112)

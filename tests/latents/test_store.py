@@ -25,13 +25,13 @@ from unibrain.latents import (
 )
 
 SHAPES = {"z_image": (4, 3, 3), "z_text": (5,), "c_image": (2, 7), "c_text": (3, 7)}
-STORE = "unibrain.latents.store"
+WRITER = "unibrain.latents.writer"
 both = pytest.mark.parametrize("storage", ["npy", "zarr"])
 
 
 @pytest.fixture(autouse=True)
 def _record_every_part(monkeypatch):
-    monkeypatch.setattr(f"{STORE}.INTERVAL", 0.0)
+    monkeypatch.setattr(f"{WRITER}.INTERVAL", 0.0)
 
 
 def draw(n=10, seed=0):
@@ -84,7 +84,7 @@ def test_latents_are_a_mapping_of_any_names():
 @both
 @pytest.mark.parametrize("precision", ["float32", "float16"])
 def test_parts_come_back_as_the_whole(tmp_path, storage, precision, monkeypatch):
-    monkeypatch.setattr(f"{STORE}.CHUNK", (4, 8))
+    monkeypatch.setattr(f"{WRITER}.CHUNK", (4, 8))
     latents = draw()
     write(tmp_path / "latents", latents, storage, precision)
     assert [path.name for path in tmp_path.iterdir()] == ["latents"]
@@ -158,7 +158,7 @@ def test_columns_can_be_written_too(tmp_path):
 
 
 def test_large_latents_are_chunked_by_themselves(tmp_path, monkeypatch):
-    monkeypatch.setattr(f"{STORE}.LARGE", 1000)
+    monkeypatch.setattr(f"{WRITER}.LARGE", 1000)
     write(tmp_path / "latents", draw(), "auto")
     array = zarr.open_array(str(tmp_path / "latents" / "arrays.zarr" / "c_text"), mode="r")
     np.testing.assert_array_equal(array[...], draw()["c_text"].reshape(10, -1))
@@ -166,8 +166,8 @@ def test_large_latents_are_chunked_by_themselves(tmp_path, monkeypatch):
 
 def test_records_are_kept_apart_by_some_seconds(tmp_path, monkeypatch):
     clock = [100.0]
-    monkeypatch.setattr(f"{STORE}.INTERVAL", 5.0)
-    monkeypatch.setattr(f"{STORE}.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr(f"{WRITER}.INTERVAL", 5.0)
+    monkeypatch.setattr(f"{WRITER}.time.monotonic", lambda: clock[0])
 
     def make():
         return LatentWriter(tmp_path / "latents", draw().stimulus_ids, "small", "f", storage="npy")
@@ -195,7 +195,7 @@ def test_on_a_full_disk_what_is_written_is_kept(tmp_path, monkeypatch, storage):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patch:
-        patch.setattr(f"{STORE}.write_json", full)
+        patch.setattr(f"{WRITER}.write_json", full)
         with pytest.raises(InputError, match=r"no space left.*\.latents\.unfinished"):
             write(tmp_path / "latents", draw(), storage)
     assert write(tmp_path / "latents", draw(), storage) == 6

@@ -3,7 +3,7 @@
 import pytest
 from stored_targets import N, make, store
 
-from unibrain.latents import store as store_module
+from unibrain.latents import writer as writer_module
 from unibrain.regression import targets as targets_module
 
 
@@ -16,7 +16,7 @@ def data():
 @pytest.fixture
 def stored(tmp_path, data, monkeypatch):
     """The latents as zarr, in small chunks."""
-    monkeypatch.setattr(store_module, "CHUNK", (16, 8))
+    monkeypatch.setattr(writer_module, "CHUNK", (16, 8))
     # Blocks of a few columns, so that there are many of them.
     monkeypatch.setattr(targets_module, "MAX_BLOCK_BYTES", N * 4 * 9)
     return store(tmp_path / "latents", data[1])

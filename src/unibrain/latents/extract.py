@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unibrain.errors import InputError
-from unibrain.latents.store import LatentWriter, Precision, Storage
 from unibrain.latents.table import LATENTS, Latents
+from unibrain.latents.writer import LatentWriter, Precision, Storage
 from unibrain.workspace.files import atomic_path
 from unibrain.workspace.fingerprints import digest
 from unibrain.workspace.progress import track

@@ -7,7 +7,8 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from unibrain.errors import InputError
-from unibrain.latents.store import MANIFEST, LatentWriter, filesystem_of, open_latents, read_manifest
+from unibrain.latents.store import MANIFEST, filesystem_of, open_latents, read_manifest
+from unibrain.latents.writer import LatentWriter
 from unibrain.workspace.progress import track
 
 if TYPE_CHECKING:
