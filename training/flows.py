@@ -266,9 +266,9 @@ def _sampled(
     """Latents sampled from `start`, guided by the contexts that `source` has for the scenes `rows`."""
     contexts = {name: source[name][rows].float().to(device) for name in CONTEXTS}
     empty = {name: data.empty[name].float().to(device) for name in CONTEXTS}
-    make = partial(
-        guided_model, flows.eval().to(device), contexts, empty, settings.image_weight, settings.guidance_scale
-    )
+    weight, scale = settings.image_weight, settings.guidance_scale
+    ended = settings.guidance_end * config.schedule.timesteps
+    make = partial(guided_model, flows.eval().to(device), contexts, empty, weight, scale, guided_from=ended)
     seeds, begun = rows.numpy().astype(np.int64), start.float().numpy()
     return torch.from_numpy(
         denoise(make, config.schedule, settings, begun, begun.shape[1:], seeds, torch.device(device))

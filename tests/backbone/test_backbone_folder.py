@@ -168,6 +168,7 @@ def test_a_pickle_is_refused_and_not_run(folder: Path, tmp_path: Path, write: An
         (SamplingSettings, {"image_weight": -0.1}, "image_weight is -0.1"),
         (SamplingSettings, {"image_weight": 1.01}, "image_weight is 1.01"),
         (SamplingSettings, {"eta": 1.5}, "eta is 1.5"),
+        (SamplingSettings, {"guidance_end": 45}, "guidance_end is 45"),
         (SamplingSettings, {"guidance_scale": float("nan")}, "guidance_scale is nan"),
         (ScheduleConfig, {"prediction": "sample"}, "prediction is 'sample'"),
         (ScheduleConfig, {"timesteps": 0}, "0 timesteps"),

@@ -18,9 +18,9 @@ from unibrain.backbone.sampling import context_shares, guided_model
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 SHAPES = {
-    "one level": FlowsConfig(4, 24, 32, (1,), (1,), (True,), heads=4, context_width=12),
+    "one level": FlowsConfig(4, 24, 64, (1,), (1,), (True,), heads=4, context_width=12),
     "two levels": FlowsConfig(3, 24, 32, (1, 2), (1, 2), (True, False), heads=2, context_width=20),
-    "attention below": FlowsConfig(4, 24, 32, (1, 1), (1, 1), (False, True), heads=4, context_width=12),
+    "attention below": FlowsConfig(4, 24, 64, (1, 1), (1, 1), (False, True), heads=4, context_width=12),
     "three levels": FlowsConfig(4, 24, 32, (1, 2, 2), (2, 1, 1), (True, True, False), heads=8, context_width=12),
 }
 

@@ -259,6 +259,16 @@ def test_times_projected_for_all_steps_at_once(
     assert (found[0] - found[1]).abs().max() > 1e-3
 
 
+@pytest.mark.parametrize("latent", LATENTS)
+def test_guidance_ends(flows: Counting, contexts: Any, latent: str) -> None:
+    x = random(*LATENTS[latent])
+    ending = guided_model(flows, *contexts, 0.6, 3.0, guided_from=450)
+    for timestep, scale in ((449, 1.0), (450, 3.0)):
+        timesteps = torch.tensor([timestep]).expand(2)
+        expected = guided_model(flows, *contexts, 0.6, scale)(x, timesteps)
+        torch.testing.assert_close(ending(x, timesteps), expected, atol=0, rtol=0)
+
+
 def test_shares_are_relative(flows: Counting, contexts: Any) -> None:
     conditional, _ = contexts
     x, timesteps = random(*LATENTS["image"]), torch.tensor([7, 700])

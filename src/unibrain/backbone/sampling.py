@@ -168,14 +168,16 @@ def guided_model(
     guidance_scale: float,
     start: Tensor | None = None,
     timesteps: Tensor | None = None,
+    guided_from: float = 0,
 ) -> Callable[[Tensor, Tensor], Tensor]:
     """Wrap the network for the sampler; contexts (B or 1, tokens, width) are projected here, once, for all steps.
 
     So are `timesteps` (T,) for latents like `start`; the model is then called with one of them for all rows.
 
     The prediction is ``e_u + scale * (e_c - e_u)``, and the mixing happens inside the network, so guidance acts on the
-    mixed prediction. At a scale of exactly 1 the unconditional half is left out; without any conditional context, the
-    conditional one. The network's states have the dtype of the contexts; the prediction has that of the latents.
+    mixed prediction. At a scale of exactly 1, and at timesteps below `guided_from`, the unconditional half is left out;
+    without any conditional context, the conditional one. The network's states have the dtype of the contexts; the
+    prediction has that of the latents.
     """
     guided = guidance_scale != 1 and bool(conditional)
 
@@ -183,18 +185,21 @@ def guided_model(
         rows = source[name]
         return rows if isinstance(rows, PreparedContext) else flows.prepare(name, rows)
 
-    contexts: list[PreparedContext] = []
+    contexts, both = [], []
     for name, share in context_shares(image_weight, conditional).items():
-        context = replace(prepare(conditional or unconditional, name), share=share)
-        contexts.append(context.beside(prepare(unconditional, name)) if guided else context)
+        contexts.append(replace(prepare(conditional or unconditional, name), share=share))
+        if guided:
+            both.append(contexts[-1].beside(prepare(unconditional, name)))
     dtype = contexts[0].keys_values[0][0][0].dtype
     times = None if start is None or timesteps is None else flows.prepare_times(start.to(dtype), timesteps)
 
     def model(x: Tensor, timesteps: Tensor) -> Tensor:
         # One timestep for all rows (an expanded tensor, as the sampler gives it) is embedded once.
         steps = timesteps[:1] if timesteps.stride(0) == 0 else timesteps
-        output = flows(x.to(dtype), times[int(steps)] if times else steps, contexts).to(x.dtype)
-        if not guided:
+        halves = guided and (guided_from <= 0 or int(steps.max()) >= guided_from)
+        time = times[int(steps)] if times else steps
+        output = flows(x.to(dtype), time, both if halves else contexts).to(x.dtype)
+        if not halves:
             return output  # type: ignore[no-any-return]
         e_u, e_c = output.chunk(2)
         return e_u + guidance_scale * (e_c - e_u)  # type: ignore[no-any-return]

@@ -215,7 +215,15 @@ class VersatileDiffusion:
             }
             begin = None if start is None else start[rows]
             with torch.inference_mode(), self._naming_rows(kind, rows, remedy):
-                make = partial(guided_model, flows, given, empty, settings.image_weight, settings.guidance_scale)
+                make = partial(
+                    guided_model,
+                    flows,
+                    given,
+                    empty,
+                    settings.image_weight,
+                    settings.guidance_scale,
+                    guided_from=settings.guidance_end * self.config.schedule.timesteps,
+                )
                 return denoise(
                     make, self.config.schedule, settings, begin, self._shape(kind), seeds[rows], self.device, callback
                 )

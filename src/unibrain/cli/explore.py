@@ -94,8 +94,8 @@ def decode(
 ) -> None:
     """Decode one scan of the run in RUN with settings of your own, into a picture and a caption.
 
-    Settings are image_weight, guidance_scale, strength, steps, eta and sampler; what is left out is as the run decodes.
-    Nothing in the run is changed.
+    Settings are image_weight, guidance_scale, guidance_end, strength, steps, eta and sampler; what is left out is as
+    the run decodes. Nothing in the run is changed.
     """
     import numpy as np
 

@@ -324,6 +324,11 @@ class ReconstructSection(Section):
         default=None,
         description="DDIM, or DPM-Solver++, which needs fewer steps and takes no eta; left out: the backbone's own.",
     )
+    guidance_end: Share | None = Field(
+        default=None,
+        description="Part of the diffusion below which guidance is left out, from 0 (never); left out: the backbone's "
+        "own.",
+    )
     seed: Seed = Field(default=0, description="Seed of the noise, one stream per scan.")
     batch_size: int | None = Field(
         default=None,

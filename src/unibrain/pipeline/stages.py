@@ -584,7 +584,7 @@ def sampling_options(settings: Settings, captions: bool) -> dict[str, Any]:
             "import captions."
         )
     weights = {"picture": weight if captions else 1.0, "caption": section.image_weight_captions}
-    names = ("guidance_scale", "strength", "steps", "eta", "sampler")
+    names = ("guidance_scale", "strength", "steps", "eta", "sampler", "guidance_end")
     return {"image_weight": weights} | {name: getattr(section, name) for name in names}
 
 

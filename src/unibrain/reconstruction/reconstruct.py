@@ -66,6 +66,7 @@ def reconstruct(
     steps: PerKind = None,
     eta: PerKind = None,
     sampler: str | Mapping[str, str] | None = None,
+    guidance_end: PerKind = None,
     seed: int = 0,
     batch_size: int | None = None,
     cache: str | os.PathLike[str] | None = None,
@@ -88,7 +89,7 @@ def reconstruct(
     use : collection of str, optional
         Names of the latents that take part; all if left out. ``use={"z_image"}`` decodes without diffusion,
         ``use={"c_image"}`` starts from noise and is guided by the image alone.
-    image_weight, guidance_scale, strength, steps, eta : number or mapping of str to number, optional
+    image_weight, guidance_scale, strength, steps, eta, guidance_end : number or mapping of str to number, optional
         How to sample (see `SamplingSettings`), for all kinds or by kind; the backbone's own if left out.
     sampler : {"ddim", "dpm++"} or mapping of str to these, optional
         The same.
@@ -143,6 +144,7 @@ def reconstruct(
         "steps": steps,
         "eta": eta,
         "sampler": sampler,
+        "guidance_end": guidance_end,
     }
     items: dict[str, list[Any]] = {}
     for kind in kinds:
