@@ -36,11 +36,11 @@ def volumes(bench: Bench, layout: NsdLayout) -> np.ndarray:
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """One score and small pictures: what the others say of pictures is tested elsewhere."""
     from unibrain.evaluation import dialects
-    from unibrain.stimuli import nsd_further
+    from unibrain.stimuli import nsd
 
     whole = dialects.dialect_metrics
     monkeypatch.setattr(dialects, "dialect_metrics", lambda name: {"pixcorr": whole(name)["pixcorr"]})
-    monkeypatch.setattr(nsd_further, "SIDE", 64)
+    monkeypatch.setattr(nsd, "SIDE", 64)
 
 
 def two_way(found: object, setting: str) -> float:

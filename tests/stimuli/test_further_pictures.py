@@ -13,7 +13,7 @@ from PIL import Image
 from unibrain.errors import InputError
 from unibrain.scans.nsd_layout import NsdLayout
 from unibrain.stimuli import read_custom_stimuli, write_custom_stimuli
-from unibrain.stimuli.nsd_further import read_further_stimuli
+from unibrain.stimuli.nsd import read_further_stimuli
 
 
 def test_synthetic_pictures_are_square_and_as_bright_as_they_were_seen(tmp_path: Path) -> None:

@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 
 from unibrain.audit import image_checks, scan_checks
 from unibrain.audit.audit import Audit, Finding, Neighbours, Pair
-from unibrain.audit.image_checks import Ids, Images
+from unibrain.audit.image_checks import Ids, Images, Pictures
 from unibrain.audit.scan_checks import SessionBetas, Sessions
 from unibrain.errors import DamagedFileError, InputError
 from unibrain.scans.custom import open_listed
 from unibrain.scans.custom_scans import read_mask as read_custom_mask
 from unibrain.scans.custom_table import CustomTable
+from unibrain.scans.foreign import require_folder
 from unibrain.scans.nsd import read_noise_ceiling
 from unibrain.scans.nsd_betas import read_betas
 from unibrain.scans.nsd_design import Design, read_design, read_expdesign
@@ -33,46 +34,23 @@ class Material:
     """A subject to audit: what is known of it, and what is read when its turn comes.
 
     Callables are called once at most; an `InputError` of theirs becomes a finding. None stands for what is not there.
-
-    Attributes
-    ----------
-    subject, source, split, simulated
-        As in `unibrain.audit.Audit`.
-    images : Images
-    regions : mapping of str to ndarray of shape (voxels,), bool
-    noise_ceiling : ndarray of shape (voxels,)
-        Percent, NaN where unknown.
-    matrix : ndarray of shape (rows, voxels), float32, optional
-        The prepared betas.
-    is_test : ndarray of shape (rows,), bool
-        Of their rows.
-    sessions, betas : callable, optional
-        Give `Sessions`, and the `SessionBetas` that are there.
-    pictures : callable, optional
-        Takes ids, returns uint8 pictures (n, height, width, 3).
-    captions, coco_ids : callable, optional
-        Give mappings of id to captions (ids without any may be missing) and to COCO id.
-    embeddings : callable, optional
-        Gives CLIP picture embeddings (n, width) of all images, in ascending order of id.
-    how_to_embed : str
-        What to do to have them.
     """
 
-    subject: str
+    subject: str  # this and the next three as in `unibrain.audit.Audit`
     source: str
     simulated: bool
     split: str
     images: Images
-    regions: Mapping[str, NDArray[np.bool_]]
-    noise_ceiling: NDArray[np.float32]
-    matrix: NDArray[np.float32] | None = None
-    is_test: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, dtype=np.bool_))
+    regions: Mapping[str, NDArray[np.bool_]]  # (voxels,) each
+    noise_ceiling: NDArray[np.float32]  # (voxels,): percent, NaN where unknown
+    matrix: NDArray[np.float32] | None = None  # (rows, voxels): the prepared betas
+    is_test: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, dtype=np.bool_))  # (rows,)
     sessions: Callable[[], Sessions] | None = None
-    betas: Callable[[], Iterator[SessionBetas]] | None = None
-    pictures: Callable[[Ids], NDArray[np.uint8]] | None = None
-    captions: Callable[[], Mapping[int, tuple[str, ...]]] | None = None
+    betas: Callable[[], Iterator[SessionBetas]] | None = None  # of the sessions that are there
+    pictures: Pictures | None = None
+    captions: Callable[[], Mapping[int, tuple[str, ...]]] | None = None  # by id; ids without any may be missing
     coco_ids: Callable[[], Mapping[int, int]] | None = None
-    embeddings: Callable[[], NDArray[np.floating]] | None = None
+    embeddings: Callable[[], NDArray[np.floating]] | None = None  # CLIP's of all pictures, (n, width), by ascending id
     how_to_embed: str = "prepare the subject and extract its latents, then audit the run"
 
     @classmethod
@@ -177,17 +155,7 @@ def examine(material: Material, betas: bool = True) -> Audit:
     """Audit a subject; a file that cannot be read is a finding.
 
     Betas are read session by session, pictures in blocks; beside the prepared subject this takes some 200 MB for a
-    subject of NSD.
-
-    Parameters
-    ----------
-    material : Material
-    betas : bool
-        Whether to read the betas of all sessions again (about as long as preparing takes).
-
-    Returns
-    -------
-    Audit
+    subject of NSD. With `betas` the betas of all sessions are read again, which takes about as long as preparing.
     """
     images, findings = material.images, list[Finding]()
     pairs: tuple[Pair, ...] = ()
@@ -279,8 +247,7 @@ def audit_nsd(
         If the folder, the design, the mask or a region cannot be read.
     """
     layout = NsdLayout(Path(root), subject, beta_version)
-    if not layout.root.is_dir():
-        raise InputError(f"{layout.root}: no such folder. Name the one that holds nsddata.")
+    require_folder(layout.root, "the folder that holds nsddata")
     tree = NsdTree(layout, mask, file_format)
     present = [session for session in tree.sessions().present if session in tree.design.sessions]
     design = read_design(layout, present) if present else tree.design

@@ -58,7 +58,7 @@ def further(
     """
     from unibrain.latents import extract
     from unibrain.scans.nsd_further import SEEN, read_further
-    from unibrain.stimuli.nsd_further import read_further_stimuli
+    from unibrain.stimuli.nsd import read_further_stimuli
 
     layout = bench.nsd
     if layout is None:

@@ -64,7 +64,7 @@ def read_bids(
     A table has a line per trial, in the order of the betas (of several tables, one a run, in the order of runs), or in
     any order with a column ``beta_index`` that counts them from 0. The picture is in column ``picture``, ``stim_file``,
     ``image_name`` or ``label``. Lines without one are no trials, such as a pause; with ``beta_index`` their betas are
-    left out. ``captions`` and ``split`` are as in `unibrain.scans.read_table`.
+    left out.
 
     Parameters
     ----------

@@ -207,29 +207,21 @@ def _from_array(
         raise InputError(f"{path}: holds no numbers (its shape is {shape}). Export it again.")
     if len(shape) not in (2, 4):
         raise InputError(f"{path}: has the shape {shape}, not (scans, voxels) or (X, Y, Z, scans). Reshape it.")
-    if len(shape) == 2:
-        scans, voxels = shape
-        if mask is not None and voxels != mask.inside.sum():
+    scans, grid = (shape[0], (shape[1], 1, 1)) if len(shape) == 2 else (shape[3], shape[:3])
+    if len(shape) == 2 or (grid[1:] == (1, 1) and (mask is None or mask.shape != grid)):
+        inside = np.ones(grid, dtype=np.bool_)
+        if mask is not None and grid[0] != mask.inside.sum():
+            found = f"{grid[0]} {'columns' if len(shape) == 2 else 'voxels'}"
             raise InputError(
-                f"{path}: has {voxels} columns, but {mask.path.name} has {mask.inside.sum()} voxels. Give the mask "
-                "that the matrix was made with, rows being scans."
+                f"{path}: has {found}, but {mask.path.name} has {mask.inside.sum()} voxels. Give the mask that its "
+                "voxels were taken with; in a matrix of two axes, rows are scans."
             )
-    elif mask is not None and shape[1:3] == (1, 1) and mask.shape != shape[:3]:
-        if shape[0] != mask.inside.sum():
-            raise InputError(
-                f"{path}: has {shape[0]} voxels, but {mask.path.name} has {mask.inside.sum()}. Give the mask that its "
-                "voxels were taken with."
-            )
-        inside = np.ones(shape[:3], dtype=np.bool_)
-    elif mask is not None:
-        mask.check_grid(path, shape[:3], None)
-        inside = mask.inside
-    elif shape[1:3] == (1, 1):
-        inside = np.ones(shape[:3], dtype=np.bool_)
+    elif mask is None:
+        raise InputError(f"{path}: holds volumes of {grid}. Say with --mask which voxels to read.")
     else:
-        raise InputError(f"{path}: holds volumes of {shape[:3]}. Say with --mask which voxels to read.")
-    if len(shape) == 4:
-        scans, voxels = shape[3], int(inside.sum())
+        mask.check_grid(path, grid, None)
+        inside = mask.inside
+    voxels = int(inside.sum())
 
     def read(rows: NDArray[np.int64]) -> NDArray[np.float32]:
         if len(shape) == 2:

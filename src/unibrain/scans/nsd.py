@@ -18,8 +18,8 @@ from unibrain.errors import InputError
 from unibrain.scans.foreign import read_volume, require_folder
 from unibrain.scans.nsd_betas import MaskedSessions, check_one_subject, choose_format, gather_sessions
 from unibrain.scans.nsd_design import Design, read_design
-from unibrain.scans.nsd_layout import BETA_SCALE, REPEATS, TOGETHER, NsdLayout, present_sessions
-from unibrain.scans.nsd_regions import read_mask, read_regions, subject_grid
+from unibrain.scans.nsd_layout import BETA_SCALE, REPEATS, NsdLayout, present_sessions
+from unibrain.scans.nsd_regions import Grid, read_mask, read_regions, subject_grid
 from unibrain.scans.prepare import PrepareSettings, prepare_rows
 from unibrain.scans.subject import Subject
 from unibrain.workspace.progress import track
@@ -138,8 +138,7 @@ def read_noise_ceiling(layout: NsdLayout, mask: NDArray[np.bool_]) -> NDArray[np
         _log.warning("%s: no such file, so the noise ceiling of %s is not known.", path, layout.name)
         return np.full(int(mask.sum()), np.nan, dtype=np.float32)
     volume, _ = read_volume(path, "the noise ceiling signal-to-noise ratio")
-    if volume.shape != mask.shape:
-        raise InputError(f"{path}: has the grid {volume.shape}, but the mask has {mask.shape}. {TOGETHER}.")
+    Grid(mask.shape, "the mask").check(path, volume.shape)
     ncsnr = volume[mask]
     if (ncsnr < 0).any():
         raise InputError(f"{path}: {int((ncsnr < 0).sum())} voxels have a negative ratio. Download it again.")

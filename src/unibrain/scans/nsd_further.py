@@ -78,16 +78,17 @@ def imagery_trials(layout: NsdLayout) -> Shown:
         if not np.array_equal(np.sort(order), np.arange(1, len(order) + 1)):
             raise InputError(f"{path}: TRIAL does not count its {len(order)} lines from 1. {_PUBLISHED}.")
         letters = table["CONDITION"].astype(str).str.strip().to_numpy()[np.argsort(order)]
-        task, letter = run[:3], run[3]
+        task, letter = _TASKS.get(run[:3]), run[3]
+        none = np.full(len(letters) * (1 if task else 2), -1, dtype=np.int64)
+        stimuli = none
+        if task and letter in layout.imagery_pairs:
+            unknown = sorted(set(letters) - set(numbers))
+            if unknown:
+                pairs = layout.imagery_pairs[letter].name
+                raise InputError(f"{path}: CONDITION {unknown[0]} is no target of {pairs}. {_PUBLISHED}.")
+            stimuli = np.array([numbers[cue] for cue in letters], dtype=np.int64)
         for name, found in parts.items():
-            one = np.full(len(letters) * (2 if task == "att" else 1), -1, dtype=np.int64)
-            if _TASKS.get(task) == name and letter in layout.imagery_pairs:
-                unknown = sorted(set(letters) - set(numbers))
-                if unknown:
-                    pairs = layout.imagery_pairs[letter].name
-                    raise InputError(f"{path}: CONDITION {unknown[0]} is no target of {pairs}. {_PUBLISHED}.")
-                one[:] = [numbers[cue] for cue in letters]
-            found.append(one)
+            found.append(stimuli if name == task else none)
     return {name: np.concatenate(found) for name, found in parts.items()}
 
 
@@ -96,34 +97,15 @@ def read_further(
 ) -> dict[str, Subject]:
     """Read further scans of a subject, prepared with the statistics of the scans that a decoder was fitted to.
 
-    Trials of a stimulus are averaged. Voxels are those of `subject`, in its order, in percent signal change, less the
-    mean and over the deviation of its training rows. A voxel that is zero throughout the session was not measured, and
-    gets the training mean.
+    Voxels are those of `subject`, in its order, in percent signal change, less the mean and over the deviation of its
+    training rows; with `zscore` as ``"set"`` those of all trials of this session instead, as published decoders of
+    NSD-Imagery do it, though these are statistics of what is tested. A voxel that is zero throughout the session was
+    not measured, and gets the training mean.
 
-    Parameters
-    ----------
-    layout : NsdLayout
-        Of the same person and version of betas.
-    name : {"nsd-synthetic", "nsd-imagery"}
-    subject : Subject
-        As prepared for the decoder.
-    file_format : {"auto", "nifti", "hdf5"}
-    zscore : {"train", "set"}
-        With ``"set"``, each voxel is z-scored with the mean and deviation of all trials of this session instead, as
-        published decoders of NSD-Imagery do it. These are statistics of what is tested.
-
-    Returns
-    -------
-    dict of str to Subject
-        ``"seen"``, and of NSD-Imagery also ``"imagined"``: one row for each stimulus, all of them test. Ids count the
-        stimuli of the set, and are not NSD's. Their `preparation` has ``identified_repeats``: how often (two-way) the
-        first half of a stimulus' trials is told from those of others by the second half. By chance it is 0.5, and near
-        that trials and stimuli may not belong together.
-
-    Raises
-    ------
-    InputError
-        If a file is missing, damaged or at odds with another, or `subject` has no statistics to prepare scans with.
+    Returned are ``"seen"``, and of NSD-Imagery also ``"imagined"``: one row for each stimulus, the average of its
+    trials, all of them test. Ids count the stimuli of the set, and are not NSD's. Their `preparation` has
+    ``identified_repeats``: how often (two-way) the first half of a stimulus' trials is told from those of others by the
+    second half. By chance it is 0.5, and near that trials and stimuli may not belong together.
     """
     if name not in FURTHER_SETS:
         raise InputError(f"the set is {name!r}. Choose one of {', '.join(FURTHER_SETS)}.")

@@ -83,6 +83,11 @@ class Grid:
     shape: tuple[int, ...]
     source: str
 
+    def check(self, path: Path, shape: tuple[int, ...]) -> None:
+        """Raise `InputError` if the volume at `path` has another grid."""
+        if shape != self.shape:
+            raise InputError(f"{path}: has the grid {shape}, but {self.source} has {self.shape}. {TOGETHER}.")
+
 
 def subject_grid(layout: NsdLayout, betas: tuple[int, str] | None = None) -> Grid | None:
     """The grid of most of a subject's volumes, so that the one that differs is named as the wrong one.
@@ -128,8 +133,8 @@ def read_label_table(path: Path) -> dict[int, str]:
 def _read_labels(path: Path, what: str, grid: Grid | None) -> NDArray[np.int64]:
     """A NIfTI of region labels, shape (X, Y, Z): -1 not cortex, 0 without a label, 1 and up labels."""
     volume, _ = read_volume(path, what, FETCH)
-    if grid is not None and volume.shape != grid.shape:
-        raise InputError(f"{path}: has the grid {volume.shape}, but {grid.source} has {grid.shape}. {TOGETHER}.")
+    if grid is not None:
+        grid.check(path, volume.shape)
     labels = np.rint(np.nan_to_num(volume, nan=-2.0, posinf=-2.0, neginf=-2.0))
     wrong = (labels < -1) | (np.abs(labels - volume) > 1e-3) | (labels > 2**31)
     if wrong.any():
@@ -250,10 +255,7 @@ def read_mask(layout: NsdLayout, name: str, grid: Grid | None = None) -> NDArray
     mask = RegionReader(layout, grid or subject_grid(layout)).voxels(name)
     if layout.brainmask.is_file():
         brain = open_nifti(layout.brainmask, "the brain mask").shape[:3]
-        if brain != mask.shape:
-            raise InputError(
-                f"{layout.brainmask}: has the grid {brain}, but the mask {name} has {mask.shape}. {TOGETHER}."
-            )
+        Grid(mask.shape, f"the mask {name}").check(layout.brainmask, brain)
     if not mask.any():
         raise InputError(
             f"{layout.roi('nsdgeneral').parent}: the mask {name} has no voxel above 0. Choose another mask."

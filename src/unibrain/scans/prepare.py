@@ -111,13 +111,12 @@ class Averages:
 
 def _rows(design: Design, average: str) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
     """Row of every trial; stimulus id and part of every row. Trials of one image are in chronological order."""
-    if average == "all":
-        ids, first, rows = np.unique(design.stimulus_ids, return_index=True, return_inverse=True)
-        return rows, ids, design.is_shared[first]
     order = np.argsort(design.stimulus_ids, kind="stable")
     ids, shared = design.stimulus_ids[order], design.is_shared[order]
     starts = np.ones(len(order), dtype=np.bool_)
-    starts[1:] = (ids[1:] != ids[:-1]) | ~shared[1:]
+    starts[1:] = ids[1:] != ids[:-1]
+    if average == "test":
+        starts |= ~shared
     rows = np.empty(len(order), dtype=np.int64)
     rows[order] = np.cumsum(starts) - 1
     return rows, ids[starts], shared[starts]

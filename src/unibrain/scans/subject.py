@@ -197,13 +197,12 @@ class Region:
 
 def regions_of(subject: Subject) -> dict[str, Region]:
     """The regions of a subject by name; ``"all"``, all of its voxels, comes first."""
-    masks = {"all": np.ones(len(subject.noise_ceiling), dtype=bool), **subject.regions}
-    return {name: _region(mask, subject.noise_ceiling[mask]) for name, mask in masks.items()}
-
-
-def _region(mask: NDArray[np.bool_], ceiling: NDArray[np.float32]) -> Region:
-    known = ceiling[np.isfinite(ceiling)]
-    return Region(int(mask.sum()), float(np.median(known)) if len(known) else None)
+    ceiling = subject.noise_ceiling
+    found: dict[str, Region] = {}
+    for name, mask in {"all": np.ones(len(ceiling), dtype=bool), **subject.regions}.items():
+        known = ceiling[mask & np.isfinite(ceiling)]
+        found[name] = Region(int(mask.sum()), float(np.median(known)) if len(known) else None)
+    return found
 
 
 def _shown(value: Any) -> str:

@@ -107,37 +107,15 @@ def write_custom_stimuli(
     crop: Crop = "centre",
     is_test: Sequence[bool] | NDArray[np.bool_] | None = None,
 ) -> int:
-    """Read pictures out of a folder into one array, one picture in memory at a time.
+    """Read pictures out of a folder (or an HDF5 file, see `picture_files`) into one array, and give their side.
 
-    Parameters
-    ----------
-    target : path-like
-        The folder to write: ``pictures.npy`` (uint8 of shape (n, size, size, 3), row = stimulus id) and
-        ``stimuli.json`` (file name, captions and checksum of each).
-    folder : path-like
-        Where the pictures are: a folder, or an HDF5 file of them (see `picture_files`).
-    names : sequence of str
-        File of each stimulus id, relative to `folder`.
-    captions : sequence of tuple of str
-        Of each stimulus id; all empty if there are none.
-    size : int, optional
-        Side in pixels; by default the smallest side among the pictures, at most `LARGEST`, so that none is enlarged.
-    crop : {"centre", "pad"}
-        Cut the middle square out of an oblong picture, or keep all of it inside a square with grey borders.
-    is_test : sequence of bool, optional
-        Which of them are test. Two files that hold the same picture are then refused only if one is in training and the
-        other in test; else they are a warning.
+    `names` and `captions` are those of each stimulus id, captions all empty if there are none. What is written to the
+    folder `target` is ``pictures.npy`` (uint8 of shape (n, size, size, 3), row = stimulus id) and ``stimuli.json``
+    (file name, captions and checksum of each). One picture is in memory at a time.
 
-    Returns
-    -------
-    int
-        The side.
-
-    Raises
-    ------
-    InputError
-        If the folder or a picture is missing, a file is no picture or lies outside of the folder, the smallest picture
-        is too small to decide the side of all, or two files hold the same picture.
+    `size` is by default the smallest side among the pictures, at most `LARGEST`, so that none is enlarged; `crop` is as
+    in `open_square`. Two files that hold the same picture are refused; if `is_test` says that both are on one side of
+    the split, that is a warning.
     """
     paths = picture_files(Path(folder), names)
     side = size or _common_side(paths, crop)
@@ -291,15 +269,12 @@ def open_square(path: Path | PackedPicture, size: int, crop: Crop = "centre") ->
     named = Path(str(path))
     with _opened(path) as opened, reading(named, "picture", "Export it again", also=(SyntaxError,)):
         image = _rgb(named, ImageOps.exif_transpose(opened))
-    target, filter_ = (size, size), Image.Resampling.BICUBIC
-    if image.width == image.height:
-        square = image if image.size == target else image.resize(target, filter_)
-    elif crop == "centre":
-        square = ImageOps.fit(image, target, filter_)
+    bicubic = Image.Resampling.BICUBIC
+    if crop == "centre":
+        square = ImageOps.fit(image, (size, size), bicubic)
     else:
-        square = ImageOps.pad(image, target, filter_, color=_GREY)
-    pixels: NDArray[np.uint8] = np.asarray(square, dtype=np.uint8)
-    return pixels
+        square = ImageOps.pad(image, (size, size), bicubic, color=_GREY)
+    return np.asarray(square, dtype=np.uint8)
 
 
 def _rgb(path: Path, image: "Image.Image") -> "Image.Image":

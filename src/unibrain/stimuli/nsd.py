@@ -1,7 +1,8 @@
-"""NSD's pictures, and captions of them: COCO's own, or the array curated for NSD's images."""
+"""NSD's pictures, captions of them (COCO's own, or the curated array), and the pictures of its further sets."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,15 +10,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unibrain.errors import InputError
-from unibrain.scans.foreign import hdf5_dataset, open_hdf5, open_npy, read_json, reading, whole_numbers
+from unibrain.scans.foreign import file_inside, hdf5_dataset, open_hdf5, open_npy, read_json, reading, whole_numbers
 from unibrain.scans.nsd_design import read_stim_info
-from unibrain.scans.nsd_layout import FETCH, TOGETHER, NsdLayout
+from unibrain.scans.nsd_further import imagery_targets
+from unibrain.scans.nsd_layout import FETCH, FETCH_FURTHER, TOGETHER, NsdLayout
+from unibrain.stimuli.custom import open_square
 from unibrain.stimuli.stimuli import Stimuli
 
 CAPTION_SOURCES = ("coco", "curated")
 """COCO's own files, or the array of captions curated for NSD's images."""
 
+SIDE = 425
+"""Side in pixels that the pictures of NSD-Imagery are brought to: that of NSD's own."""
+
 _PICTURES = "imgBrick"
+_SYNTHETIC = "the pictures of NSD-Synthetic"
+# The monitor showed NSD's pictures with a gamma of 2, and those of NSD-Synthetic with 1: shown the other way, they look
+# like this.
+_AS_SEEN = np.rint(255 * np.sqrt(np.arange(256) / 255)).astype(np.uint8)
 _PUBLISHED = "Use the file as it is published"
 
 
@@ -59,7 +69,7 @@ def read_nsd_stimuli(
     layout = NsdLayout(Path(root))
     ids = np.unique(np.asarray(stimulus_ids, dtype=np.int64))
     with open_hdf5(layout.stimuli, "NSD's pictures", FETCH) as file:
-        _brick(layout.stimuli, file, ids)
+        _brick_with(layout.stimuli, file, ids)
     if captions_from == "curated":
         captions = read_curated_captions(caption_files(layout, captions_from, captions_file), ids)
     else:
@@ -84,7 +94,7 @@ def read_pictures(layout: NsdLayout, wanted: NDArray[np.int64]) -> NDArray[np.ui
     ids, back = np.unique(wanted, return_inverse=True)
     path = layout.stimuli
     with open_hdf5(path, "NSD's pictures", FETCH) as file:
-        brick = _brick(path, file, ids)
+        brick = _brick_with(path, file, ids)
         pictures = np.empty((len(ids), *brick.shape[1:]), dtype=np.uint8)
         # HDF5 wants ascending rows; runs of neighbours are read in one go, the asked-for order is restored at the end.
         runs = np.split(np.arange(len(ids)), np.flatnonzero(np.diff(ids) != 1) + 1)
@@ -95,14 +105,20 @@ def read_pictures(layout: NsdLayout, wanted: NDArray[np.int64]) -> NDArray[np.ui
     return pictures[back]
 
 
-def _brick(path: Path, file: Any, ids: NDArray[np.int64]) -> Any:
-    """The dataset of all pictures, which has these ids (ascending)."""
+def _brick(path: Path, file: Any) -> Any:
+    """The dataset of all pictures of a file."""
     brick = hdf5_dataset(path, file, _PICTURES)
     if len(brick.shape) != 4 or brick.shape[3] != 3 or brick.dtype != np.uint8:
         raise InputError(
             f"{path}: {_PICTURES} is {brick.dtype} of shape {brick.shape}, not uint8 of shape (images, height, width, "
             f"3). {_PUBLISHED}."
         )
+    return brick
+
+
+def _brick_with(path: Path, file: Any, ids: NDArray[np.int64]) -> Any:
+    """The dataset of all pictures, which has these ids (ascending)."""
+    brick = _brick(path, file)
     if len(ids) and (ids[0] < 0 or ids[-1] >= len(brick)):
         wrong = ids[0] if ids[0] < 0 else ids[-1]
         raise InputError(
@@ -182,3 +198,36 @@ def read_curated_captions(path: Path, stimulus_ids: NDArray[np.int64]) -> dict[i
             raise InputError(f"{path}: has no caption for image id {identity}. Take captions from COCO's files.")
         captions[int(identity)] = found
     return captions
+
+
+def read_further_stimuli(layout: NsdLayout, name: str) -> Stimuli:
+    """Open the pictures of one of `FURTHER_SETS` by its own 0-based ids; they have no captions.
+
+    Those of NSD-Synthetic (some colours were made for each person) are cut to the middle square, and brightened to look
+    on a usual screen as they did in the scanner. Of NSD-Imagery they are the targets, without the frame and the letter
+    that were shown around and on them.
+    """
+    readers: list[Callable[[], NDArray[np.uint8]]] = []
+    if name == "nsd-imagery":
+        for path in imagery_targets(layout).values():
+            readers.append(partial(open_square, file_inside(path.parent, path.name), SIDE))
+    else:
+        for path in layout.synthetic_stimuli:
+            with open_hdf5(path, _SYNTHETIC, FETCH_FURTHER) as file:
+                readers += [partial(_read_synthetic, path, row) for row in range(len(_brick(path, file)))]
+
+    def pictures(wanted: NDArray[np.int64]) -> NDArray[np.uint8]:
+        return np.stack([readers[int(identity)]() for identity in wanted])
+
+    return Stimuli(np.arange(len(readers)), {}, pictures, name, has_captions=False)
+
+
+def _read_synthetic(path: Path, row: int) -> NDArray[np.uint8]:
+    with open_hdf5(path, _SYNTHETIC, FETCH_FURTHER) as file:
+        brick = _brick(path, file)
+        with reading(path, "HDF5"):
+            picture: NDArray[np.uint8] = brick[row]
+    height, width = picture.shape[:2]
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    return np.asarray(_AS_SEEN[picture[top : top + side, left : left + side]])
