@@ -5,7 +5,7 @@ from unibrain.experiments.alignment import align
 from unibrain.experiments.bench import Bench, open_bench
 from unibrain.experiments.caption_sources import caption_sources
 from unibrain.experiments.comparison import compare, group
-from unibrain.experiments.findings import Cell, Column, Findings, Strip, as_csv, as_text, write_findings
+from unibrain.experiments.findings import Cell, Column, Findings, Strip, as_text, write_findings
 from unibrain.experiments.further import further
 from unibrain.experiments.regions import regions
 from unibrain.experiments.repeats import repeats
@@ -20,7 +20,6 @@ __all__ = [
     "Strip",
     "ablate",
     "align",
-    "as_csv",
     "as_text",
     "caption_sources",
     "compare",

@@ -19,7 +19,6 @@ from unibrain.workspace.stages import Chain
 
 if TYPE_CHECKING:
     from unibrain.evaluation import Scores
-    from unibrain.reconstruction import Decoded
     from unibrain.stimuli import Stimuli
 
 _SHOWN, _SURE = 8, 0.05
@@ -43,11 +42,6 @@ class _Finished:
     @cached_property
     def seen(self) -> "Stimuli":
         return read_seen(self.run, self.settings)[1]
-
-    def decoded(self) -> "Decoded":
-        from unibrain.reconstruction import load_decoded
-
-        return load_decoded(self.run.artefact("decoded"))
 
 
 def compare(runs: Sequence[RunFolder], source: BackboneSource | None = None) -> Findings:
@@ -189,22 +183,24 @@ def _read(runs: Sequence[RunFolder], source: BackboneSource | None) -> list[_Fin
     short = [place.name for place in places]
     names = short if len(set(short)) == len(short) else [str(run.root) for run in runs]
     found = [_open(run, name, source) for run, name in zip(runs, names, strict=True)]
+    first = _alike(found[0])
     for run in found[1:]:
-        for what, one, other in zip(_ALIKE, _alike(found[0]), _alike(run), strict=True):
-            if one != other:
+        for what, other in _alike(run).items():
+            if first[what] != other:
                 raise InputError(
-                    f"{found[0].run.root} and {run.run.root}: they differ in {what} ({one}, {other}), so their scores "
-                    "do not mean the same. Compare runs that agree in it."
+                    f"{found[0].run.root} and {run.run.root}: they differ in {what} ({first[what]}, {other}), so their "
+                    "scores do not mean the same. Compare runs that agree in it."
                 )
     return found
 
 
-_ALIKE = ("dialect", "backbone", "whether scans are simulated")
-
-
-def _alike(run: _Finished) -> tuple[Any, ...]:
-    fingerprint = run.provenance["backbone"]["fingerprint"][:12]
-    return run.settings.evaluate.dialect, fingerprint, run.scores.simulated
+def _alike(run: _Finished) -> dict[str, Any]:
+    """What runs must have in common to be compared."""
+    return {
+        "dialect": run.settings.evaluate.dialect,
+        "backbone": run.provenance["backbone"]["fingerprint"][:12],
+        "whether scans are simulated": run.scores.simulated,
+    }
 
 
 def _open(run: RunFolder, name: str, source: BackboneSource | None) -> _Finished:
@@ -268,8 +264,8 @@ def _columns(found: Sequence[_Finished]) -> tuple[Column, ...]:
 
 def _about(found: Sequence[_Finished]) -> dict[str, str]:
     about = {run.name: f"{run.run.root}: {run.subject}, {len(run.ids)} test images" for run in found}
-    dialect, backbone, _ = _alike(found[0])
-    return about | {"dialect of the scores": dialect, "backbone": backbone}
+    alike = _alike(found[0])
+    return about | {"dialect of the scores": alike["dialect"], "backbone": alike["backbone"]}
 
 
 def _notes(found: Sequence[_Finished]) -> tuple[str, ...]:
@@ -293,11 +289,15 @@ def _flat(settings: Settings) -> dict[str, Any]:
 
 
 def _strips(found: Sequence[_Finished], rows: Mapping[str, NDArray[np.int64]]) -> tuple[Strip, ...]:
+    from unibrain.reconstruction import load_decoded
+
     first = found[0]
     shown = spread(np.arange(len(first.ids)), _SHOWN)
     ids, seen = first.ids[shown], first.seen
     strips = [Strip("seen", seen.pictures(ids), [texts[0] if texts else "" for texts in seen.captions(ids)])]
-    return (*strips, *(Strip.of(run.name, run.decoded(), rows[run.name][shown]) for run in found))
+    for run in found:
+        strips.append(Strip.of(run.name, load_decoded(run.run.artefact("decoded")), rows[run.name][shown]))
+    return tuple(strips)
 
 
 def _paired_answer(found: Sequence[_Finished], cells: Sequence[Cell], p: Mapping[tuple[str, str], float]) -> str:

@@ -225,28 +225,26 @@ def as_text(findings: Findings) -> str:
     """The table for the terminal: settings down, metrics across; a star where the difference leaves out zero."""
     lines = ["SIMULATED SCANS: no human was scanned for these numbers.", ""] if findings.simulated else []
     width = max([20, *map(len, findings.settings)])
-    stars = False
     for columns in findings.kinds().values():
         wide = [max(8, len(column.short) + 3) for column in columns]
         arrows = [f"{column.short} {'+' if column.higher_is_better else '-'}" for column in columns]
         lines.append(" " * width + "".join(f"{text:>{size}}" for text, size in zip(arrows, wide, strict=True)))
         for setting, cells in findings.rows(columns):
-            texts = []
-            for cell in cells:
-                star = "*" if cell is not None and cell.differs else " "
-                stars = stars or star == "*"
-                texts.append("- " if cell is None or cell.value is None else f"{cell.value:.3f}{star}")
+            texts = [
+                "- " if cell is None or cell.value is None else f"{cell.value:.3f}{'*' if cell.differs else ' '}"
+                for cell in cells
+            ]
             shown = "".join(f"{text:>{size}}" for text, size in zip(texts, wide, strict=True))
             lines.append(f"{setting:<{width}}{shown}".rstrip())
         lines.append("")
     lines.append("+: higher is better, -: lower is better.")
-    against = next((cell.against for cell in findings.cells if cell.against), "")
-    if stars:
+    against = next((cell.against for cell in findings.cells if cell.differs), "")
+    if against:
         lines.append(f"*: differs from {against}; the 95 % interval of the paired difference leaves out zero.")
     return "\n".join([*lines, *findings.notes, *([findings.answer] if findings.answer else [])])
 
 
-def as_csv(findings: Findings) -> str:
+def _as_csv(findings: Findings) -> str:
     """One line per number."""
     text = io.StringIO()
     writer = csv.DictWriter(text, list(Cell.__dataclass_fields__), lineterminator="\n")
@@ -282,7 +280,7 @@ def write_findings(folder: Path, findings: Findings) -> Path:
         }
         write_json(temporary / "findings.json", content)
         write_json(temporary / "strips.json", plain_strips(findings.strips))
-        write_text(temporary / "table.csv", as_csv(findings))
+        write_text(temporary / "table.csv", _as_csv(findings))
         for number, figure in enumerate(findings.figures.values(), 1):
             write_bytes(temporary / f"figure-{number}.svg", figure)
         for name, data in findings.files.items():

@@ -119,19 +119,7 @@ def latent_cells(
 ) -> tuple[Cell, ...]:
     """Correlation and two-way identification of every latent, as cells of the columns of `latent_columns`.
 
-    Parameters
-    ----------
-    setting : str
-        The row of the table.
-    predicted, true : Latents
-        Of the same images in the same order.
-    against : (str, Latents), optional
-        A setting, and what was predicted for the same images there, for paired differences if it is another.
-
-    Returns
-    -------
-    tuple of Cell
-        A correlation is over images; its interval is that of `Correlation.values`.
+    `against` is a setting, and what was predicted for the same images there, for paired differences if it is another.
     """
     found = latent_values(predicted, true)
     other = {} if against is None or against[0] == setting else latent_values(against[1], true)

@@ -8,7 +8,6 @@ from unibrain.report.sections import data_uri, svg_uri
 from unibrain.workspace import notebook
 
 if TYPE_CHECKING:
-    from jinja2 import Environment
     from matplotlib.axes import Axes
 
     from unibrain.experiments.findings import Column, Findings, Strip
@@ -19,11 +18,7 @@ def render(findings: "Findings") -> str:
     strips = plain_strips(findings.strips)
     figures = {heading: svg_uri(figure) for heading, figure in findings.figures.items()}
     headings = {"picture": "Pictures", "caption": "Captions", "latent": "Latents"}
-    return (
-        _environment()
-        .get_template("experiment.html.j2")
-        .render(findings=findings, strips=strips, figures=figures, headings=headings)
-    )
+    return _filled("experiment.html.j2", findings=findings, strips=strips, figures=figures, headings=headings)
 
 
 def plain_strips(strips: "Sequence[Strip]") -> list[dict[str, Any]]:
@@ -62,28 +57,6 @@ def notebook_view(findings: "Findings") -> str:
     return "".join(parts)
 
 
-def metric_figure(
-    columns: "Sequence[Column]",
-    title: str,
-    size: Callable[[int, int], tuple[float, float]],
-    shared: str,
-    draw: "Callable[[Axes, Column], None]",
-    legend: bool = False,
-) -> bytes:
-    """A panel for each metric, at most four in a row, with the axis x or y `shared`; `size` is of so many."""
-    across = min(4, max(1, len(columns)))
-    down = -(-len(columns) // across)
-    with svg_figure(*size(across, down), title) as (figure, made):
-        panels = figure.subplots(down, across, sharex=shared == "x", sharey=shared == "y", squeeze=False).ravel()
-        for panel in panels[len(columns) :]:
-            panel.set_axis_off()
-        for panel, column in zip(panels, columns, strict=False):
-            draw(panel, column)
-        if legend:
-            figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
-    return made[0]
-
-
 def interval_figure(findings: "Findings", reference: str | None = None, kind: str | None = None) -> bytes:
     """One panel per metric, one line per setting: value and interval, and a vertical line at `reference`."""
     columns = [column for column in findings.columns if kind in (None, column.kind)]
@@ -95,47 +68,83 @@ def interval_figure(findings: "Findings", reference: str | None = None, kind: st
             if cell is None or cell.value is None:
                 continue
             colour = BLUE if setting == reference else ORANGE if cell.differs else GREY
-            if cell.low is not None and cell.high is not None:
-                panel.plot([cell.low, cell.high], [place, place], color=colour, linewidth=2, alpha=0.4)
-            panel.plot(cell.value, place, "o", color=colour, markersize=4)
+            draw_interval(panel, place, (cell.low, cell.value, cell.high), colour)
             if setting == reference:
                 panel.axvline(cell.value, color=BLUE, linewidth=0.6)
         panel.set_yticks(range(len(settings)), settings)
         panel.set_ylim(len(settings) - 0.5, -0.5)
-        panel.set_title(_heading(column), fontsize=8)
 
-    high = 0.22 * len(settings) + 0.7
-    return metric_figure(columns, findings.title, lambda across, down: (2.3 * across + 1, high * down), "y", draw)
+    return _panels(columns, findings.title, (2.3, 0.22 * len(settings) + 0.7), "y", draw)
+
+
+def draw_interval(
+    panel: "Axes", place: float, values: tuple[float | None, float, float | None], colour: str, label: str | None = None
+) -> None:
+    """A value between the ends of its interval, if it has one, on a line of a panel."""
+    low, value, high = values
+    if low is not None and high is not None:
+        panel.plot([low, high], [place, place], color=colour, linewidth=2, alpha=0.4)
+    panel.plot(value, place, "o", color=colour, markersize=4, label=label)
 
 
 def curve_figure(
-    findings: "Findings", x: Mapping[str, float], label: str, marked: Sequence[float] = (), log: bool = False
+    findings: "Findings",
+    curves: Mapping[str, Mapping[str, float]],
+    label: str,
+    marked: Sequence[float] = (),
+    log: bool = False,
 ) -> bytes:
-    """One panel per metric: its value over a number that each setting has, with intervals; `marked` ones stand out."""
+    """One panel per metric: its value and interval over a number that each setting of a curve has.
 
-    def draw(panel: "Axes", column: "Column") -> None:
-        draw_curve(panel, findings, column, x, 0.15, color=BLUE)
+    There are up to three curves, by name; a ceiling is dashed, and without intervals. `marked` numbers stand out.
+    """
+    columns = [c for c in findings.columns if any(findings.cell(s, c.name) for x in curves.values() for s in x)]
+    whole = all(isinstance(at, int) for x in curves.values() for at in x.values())
+
+    def draw(panel: Any, column: "Column") -> None:
+        for colour, (name, x) in zip((BLUE, ORANGE, GREY), curves.items(), strict=False):
+            ceiling = "ceiling" in name
+            cells = [(at, findings.cell(setting, column.name)) for at, setting in sorted((x[s], s) for s in x)]
+            known = [(at, cell) for at, cell in cells if cell is not None and cell.value is not None]
+            line = {"color": colour, "linestyle": "--" if ceiling else "-", "label": name}
+            panel.plot([at for at, _ in known], [cell.value for _, cell in known], marker="o", markersize=3, **line)
+            bands = [(at, cell.low, cell.high) for at, cell in known if cell.low is not None and cell.high is not None]
+            if bands and not ceiling:
+                panel.fill_between(*zip(*bands, strict=True), color=colour, alpha=0.15, linewidth=0)
         for at in marked:
             panel.axvline(at, color=ORANGE, linewidth=0.8, linestyle="--")
         if log:
             panel.set_xscale("symlog", linthresh=1)
-        panel.set_title(_heading(column), fontsize=8)
+        elif whole:
+            panel.xaxis.get_major_locator().set_params(integer=True)
         panel.set_xlabel(label)
 
-    columns = [c for c in findings.columns if any(findings.cell(s, c.name) for s in x)]
-    return metric_figure(columns, findings.title, lambda across, down: (2.4 * across, 1.9 * down), "x", draw)
+    return _panels(columns, findings.title, (2.4, 1.9), "x", draw, legend=len(curves) > 1)
 
 
-def draw_curve(
-    panel: Any, findings: "Findings", column: "Column", x: Mapping[str, float], shade: float, **style: Any
-) -> None:
-    """A metric over a number that each setting has, and its intervals, `shade` dark."""
-    cells = [(x[name], findings.cell(name, column.name)) for name in sorted(x, key=lambda name: x[name])]
-    known = [(at, cell) for at, cell in cells if cell is not None and cell.value is not None]
-    panel.plot([at for at, _ in known], [cell.value for _, cell in known], marker="o", markersize=3, **style)
-    bands = [(at, cell.low, cell.high) for at, cell in known if cell.low is not None and cell.high is not None]
-    if bands and shade:
-        panel.fill_between(*zip(*bands, strict=True), color=style["color"], alpha=shade, linewidth=0)
+def _panels(
+    columns: "Sequence[Column]",
+    title: str,
+    size: tuple[float, float],
+    shared: str,
+    draw: "Callable[[Axes, Column], None]",
+    legend: bool = False,
+) -> bytes:
+    """A panel of this size for each metric, at most four in a row, with the axis x or y `shared`."""
+    across = min(4, max(1, len(columns)))
+    down = -(-len(columns) // across)
+    # On a shared y axis stand the names of settings, left of all panels.
+    width, height = size[0] * across + (shared == "y"), size[1] * down + 0.4 * legend
+    with svg_figure(width, height, title) as (figure, made):
+        panels = figure.subplots(down, across, sharex=shared == "x", sharey=shared == "y", squeeze=False).ravel()
+        for panel in panels[len(columns) :]:
+            panel.set_axis_off()
+        for panel, column in zip(panels, columns, strict=False):
+            draw(panel, column)
+            panel.set_title(_heading(column), fontsize=8)
+        if legend:
+            figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    return made[0]
 
 
 def _heading(column: "Column") -> str:
@@ -146,17 +155,18 @@ def _heading(column: "Column") -> str:
 
 def index_page(entries: Sequence[Mapping[str, Any]]) -> str:
     """The page that lists what experiments were done on a run."""
-    return _environment().get_template("index.html.j2").render(entries=entries)
+    return _filled("index.html.j2", entries=entries)
 
 
-def _environment() -> "Environment":
-    """Templates of the experiments, with the style of the report; every text in them is escaped."""
+def _filled(template: str, **values: Any) -> str:
+    """A template of the experiments, with the style of the report; every text in it is escaped."""
     from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
-    return Environment(
+    environment = Environment(
         loader=ChoiceLoader([PackageLoader("unibrain.experiments", "."), PackageLoader("unibrain.report", ".")]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    return environment.get_template(template).render(values)

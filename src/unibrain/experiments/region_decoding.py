@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,7 @@ from unibrain.experiments.latent_scores import (
     latent_columns,
     mean_cell,
 )
-from unibrain.experiments.page import interval_figure
+from unibrain.experiments.page import draw_interval, interval_figure
 from unibrain.plot.canvas import BLUE, GREY, ORANGE, svg_figure
 from unibrain.workspace.fingerprints import digest
 
@@ -122,26 +122,17 @@ def unique_figure(findings: Findings, regions: list[str], latents: list[str]) ->
                 lost = findings.cell(without(region), f"{latent}_explained")
                 label = place == 0
                 if own is not None and own.value is not None:
-                    _point(panel, place - 0.12, (own.low, own.value, own.high), BLUE, "alone" if label else None)
+                    draw_interval(panel, place - 0.12, (own.low, own.value, own.high), BLUE, "alone" if label else None)
                 if lost is not None and lost.difference is not None:
                     low, high = (None if end is None else -end for end in (lost.difference_high, lost.difference_low))
                     loss = (low, -lost.difference, high)
-                    _point(panel, place + 0.12, loss, ORANGE, "lost without it" if label else None)
+                    draw_interval(panel, place + 0.12, loss, ORANGE, "lost without it" if label else None)
             panel.set_yticks(range(len(regions)), regions)
             panel.set_ylim(len(regions) - 0.5, -0.5)
             panel.set_title(latent, fontsize=8)
             panel.set_xlabel("explained variance")
         figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=3, frameon=False)
     return made[0]
-
-
-def _point(
-    panel: Any, place: float, values: tuple[float | None, float, float | None], colour: str, label: str | None
-) -> None:
-    low, value, high = values
-    panel.plot(value, place, "o", color=colour, markersize=4, label=label)
-    if low is not None and high is not None:
-        panel.plot([low, high], [place, place], color=colour, linewidth=2, alpha=0.4)
 
 
 def _answer(cells: list[Cell], regions: list[str], latents: list[str]) -> str:

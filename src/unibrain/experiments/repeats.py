@@ -12,19 +12,18 @@ from unibrain.errors import InputError
 from unibrain.evaluation import Score, Scores
 from unibrain.evaluation.statistics import bootstrap_interval, over_samples, share_interval
 from unibrain.experiments.bench import Bench, spread
-from unibrain.experiments.findings import Cell, Column, Findings, cells_of, columns_of
-from unibrain.experiments.page import draw_curve, metric_figure
+from unibrain.experiments.findings import Cell, Findings, cells_of, columns_of
+from unibrain.experiments.page import curve_figure
 from unibrain.experiments.trials import Trials, equally_repeated, read_trials
-from unibrain.plot.canvas import BLUE, GREY, ORANGE
 from unibrain.reconstruction import Decoded
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
     from unibrain.backbone import Backbone
     from unibrain.latents import Latents
 
 AS_RUN = "as run"
+AGREEING, MEAN, CEILING = "best by agreement", "mean", "best by the truth (ceiling)"
+"""What is made of several samples."""
 AGREES = {"picture": "c_image", "caption": "c_text"}
 """Kind of item to the latent that a sample is encoded into, to be compared with what was predicted from the scan."""
 
@@ -63,7 +62,7 @@ def repeats(bench: Bench, samples: int = 4) -> Findings:
     bench.announce(len(bench.ids) * (most * (most - 1) + samples - 1), "repeats")
     own = bench.decoded()
     looks, scores = {AS_RUN: own}, {AS_RUN: bench.score(own)}
-    averaged = {most: AS_RUN}
+    averaged: dict[str, int] = {}
 
     trials = cache(lambda: read_trials(bench, bench.ids))
     means = {chosen: predicted_from(bench, trials, chosen) for n in range(1, most) for chosen in windows(n, most)}
@@ -81,25 +80,26 @@ def repeats(bench: Bench, samples: int = 4) -> Findings:
             if number == 1:
                 looks[f"repeat {chosen[0] + 1} alone"] = items
                 scores[f"repeat {chosen[0] + 1} alone"] = found[-1]
-        averaged[number] = f"{number} repeat{'s' * (number > 1)}"
-        scores[averaged[number]] = together(found, lambda table, _: table.mean(axis=1))
+        name = f"{number} repeat{'s' * (number > 1)}"
+        averaged[name], scores[name] = number, together(found, lambda table, _: table.mean(axis=1))
+    averaged[AS_RUN] = most
 
     drawn = [own, *(decoded[name] for name in seeds)]
     agreed = [agreement(bench.network, items, predicted) for items in drawn]
     each = [scores[AS_RUN], *(bench.score(items) for items in drawn[1:])]
-    curves: dict[str, dict[int, str]] = {"mean": {1: AS_RUN}, "best by agreement": {1: AS_RUN}}
-    curves["best by the truth (ceiling)"] = {1: AS_RUN}
+    curves = {name: {AS_RUN: 1} for name in (AGREEING, MEAN, CEILING)}
     for number in range(2, samples + 1):
         best = best_of(drawn[:number], agreed[:number])
-        rows = dict(zip(curves, (f"{name} of {number} samples" for name in curves), strict=True))
-        mean, agreeing, ceiling = rows.values()
-        scores[mean] = together(each[:number], lambda table, _: table.mean(axis=1))
-        scores[agreeing] = bench.score(best)
-        scores[ceiling] = together(each[:number], lambda table, up: table.max(axis=1) if up else table.min(axis=1))
+        rows = {name: f"{name} of {number} samples" for name in curves}
+        scores[rows[MEAN]] = together(each[:number], lambda table, _: table.mean(axis=1))
+        scores[rows[AGREEING]] = bench.score(best)
+        scores[rows[CEILING]] = together(
+            each[:number], lambda table, up: table.max(axis=1) if up else table.min(axis=1)
+        )
         for name, row in rows.items():
-            curves[name][number] = row
+            curves[name][row] = number
         looks[f"sample {number}"] = drawn[number - 1]
-        looks[agreeing] = best
+        looks[rows[AGREEING]] = best
     cells = [cell for name, some in scores.items() for cell in cells_of(name, some, (AS_RUN, scores[AS_RUN]))]
     # Of what is chosen among samples, only the choice among all.
     shown = {name: items for name, items in looks.items() if name[:4] != "best" or f"of {samples} " in name}
@@ -117,9 +117,9 @@ def repeats(bench: Bench, samples: int = 4) -> Findings:
     )
     figures = {}
     if most > 1:
-        figures["Scores over the number of repeats"] = _curves(findings, {"": averaged}, "repeats averaged")
+        figures["Scores over the number of repeats"] = curve_figure(findings, {"": averaged}, "repeats averaged")
     if samples > 1:
-        figures["Scores over the number of samples"] = _curves(findings, curves, "samples")
+        figures["Scores over the number of samples"] = curve_figure(findings, curves, "samples")
     return replace(findings, figures=figures, answer=_answer(findings, scores[AS_RUN], averaged, curves))
 
 
@@ -244,7 +244,7 @@ def _notes(lacking: str, most: int, samples: int, simulated: bool) -> tuple[str,
 
 
 def _answer(
-    findings: Findings, own: Scores, averaged: Mapping[int, str], curves: Mapping[str, Mapping[int, str]]
+    findings: Findings, own: Scores, averaged: Mapping[str, int], curves: Mapping[str, Mapping[str, int]]
 ) -> str:
     told = []
     for kind, columns in findings.kinds().items():
@@ -259,34 +259,14 @@ def _answer(
 
         parts = []
         if len(averaged) > 1:
-            rows = (f"{value(averaged[number])} from {number}" for number in sorted(averaged))
+            rows = (f"{value(row)} from {number}" for row, number in averaged.items())
             parts.append(f"{', '.join(rows)} repeats averaged")
-        if len(curves["mean"]) > 1:
-            last = max(curves["mean"])
-            mean, agreeing, ceiling = (value(rows[last]) for rows in curves.values())
+        samples = max(curves[MEAN].values())
+        if samples > 1:
+            agreeing, mean, ceiling = (value([*rows][-1]) for rows in curves.values())
             parts.append(
-                f"of {last} samples {mean} on average, {agreeing} for the one that agrees best with the scan, and "
+                f"of {samples} samples {mean} on average, {agreeing} for the one that agrees best with the scan, and "
                 f"{ceiling} at most"
             )
         told.append(f"{column.title} ({kind}s): {'; '.join(parts)}.")
     return " ".join(told)
-
-
-def _curves(findings: Findings, curves: Mapping[str, Mapping[int, str]], label: str) -> bytes:
-    """One panel per metric, one line per curve, each a number to the setting that has the value."""
-    # What is chosen by agreement comes first, in the colour of the report.
-    ordered = sorted(curves.items(), key=lambda curve: not curve[0].endswith("agreement"))
-
-    def draw(panel: "Axes", column: Column) -> None:
-        for colour, (name, rows) in zip((BLUE, ORANGE, GREY), ordered, strict=False):
-            x, ceiling = {row: number for number, row in rows.items()}, "ceiling" in name
-            style = {"color": colour, "linestyle": "--" if ceiling else "-", "label": name}
-            draw_curve(panel, findings, column, x, 0.0 if ceiling else 0.12, **style)
-        panel.set_xticks(sorted({number for rows in curves.values() for number in rows}))
-        panel.set_title(f"{column.short} ({'higher' if column.higher_is_better else 'lower'} is better)", fontsize=8)
-        panel.set_xlabel(label)
-
-    several = len(curves) > 1
-    return metric_figure(
-        findings.columns, findings.title, lambda w, h: (2.5 * w, 1.9 * h + 0.4 * several), "x", draw, several
-    )

@@ -42,13 +42,7 @@ _RULE = (
 
 
 def sweep_settings(options: Mapping[str, Sequence[float]], grid: bool = False) -> dict[str, Values]:
-    """Name of each setting to its values: each option alone, or all combinations; `AS_RUN` is first.
-
-    Raises
-    ------
-    InputError
-        If there are more than a thousand.
-    """
+    """Name of each setting to its values: each option alone, or all combinations; `AS_RUN` is first."""
     options = {name: tuple(dict.fromkeys(values)) for name, values in options.items() if len(values)}
     many = prod(map(len, options.values())) if grid else sum(map(len, options.values()))
     if many > _MOST:
@@ -57,12 +51,7 @@ def sweep_settings(options: Mapping[str, Sequence[float]], grid: bool = False) -
         chosen = [dict(zip(options, values, strict=True)) for values in product(*options.values())]
     else:
         chosen = [{name: value} for name, values in options.items() for value in values]
-    return {AS_RUN: {}} | {setting_name(values): values for values in chosen}
-
-
-def setting_name(values: Values) -> str:
-    """For the table, such as ``"strength 0.5, steps 20"``."""
-    return ", ".join(f"{name} {value:g}" for name, value in values.items())
+    return {AS_RUN: {}} | {", ".join(f"{name} {value:g}" for name, value in one.items()): one for one in chosen}
 
 
 def sweep(
@@ -122,9 +111,9 @@ def sweep(
         for name, each in gained.items():
             interval = bootstrap_interval(each)
             cells.append(Cell(name, f"gain_{kind}", float(each.mean()), interval.low, interval.high, len(each)))
-        chosen, largest, certain = recommend(gained)
+        chosen, sentence = _recommendation(bench, kind, settings, gained, own[kind], varied)
         best.append(chosen)
-        told.append(_recommendation(bench, kind, settings, chosen, largest, gained, certain, own[kind], varied))
+        told.append(sentence)
     rows = list(settings) if len(settings) <= _ROWS else list(dict.fromkeys(best))
     findings = Findings(
         "sweep",
@@ -189,13 +178,12 @@ def _recommendation(
     bench: Bench,
     kind: str,
     settings: Mapping[str, Values],
-    chosen: str,
-    largest: str,
     gained: Mapping[str, NDArray[np.float64]],
-    certain: Interval,
     own: "SamplingSettings",
     varied: Sequence[str],
-) -> str:
+) -> tuple[str, str]:
+    """The recommended setting of a kind, and what is said of it."""
+    chosen, largest, certain = recommend(gained)
     if chosen != AS_RUN:
         found = f"{chosen}: better than the run's own by {gained[chosen].mean():.2f} standard deviations ({certain})."
     elif largest == AS_RUN:
@@ -213,7 +201,7 @@ def _recommendation(
         else:
             key = f"image_weight_{kind}s" if name == "image_weight" else name
             lines.append(f"{key} = {values[name]:g} in [reconstruct]")
-    return f"{_HEADINGS[kind]}: {found} In settings.toml: {'; '.join(lines)}."
+    return chosen, f"{_HEADINGS[kind]}: {found} In settings.toml: {'; '.join(lines)}."
 
 
 def _penalty_line(bench: Bench, factor: float) -> str:
@@ -278,7 +266,7 @@ def _figures(
             paper = PAPER.get(kind) if option == "image_weight" else None
             what = f"the run's {usual:g}" if paper is None else f"the paper's {paper}"
             marked = (usual if paper is None else paper,)
-            drawn = curve_figure(replace(findings, columns=columns), x, option, marked, log=option == "alpha")
+            drawn = curve_figure(replace(findings, columns=columns), {"": x}, option, marked, log=option == "alpha")
             figures[f"{_HEADINGS[kind]} by {option}; the dashed line is {what}"] = drawn
     traded = trade_figure(findings, settings, scores)
     if traded:

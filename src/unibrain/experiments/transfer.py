@@ -21,19 +21,14 @@ if TYPE_CHECKING:
     from unibrain.latents import Latents
     from unibrain.scans import Subject
 
+RIDGE, PROCRUSTES = "ridge", "Procrustes"
 WITHIN, UNALIGNED, ANATOMICAL, SHUFFLED = "within-subject", "unaligned", "anatomical", "shuffled alignment"
 _LEAST, _POINTS, _SHOWN = 4, 6, 8
 
 
 @contextmanager
 def open_other(bench: Bench, run: RunFolder, images: int = 30) -> Iterator[Bench]:
-    """Open the run of the subject that is to be decoded, with the backbone of `bench`.
-
-    Raises
-    ------
-    InputError
-        If it is the same run folder, was made with another backbone, or is not up to date.
-    """
+    """Open the run of the subject that is to be decoded, with the backbone of `bench`."""
     if run.root.resolve() == bench.run.root.resolve():
         raise InputError(f"{run.root}: this is the run of the decoder itself. Name the run of another subject.")
     record = read_record(run, "extract")
@@ -78,7 +73,7 @@ def transfer(bench: Bench, other: Bench) -> Findings:
     counts = _counts(len(pairs))
     most, middle = counts[-1], counts[(len(counts) - 1) // 2]
     plain, notes = _without_fit(bench.subject, other.subject, other.test.betas)
-    shown = list(dict.fromkeys([_ridge_name(most), _ridge_name(middle), *list(plain)[:1], SHUFFLED]))
+    shown = list(dict.fromkeys([_row(RIDGE, most), _row(RIDGE, middle), *list(plain)[:1], SHUFFLED]))
     alike = (bench.sampling, bench.settings.reconstruct.seed) == (other.sampling, other.settings.reconstruct.seed)
     bench.announce((len(shown) + (not alike)) * len(ids), "transfer")
 
@@ -182,12 +177,9 @@ def _counts(most: int) -> list[int]:
     return counts[::-1]
 
 
-def _ridge_name(count: int) -> str:
-    return f"ridge, {count} images"
-
-
-def _procrustes_name(count: int) -> str:
-    return f"Procrustes, {count} images"
+def _row(way: str, count: int) -> str:
+    """The row of an alignment on so many images."""
+    return f"{way}, {count} images"
 
 
 def _aligned(bench: Bench, other: Bench, pairs: NDArray[np.int64], counts: list[int]) -> dict[str, NDArray[np.float32]]:
@@ -196,8 +188,8 @@ def _aligned(bench: Bench, other: Bench, pairs: NDArray[np.int64], counts: list[
 
     scans, device = other.test.betas, bench.decoder.device
     mine, theirs = (mean_scans(side.subject, pairs[:, column]) for column, side in enumerate((bench, other)))
-    moved = {_ridge_name(count): _ridge(theirs[:count], mine[:count], scans, device) for count in counts}
-    moved |= {_procrustes_name(count): _procrustes(theirs[:count], mine[:count], scans) for count in counts}
+    moved = {_row(RIDGE, count): _ridge(theirs[:count], mine[:count], scans, device) for count in counts}
+    moved |= {_row(PROCRUSTES, count): _procrustes(theirs[:count], mine[:count], scans) for count in counts}
     moved[SHUFFLED] = _ridge(theirs, mine[derangements(len(pairs), 1, 0)[0]], scans, device)
     return moved
 
@@ -270,7 +262,7 @@ def _predict(bench: Bench, moved: Mapping[str, NDArray[np.float32]], ids: NDArra
 
 
 def _answer(scores: Mapping[str, float], names: tuple[str, str], most: int) -> str:
-    best, within, floor = scores[_ridge_name(most)], scores[WITHIN], scores[SHUFFLED]
+    best, within, floor = scores[_row(RIDGE, most)], scores[WITHIN], scores[SHUFFLED]
     ways = [f"{name} {scores[name]:.2f}" for name in (ANATOMICAL, UNALIGNED) if name in scores]
     text = (
         f"Aligned on {most} images, the decoder of {names[0]} identifies the latents of {names[1]} with "
@@ -291,10 +283,10 @@ def _figure(findings: Findings, latents: tuple[str, ...], counts: list[int]) -> 
         panels = figure.subplots(1, len(latents), sharey=True, squeeze=False).ravel()
         for panel, latent in zip(panels, latents, strict=True):
             metric = f"{latent}_two_way"
-            for name, colour in ((_ridge_name, BLUE), (_procrustes_name, GREY)):
-                cells = [findings.cell(name(count), metric) for count in counts]
+            for way, colour in ((RIDGE, BLUE), (PROCRUSTES, GREY)):
+                cells = [findings.cell(_row(way, count), metric) for count in counts]
                 values = [np.nan if cell is None else cell.value for cell in cells]
-                panel.plot(counts, values, "o-", color=colour, markersize=3, label=name(0).split(",")[0])
+                panel.plot(counts, values, "o-", color=colour, markersize=3, label=way)
             for setting, style in ((WITHIN, "-"), (ANATOMICAL, "-."), (UNALIGNED, ":"), (SHUFFLED, "--")):
                 cell = findings.cell(setting, metric)
                 if cell is not None and cell.value is not None:

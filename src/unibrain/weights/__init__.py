@@ -1,39 +1,18 @@
 """The published weights: fetched or found on disk, converted once into a backbone folder, listed and verified."""
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from unibrain.weights.published import official_sources
+
 if TYPE_CHECKING:
-    from unibrain.weights.conversion import convert, import_backbone, verify
-    from unibrain.weights.fetch import fetch_official
-    from unibrain.weights.manifest import Manifest, kept_backbones
-    from unibrain.weights.published import find_files, official_sources
+    from unibrain.weights.conversion import verify
 
-__all__ = [
-    "Manifest",
-    "convert",
-    "fetch_official",
-    "find_files",
-    "import_backbone",
-    "kept_backbones",
-    "official_sources",
-    "verify",
-]
-
-# Reading weights brings in PyTorch, and manifests pydantic, so everything waits until it is asked for.
-_HOMES = {
-    "Manifest": "manifest",
-    "convert": "conversion",
-    "fetch_official": "fetch",
-    "find_files": "published",
-    "import_backbone": "conversion",
-    "kept_backbones": "manifest",
-    "official_sources": "published",
-    "verify": "conversion",
-}
+__all__ = ["official_sources", "verify"]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name != "verify":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    from unibrain.weights.conversion import verify  # brings in PyTorch, so it waits until it is asked for
+
+    return verify

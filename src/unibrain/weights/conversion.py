@@ -335,38 +335,15 @@ def convert(
     config: BackboneConfig = OFFICIAL,
     replace: bool = False,
 ) -> Manifest:
-    """Turn published weights into a backbone folder.
+    """Turn published weights into a backbone folder, which is written whole or not at all.
+
+    Needed are ``flows``, ``autokl`` and ``clip`` (each of the latter two only if the flows' file does not repeat it),
+    or the ``diffusers`` folder, and CLIP's vocabulary and merges; with ``optimus``, BERT's and GPT-2's vocabularies
+    too. Without Optimus the backbone has no captions. `origins` go into the manifest, and say what the files' content
+    must be.
 
     Sources are mapped, so that no part is in memory as a whole, and nothing in them is executed. A second call with the
-    same sources writes nothing.
-
-    Parameters
-    ----------
-    files : mapping of str to pathlib.Path
-        What is what. ``flows`` and ``autokl`` and ``clip`` (each of the latter two only if the flows' file does not
-        repeat it), or the ``diffusers`` folder; CLIP's vocabulary and merges; with ``optimus``, BERT's and GPT-2's
-        vocabularies too. Without Optimus the backbone has no captions.
-    target : pathlib.Path
-        The backbone folder to write, whole or not at all.
-    dtype : {"as-stored", "fp32", "bf16", "fp16"}
-        Precision of the weights written.
-    origins : mapping of str to Origin, optional
-        Where the files came from, for the manifest, and what their content must be.
-    config : BackboneConfig
-        Sizes of the model; those of the published one by default.
-    replace : bool
-        Whether a backbone folder that was made from other sources may be replaced.
-
-    Returns
-    -------
-    Manifest
-        As written beside the weights.
-
-    Raises
-    ------
-    InputError
-        If a file is damaged, would execute code, or is not what its role says; a part is missing, incomplete, or of
-        another size; the target exists and is something else; or there is not enough disk.
+    same sources writes nothing; a backbone made from others is replaced only with `replace`.
     """
     existing = existing_backbone(target)
     shapes = expected_shapes(config)

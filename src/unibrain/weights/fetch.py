@@ -140,31 +140,11 @@ def fetch_official(
 ) -> Fetched:
     """Download the official backbone and convert it into ``home/"official"``.
 
-    Files that an earlier fetch has downloaded are taken from the hub's cache; a finished fetch is not done again. The
-    hub, its cache and the token are those of its own environment variables.
+    `agree` is given repositories, commits, licences, sizes and disks as text, and says whether to go on. A finished
+    fetch is not done again, and an official backbone that was made otherwise is kept, unless `replace` is set.
 
-    Parameters
-    ----------
-    sources : sequence of Source
-        See `official_sources`.
-    home : pathlib.Path
-        Where backbones are kept.
-    dtype : {"as-stored", "fp32", "bf16", "fp16"}
-        Precision of the converted files.
-    agree : callable
-        Is given repositories, commits, licences, sizes and disks as text, and says whether to go on.
-    replace : bool
-        Do it even if it was done, and replace an official backbone that was made otherwise.
-
-    Returns
-    -------
-    Fetched
-
-    Raises
-    ------
-    InputError
-        If the hub refuses or cannot be reached, a disk is full, or a file is not what it should be. Nothing is left
-        half-written; complete downloads stay in the hub's cache.
+    Files that an earlier fetch has downloaded are taken from the hub's cache. The hub, its cache and the token are
+    those of its own environment variables. Nothing is ever left half-written.
     """
     from huggingface_hub import HfApi, constants
     from huggingface_hub.utils.tqdm import disable_progress_bars

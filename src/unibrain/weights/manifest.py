@@ -82,20 +82,7 @@ def read_manifest(folder: Path) -> Manifest | None:
 
 
 def kept_backbones(folders: Sequence[tuple[str, Path]], home: Path) -> list[tuple[str, Path, str]]:
-    """Find backbones on this machine: the named folders, and every backbone in `home`.
-
-    Parameters
-    ----------
-    folders : sequence of (str, pathlib.Path)
-        Backbones that are elsewhere, by name.
-    home : pathlib.Path
-        Where converted backbones are kept; it need not exist.
-
-    Returns
-    -------
-    list of (str, pathlib.Path, str)
-        What ``--backbone`` takes, the folder, and what is to be said about it.
-    """
+    """What ``--backbone`` takes, the folder, and what is to be said about it: of `folders`, and all in `home`."""
     inside = sorted(home.iterdir()) if home.is_dir() else []
     named = [*folders, *((path.name, path) for path in inside if not is_partial(path))]
     return [(name, folder, _about(folder)) for name, folder in named if (folder / "config.json").is_file()]

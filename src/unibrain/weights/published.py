@@ -215,29 +215,11 @@ def find_files(
     precision: Precision = "fp16",
     pictures_only: bool = False,
 ) -> dict[Role, Path]:
-    """Find everything that a conversion needs.
+    """Find everything that a conversion needs, by role.
 
-    Parameters
-    ----------
-    paths : sequence of pathlib.Path
-        Files, or folders that are searched with all their subfolders: downloads, the hub's cache or a snapshot of it, a
-        folder in diffusers' format.
-    given : mapping of str to pathlib.Path
-        Files whose role is known; they are not looked for.
-    precision : {"fp16", "fp32"}
-        Which file of the flows to take where both are there.
-    pictures_only : bool
-        Do without Optimus, which only captions need.
-
-    Returns
-    -------
-    dict of str to pathlib.Path
-        By role. ``diffusers`` is a folder; where the original files are there too, it is left aside.
-
-    Raises
-    ------
-    InputError
-        If something is missing (all of it is named), or there are several different files for one role.
+    `paths` are files, or folders that are searched with all their subfolders: downloads, the hub's cache or a snapshot
+    of it, a folder in diffusers' format (left aside where the original files are there too). What is `given` is not
+    looked for. `precision` chooses among files of the flows; `pictures_only` does without Optimus.
     """
     for role, path in given.items():
         if not (path.is_dir() if role == "diffusers" else path.is_file()):
