@@ -22,6 +22,7 @@ from unibrain.evaluation.captions import (
     meteor,
     reference_clip_score,
     rouge,
+    sentence_embeddings,
 )
 from unibrain.evaluation.networks.clip import ClipEmbedder
 from unibrain.evaluation.scores import to_table
