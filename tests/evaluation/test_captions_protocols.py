@@ -10,8 +10,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
 from unibrain.errors import InputError, UnavailableError
-from unibrain.evaluation import caption_embeddings, caption_protocols, evaluate, format_table
-from unibrain.evaluation.caption_embeddings import sentence_embeddings
+from unibrain.evaluation import caption_protocols, evaluate, format_table
 from unibrain.evaluation.caption_files import read_captions
 from unibrain.evaluation.caption_protocols import CAPTION_PROTOCOLS, score_captions
 from unibrain.evaluation.captions import (
@@ -23,6 +22,7 @@ from unibrain.evaluation.captions import (
     meteor,
     reference_clip_score,
     rouge,
+    sentence_embeddings,
 )
 from unibrain.evaluation.networks.clip import ClipEmbedder
 from unibrain.evaluation.scores import to_table
@@ -249,7 +249,7 @@ def test_sentences_are_means_over_their_own_tokens(tiny_encoder, monkeypatch):
         with torch.inference_mode():
             mean = network(torch.tensor([caption])).last_hidden_state[0].mean(0)
         np.testing.assert_allclose(row, mean / mean.norm(), atol=1e-5)
-    monkeypatch.setattr(caption_embeddings, "_AT_ONCE", 1)
+    monkeypatch.setattr("unibrain.evaluation.captions._AT_ONCE", 1)
     np.testing.assert_allclose(sentence_embeddings(captions, str(tiny_encoder)), found, atol=1e-6)
 
 

@@ -1,5 +1,6 @@
 """`unibrain evaluate`: scores of a run, or of results that were decoded elsewhere, in any dialect."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -72,7 +73,7 @@ def evaluate(
         raise InputError(f"{given[0]} is for results without a run, and {run} is one. Leave one of them out.")
     dialect = chosen["dialect"] or "standard"
     if run is None:
-        found, items, names = _from_files(seen, decoded, references, captions, dialect, backbone, source, chosen)
+        found, items, names = _from_files(list(files.values()), dialect, backbone, source, chosen)
         subject = "not a run"
     else:
         found, items = _from_run(run, chosen, with_earlier, source, layout, all_dialects, on)
@@ -114,14 +115,7 @@ def _from_run(
 
 
 def _from_files(
-    seen: Path | None,
-    decoded: Path | None,
-    references: Path | None,
-    captions: Path | None,
-    dialect: str,
-    backbone: str | None,
-    source: "BackboneSource",
-    chosen: dict[str, Any],
+    files: Sequence[Path | None], dialect: str, backbone: str | None, source: "BackboneSource", chosen: dict[str, Any]
 ) -> tuple["Scores", Any, tuple[str, ...]]:
     from unibrain.evaluation import evaluate as score
     from unibrain.evaluation.dialects import dialect_metrics
@@ -129,8 +123,8 @@ def _from_files(
     from unibrain.pipeline import Settings
 
     section = Settings().changed("evaluate", chosen, where="--", text=True).evaluate
-    items, stimuli, names = read_results(seen, decoded, references, captions)
-    kinds = {"picture"} if captions is None else {"caption"} if decoded is None else {"picture", "caption"}
+    items, stimuli, names = read_results(*files)
+    kinds = {kind for kind in ("picture", "caption") if getattr(items, f"{kind}s") is not None}
     metrics = {name: row for name, row in dialect_metrics(dialect).items() if row.kind in kinds}
     network = None if backbone is None else source.load(backbone)
     found = score(
@@ -141,7 +135,7 @@ def _from_files(
         seed=section.seed,
         metrics=metrics,
         dialect=dialect,
-        protocol="none" if captions is None else section.protocol,
+        protocol="none" if items.captions is None else section.protocol,
     )
     return found, (items, stimuli), names
 

@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unibrain.errors import InputError, UnavailableError
-from unibrain.evaluation.caption_embeddings import SENTENCE_MODEL, sentence_embeddings
 from unibrain.evaluation.caption_java import java_is_there, meteor_java
 from unibrain.evaluation.caption_tokens import TOKENIZERS
 from unibrain.evaluation.captions import (
+    SENTENCE_MODEL,
     References,
     best_cosine,
     bleu,
@@ -24,6 +24,7 @@ from unibrain.evaluation.captions import (
     reference_clip_score,
     rouge,
     rouge_l_coco,
+    sentence_embeddings,
 )
 from unibrain.evaluation.features import FeatureCache
 from unibrain.evaluation.identification import correlations, count_ties, identify

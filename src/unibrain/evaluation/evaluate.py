@@ -1,7 +1,6 @@
 """`evaluate`: every metric on what was decoded, beside its controls and ceilings, with intervals."""
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -21,11 +20,26 @@ from unibrain.evaluation.scores import TOP, Beside, LatentIdentification, Score,
 from unibrain.evaluation.statistics import bootstrap_interval, holm, permutation_p, share_interval
 from unibrain.reconstruction import Decoded
 from unibrain.workspace.progress import say, track
+from unibrain.workspace.provenance import installed
 
 if TYPE_CHECKING:
     from unibrain.backbone import Backbone
     from unibrain.latents import Latents, StoredLatents
     from unibrain.stimuli import Stimuli
+
+_LIBRARIES = (
+    "unibrain",
+    "numpy",
+    "scipy",
+    "scikit-image",
+    "pillow",
+    "torch",
+    "transformers",
+    "nltk",
+    "rouge-score",
+    "pycocoevalcap",
+)
+"""What scores depend on."""
 
 _SHUFFLES = 10
 _SHUFFLED_PAIRS = 4000  # enough for a control within a hundredth; keeps 982 large pictures affordable
@@ -173,7 +187,8 @@ def metric_scores(
 
     See `evaluate`, which does that.
     """
-    controls, versions = controls or {}, library_versions()
+    controls = controls or {}
+    versions = {name: found for name in _LIBRARIES if (found := installed(name)) != "absent"}
     compare = partial(_comparison, stimuli, backbone, FeatureCache(features))
     items = compare(decoded)
     others = {name: compare(other) for name, other in controls.items()}
@@ -280,18 +295,6 @@ def _measure(metric: Metric, items: Comparison) -> Measure:
         raise UnavailableError("no captions were decoded")
     measure: Measure = metric.function(items)
     return measure
-
-
-def library_versions() -> dict[str, str]:
-    """Versions of the libraries that scores depend on."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    found = {}
-    names = ("unibrain", "numpy", "scipy", "scikit-image", "pillow", "torch", "transformers", "nltk", "rouge-score")
-    for name in (*names, "pycocoevalcap"):
-        with suppress(PackageNotFoundError):
-            found[name] = version(name)
-    return found
 
 
 def derangements(n: int, count: int, seed: int) -> NDArray[np.int64]:

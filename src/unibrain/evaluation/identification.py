@@ -121,15 +121,13 @@ def identify(
     *,
     way: int = 2,
     truth: ArrayLike | None = None,
-    minus_one: bool = False,
 ) -> NDArray[np.float64]:
     """N-way identification, two-way by default: one value per decoded item (or image), shape (m,).
 
     The expected share of successes over all sets of ``way - 1`` others that may be drawn as distractors, exactly and
     without drawing: ``C(wins, way - 1) / C(pool - 1, way - 1)``. Without ties, chance is ``1 / way``. Two-way, from
     recon to images, it is what the public scripts of Brain-Diffuser (Ozcelik and VanRullen 2023) and MindEye (Scotti et
-    al. 2023) compute. `minus_one` subtracts ``1 / (pool - 1)``, as NSD-Imagery's script does for a comparison of an
-    image with itself that was never counted: its best is below 1, and its chance below 0.5.
+    al. 2023) compute.
 
     Examples
     --------
@@ -141,10 +139,6 @@ def identify(
     """
     wins = count_wins(similarity, direction, truth)
     pool = len(similarity) if direction == "recon->images" else similarity.shape[1]
-    if minus_one and way != 2:
-        raise InputError(f"way is {way}, and minus_one is a variant of two-way identification. Leave one out.")
-    if minus_one:
-        return (wins - 1) / (pool - 1)
     if not 2 <= way <= pool:
         raise InputError(f"{way}-way identification needs {way} images, and the pool has {pool}. Choose 2 to {pool}.")
     different, places = np.unique(wins, return_inverse=True)

@@ -44,35 +44,25 @@ def read_results(
             raise InputError(f"{option} is missing: what was decoded is compared with what was seen. Give both.")
     if decoded is None and captions is None:
         raise InputError("there is nothing to score. Give --seen and --decoded, or --references and --captions.")
-    names: list[str] = []
-    pictures: NDArray[np.uint8] | None = None
-    truth: NDArray[np.uint8] | None = None
-    there = {} if seen is None else _named_pictures(seen)
-    if seen is not None and decoded is not None:
-        here = _named_pictures(decoded)
-        names = _same_names(there, here, seen, decoded)
-        pictures = _read_all(here, names)
-    said: tuple[str, ...] | None = None
-    true_captions: dict[int, tuple[str, ...]] = {}
-    if references is not None and captions is not None:
-        true_texts, texts = read_captions(references), read_captions(captions)
-        names = names or _same_names(true_texts, texts, references, captions)
-        for file, found in ((references, true_texts), (captions, texts)):
-            absent = [name for name in names if _key(found, name) not in found]
-            if absent:
-                raise InputError(f"{file}: there is no caption of {absent[0]} ({len(absent)} are missing). Add it.")
-        several = [name for name in names if len(texts[_key(texts, name)]) > 1]
-        if several:
-            raise InputError(f"{captions}: {several[0]} has several decoded captions. Give one for each image.")
-        said = tuple(texts[_key(texts, name)][0] for name in names)
-        true_captions = {row: tuple(true_texts[_key(true_texts, name)]) for row, name in enumerate(names)}
-    if seen is not None:
-        absent = [name for name in names if name not in there]
+    there, here = ({} if folder is None else _named_pictures(folder) for folder in (seen, decoded))
+    true_texts, texts = ({} if file is None else read_captions(file) for file in (references, captions))
+    names = _same_names(there, here, seen, decoded) if here else _same_names(true_texts, texts, references, captions)
+    for file, found in ((references, true_texts), (captions, texts)):
+        absent = [name for name in names if found and _key(found, name) not in found]
         if absent:
-            raise InputError(f"{seen}: there is no picture of {absent[0]} ({len(absent)} are missing). Add it.")
-        truth = _read_all(there, names)
+            raise InputError(f"{file}: there is no caption of {absent[0]} ({len(absent)} are missing). Add it.")
+    several = [name for name in names if texts and len(texts[_key(texts, name)]) > 1]
+    if several:
+        raise InputError(f"{captions}: {several[0]} has several decoded captions. Give one for each image.")
+    absent = [name for name in names if there and name not in there]
+    if absent:
+        raise InputError(f"{seen}: there is no picture of {absent[0]} ({len(absent)} are missing). Add it.")
     if len(names) < 2:
         raise InputError(f"{decoded or captions}: there is {len(names)} item. Scores compare at least two.")
+    pictures = _read_all(here, names) if here else None
+    truth = _read_all(there, names) if there else None
+    said = tuple(texts[_key(texts, name)][0] for name in names) if texts else None
+    true_captions = {row: tuple(true_texts[_key(true_texts, name)]) for row, name in enumerate(names) if true_texts}
 
     def read(asked: NDArray[np.int64]) -> NDArray[np.uint8]:
         if truth is None:
@@ -103,7 +93,9 @@ def _named_pictures(folder: Path) -> dict[str, Path]:
     return found
 
 
-def _same_names(true: Mapping[Any, Any], items: Mapping[Any, Any], true_place: Path, place: Path) -> list[str]:
+def _same_names(
+    true: Mapping[Any, Any], items: Mapping[Any, Any], true_place: Path | None, place: Path | None
+) -> list[str]:
     for one, other, where in ((true, items, place), (items, true, true_place)):
         absent = [name for name in one if name not in other]
         if absent:

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from unibrain.errors import DamagedFileError, InputError
-from unibrain.evaluation.controls import CONTROLS
+from unibrain.evaluation.controls import CONTROLS, Control
+from unibrain.evaluation.metrics import METRICS
 from unibrain.workspace import notebook
 from unibrain.workspace.files import write_json
 
@@ -111,6 +112,16 @@ class Score:
     versions: Mapping[str, str] = field(default_factory=dict)
 
     @property
+    def short(self) -> str:
+        """Its title for narrow places."""
+        return METRICS[self.name].short if self.name in METRICS else self.title
+
+    @property
+    def complete(self) -> bool:
+        """Whether every image has a value."""
+        return bool(self.per_image) and None not in self.per_image
+
+    @property
     def standing(self) -> float | None:
         """Where the score stands between its zero (random pictures) and the oracle: 0 to 1, None if not known."""
         zero, best = self.beside.get("random"), self.beside.get("oracle")
@@ -167,6 +178,11 @@ class Scores:
     latent_identification: tuple[LatentIdentification, ...] = ()
 
     @property
+    def controls(self) -> list[Control]:
+        """Controls and ceilings that are beside any of the scores, in the order in which they are shown."""
+        return [row for name, row in CONTROLS.items() if any(name in score.beside for score in self.scores)]
+
+    @property
     def accuracy_by_region(self) -> dict[str, dict[str, float]]:
         """Region to latent to correlation, of `latent_accuracy`; ``"all"`` is first, and unknown ones are left out."""
         regions = dict.fromkeys(region for _, region, _ in self.latent_accuracy)
@@ -212,7 +228,7 @@ class Scores:
             low, high = score.interval or (None, None)
             row = {name: getattr(score, name) for name in _COLUMNS} | {"low": low, "high": high}
             rows.append(row | {name: found.value for name, found in score.beside.items()})
-        others = [name for name in CONTROLS if any(name in row for row in rows)]
+        others = [row.name for row in self.controls]
         columns = [*_COLUMNS, "low", "high", *others]
         frame = pandas.DataFrame(rows, columns=columns).set_index("name")
         return frame.astype(dict.fromkeys(("value", "control", "low", "high", "p", *others), float))
@@ -265,14 +281,13 @@ def format_table(scores: Scores) -> str:
 
 def _cells(scores: Scores) -> list[dict[str, str]]:
     """A row for each score, column to text; all rows have the same columns."""
-    others = [row for name, row in CONTROLS.items() if any(name in score.beside for score in scores.scores)]
     stands = any(score.standing is not None for score in scores.scores)
     rows = []
     for score in scores.scores:
         interval = "-" if score.interval is None else f"{score.interval[0]:.3f} to {score.interval[1]:.3f}"
         row = {"score": _number(score.value), "95 % interval": interval, "images": str(score.images)}
         row["shuffled"] = _number(score.control)
-        for other in others:
+        for other in scores.controls:
             found = score.beside.get(other.name)
             row[other.title] = _number(None if found is None else found.value)
         if stands:
@@ -283,9 +298,9 @@ def _cells(scores: Scores) -> list[dict[str, str]]:
 
 def _legend(scores: Scores) -> list[str]:
     """What the columns of `_cells` are, a line each."""
-    others = [row for name, row in CONTROLS.items() if any(name in score.beside for score in scores.scores)]
     lines = ["shuffled: decoded items shuffled against the images."]
-    lines += [f"{row.title}{' (ceiling)' if row.role == 'ceiling' else ''}: {row.explanation}" for row in others]
+    for row in scores.controls:
+        lines.append(f"{row.title}{' (ceiling)' if row.role == 'ceiling' else ''}: {row.explanation}")
     counts = sorted({found.images for score in scores.scores for found in score.beside.values()})
     if counts and counts[0] < len(scores.stimulus_ids):
         lines.append(f"These are of {counts[0]} of the {len(scores.stimulus_ids)} images.")

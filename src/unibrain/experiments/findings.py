@@ -207,17 +207,8 @@ def compared(cell: Cell, against: str, values: NDArray[Any], others: NDArray[Any
 
 def columns_of(scores: "Scores") -> tuple[Column, ...]:
     """The metrics of some scores, as columns."""
-    from unibrain.evaluation import METRICS
-
     return tuple(
-        Column(
-            score.name,
-            score.title,
-            METRICS[score.name].short if score.name in METRICS else score.title,
-            score.kind,
-            score.higher_is_better,
-        )
-        for score in scores.scores
+        Column(score.name, score.title, score.short, score.kind, score.higher_is_better) for score in scores.scores
     )
 
 

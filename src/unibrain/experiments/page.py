@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from unibrain.plot.canvas import BLUE, GREY, ORANGE, svg_figure
-from unibrain.report.sections import data_uri, svg_uri
+from unibrain.report.sections import data_uri, svg_uri, templates
 from unibrain.workspace import notebook
 
 if TYPE_CHECKING:
@@ -160,13 +160,4 @@ def index_page(entries: Sequence[Mapping[str, Any]]) -> str:
 
 def _filled(template: str, **values: Any) -> str:
     """A template of the experiments, with the style of the report; every text in it is escaped."""
-    from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=ChoiceLoader([PackageLoader("unibrain.experiments", "."), PackageLoader("unibrain.report", ".")]),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template(template).render(values)
+    return templates("experiments", "report").get_template(template).render(values)

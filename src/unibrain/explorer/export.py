@@ -1,10 +1,9 @@
 """What there is to look at in a run as plain files, which open from a disk and from any web server."""
 
-import base64
 import shutil
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,11 +14,8 @@ from unibrain.experiments import write_findings
 from unibrain.explorer.comparison import compare_with
 from unibrain.explorer.session import Session
 from unibrain.pipeline.stages import experiments_done
-from unibrain.report.sections import data_uri
+from unibrain.report.sections import templates, webp
 from unibrain.workspace.files import atomic_folder, read_json, write_bytes, write_json, write_text
-
-if TYPE_CHECKING:
-    from jinja2 import Environment
 
 _MARK = "export.json"
 _SWEEP = "sweep"
@@ -67,7 +63,7 @@ def export(session: Session, folder: Path) -> Path:
         for name in ("explorer.css", "export.js"):
             write_bytes(made / name, files("unibrain").joinpath("explorer/page", name).read_bytes())
         write_json(made / _MARK, {"format": 1, "run": about["run"], "simulated": about["simulated"]})
-        page = _environment().get_template("export.html.j2")
+        page = templates("explorer/page").get_template("export.html.j2")
         text = page.render(
             about=about,
             cards=sorted(cards, key=lambda card: (-(card["overall"] or 0), card["id"])),
@@ -104,7 +100,7 @@ def _card(session: Session, row: dict[str, Any], folder: Path) -> dict[str, Any]
 def _write(path: Path, picture: NDArray[np.uint8] | None) -> str | None:
     if picture is None:
         return None
-    write_bytes(path, base64.b64decode(data_uri(picture).split(",")[1]))
+    write_bytes(path, webp(picture))
     return f"pictures/{path.name}"
 
 
@@ -112,15 +108,3 @@ def _experiment(folder: Path) -> dict[str, Any]:
     content: dict[str, Any] = read_json(folder / "findings.json")
     strips = read_json(folder / "strips.json") if (folder / "strips.json").is_file() else []
     return content | {"folder": folder.name, "strips": strips}
-
-
-def _environment() -> "Environment":
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    return Environment(
-        loader=PackageLoader("unibrain.explorer", "page"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )

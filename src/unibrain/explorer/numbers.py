@@ -1,11 +1,9 @@
 """The numbers of a run for the page: the tables and plots of its report, and what experiments found."""
 
-import math
 from dataclasses import asdict
 from typing import Any
 
 from unibrain.evaluation import METRICS
-from unibrain.evaluation.controls import CONTROLS
 from unibrain.evaluation.scores import TOP
 from unibrain.explorer.session import Session
 from unibrain.latents.table import latent_title
@@ -26,10 +24,7 @@ def numbers(session: Session) -> dict[str, Any]:
     found["penalties"] = penalty_view(choices, chart.read_bytes() if choices and chart.is_file() else None)
     if scores is None:
         return found
-    named = [name for name in CONTROLS if any(name in score.beside for score in scores.scores)]
-    correlations = {(latent, region): value for latent, region, value in scores.latent_accuracy if math.isfinite(value)}
     latents = list(dict.fromkeys(latent for latent, _, _ in scores.latent_accuracy))
-    regions = sorted(dict.fromkeys(region for _, region, _ in scores.latent_accuracy), key=lambda name: name != "all")
     about = regions_of(bench.subject)
     return found | {
         "images": len(scores.stimulus_ids),
@@ -42,7 +37,7 @@ def numbers(session: Session) -> dict[str, Any]:
             }
             for score in scores.scores
         ],
-        "controls": [asdict(CONTROLS[name]) for name in named],
+        "controls": list(map(asdict, scores.controls)),
         "identification": [asdict(one) | {"title": latent_title(one.latent)} for one in scores.latent_identification],
         "top": list(TOP),
         "latents": [{"name": name, "title": latent_title(name)} for name in latents],
@@ -51,9 +46,9 @@ def numbers(session: Session) -> dict[str, Any]:
                 "name": region,
                 "voxels": about[region].voxels if region in about else None,
                 "ceiling": about[region].noise_ceiling if region in about else None,
-                "values": [correlations.get((latent, region)) for latent in latents],
+                "values": [known.get(latent) for latent in latents],
             }
-            for region in regions
+            for region, known in scores.accuracy_by_region.items()
         ],
     }
 

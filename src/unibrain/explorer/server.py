@@ -7,6 +7,7 @@ import socket
 import sys
 import traceback
 from collections.abc import Callable
+from dataclasses import asdict
 from functools import cached_property
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
@@ -137,8 +138,9 @@ class Service:
             raise InputError("name one image or one scan.")
         choice = self.session.choose(asked.settings.model_dump())
         source: Source = asked.image if asked.image is not None else str(asked.scan)
-        about = {"recipe": self.recipe(source, choice), "controls": self._said(source)}
-        key = digest("decode", source, self._of(choice))
+        said = self.session.control_captions(source) if isinstance(source, int) else {}
+        about = {"recipe": self.recipe(source, choice), "controls": said}
+        key = digest("decode", source, asdict(choice))
         if isinstance(source, int):
             latents = self.session.latents(source)
             kept = {
@@ -160,7 +162,7 @@ class Service:
         active = activation(self.session, asked.regions, asked.painted.voxels, asked.painted.values)
         choice = self.session.choose(asked.settings.model_dump())
         scan = self.session.keep(self.session.scan_of(active))
-        key = digest("activate", scan, asked.contributions, self._of(choice))
+        key = digest("activate", scan, asked.contributions, asdict(choice))
 
         def work(job: Job) -> dict[str, Any]:
             return decode_activation(self.session, active, choice, asked.contributions, job)
@@ -184,7 +186,7 @@ class Service:
         def work(job: Job) -> dict[str, Any]:
             return comparison.plain(comparison.compare_settings(self.session, choices, asked.images, job))
 
-        key = digest("compare", asked.images, *(self._of(choice) for choice in choices.values()))
+        key = digest("compare", asked.images, *map(asdict, choices.values()))
         return self.state(self.worker.submit(key, work))
 
     def upload(self, what: str, content: bytes) -> dict[str, Any]:
@@ -226,15 +228,6 @@ class Service:
             "python": as_python(run, network, device, source, choice, threads),
             "command": as_command(run, device, source, choice, threads),
         }
-
-    def _said(self, source: Source) -> dict[str, str]:
-        return self.session.control_captions(source) if isinstance(source, int) else {}
-
-    @staticmethod
-    def _of(choice: "Choice") -> list[Any]:
-        from dataclasses import asdict
-
-        return [list(choice.use), choice.seed, {kind: asdict(one) for kind, one in choice.sampling.items()}]
 
 
 def make_app(session: Session, worker: Worker, host: str = "127.0.0.1", token: str | None = None) -> Any:
@@ -311,17 +304,13 @@ def _routes(service: Service) -> "FastAPI":
         # Nothing changes in a run while it is explored: its folder is locked.
         return Response(png(found), media_type="image/png", headers={"cache-control": "private, max-age=600"})
 
-    @app.post("/api/decode")
-    def decode(asked: DecodeRequest) -> JSONResponse:
-        return JSONResponse(service.decode(asked))
-
-    @app.post("/api/activate")
-    def activate(asked: BrainRequest) -> JSONResponse:
-        return JSONResponse(service.activate(asked))
-
-    @app.post("/api/compare")
-    def compare(asked: CompareRequest) -> JSONResponse:
-        return JSONResponse(service.compare(asked))
+    posts: dict[str, Callable[..., dict[str, Any]]] = {
+        "decode": service.decode,
+        "activate": service.activate,
+        "compare": service.compare,
+    }
+    for name, answer in posts.items():
+        app.add_api_route(f"/api/{name}", answer, methods=["POST"], response_model=None)
 
     @app.post("/api/uploads/{what}")
     async def upload(what: str, request: Request) -> JSONResponse:

@@ -181,7 +181,7 @@ class Session:
             "voxels": int(bench.subject.betas.shape[1]),
             "report": bench.run.artefact("report").is_file(),
             "metrics": [
-                {"name": score.name, "title": score.title, "short": _short(score), "higher": score.higher_is_better}
+                {"name": score.name, "title": score.title, "short": score.short, "higher": score.higher_is_better}
                 for score in self.sortable
             ],
             "scans": self._rows(),
@@ -191,7 +191,7 @@ class Session:
     def sortable(self) -> "list[Score]":
         """Scores that have a value for every image."""
         found = () if self.scores is None else self.scores.scores
-        return [score for score in found if score.per_image and None not in score.per_image]
+        return [score for score in found if score.complete]
 
     def _rows(self) -> list[dict[str, Any]]:
         from unibrain.report.page import overall_rank
@@ -237,12 +237,6 @@ class Session:
             if items.captions is not None and len(at):
                 found[name] = items.captions[at[0]]
         return found
-
-
-def _short(score: "Score") -> str:
-    from unibrain.evaluation import METRICS
-
-    return METRICS[score.name].short if score.name in METRICS else score.title
 
 
 @contextmanager

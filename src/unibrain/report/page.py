@@ -20,6 +20,7 @@ from unibrain.report.sections import (
     latent_rows,
     penalty_view,
     setting_sections,
+    templates,
 )
 from unibrain.workspace.files import write_text
 
@@ -41,15 +42,7 @@ def write_report(content: ReportContent, path: str | os.PathLike[str]) -> None:
     InputError
         If the disk is full.
     """
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("unibrain.report", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = templates("report")
     environment.filters |= {"value": _value, "seconds": _seconds, "percent": _percent, "latent": latent_title}
     scores = content.scores.scores
     rank = overall_rank(scores, len(content.captions))
@@ -60,12 +53,12 @@ def write_report(content: ReportContent, path: str | os.PathLike[str]) -> None:
         cards=sorted(cards, key=lambda card: (-card["overall"], card["id"])),
         scores=scores,
         metrics=METRICS,
-        short={score.name: METRICS[score.name].short if score.name in METRICS else score.title for score in scores},
+        short={score.name: score.short for score in scores},
         tiles=[score for score in scores if score.name in _TILES and score.value is not None],
-        sortable=[score for score in scores if _of_all_images(score)],
+        sortable=[score for score in scores if score.complete],
         controls=CONTROLS,
         top=TOP,
-        compared=[row for name, row in CONTROLS.items() if any(name in score.beside for score in scores)],
+        compared=content.scores.controls,
         compared_images=max((found.images for score in scores for found in score.beside.values()), default=0),
         latents=latent_rows(content),
         accuracy=accuracy_table(content),
@@ -89,12 +82,8 @@ def _card(content: ReportContent, row: int, overall: float) -> dict[str, Any]:
         "decoded": None if pictures is None else data_uri(pictures[row]),
         "captions": [caption for caption in content.captions[row] if caption],
         "caption": "" if captions is None else captions[row],
-        "values": {score.name: score.per_image[row] for score in content.scores.scores if _of_all_images(score)},
+        "values": {score.name: score.per_image[row] for score in content.scores.scores if score.complete},
     }
-
-
-def _of_all_images(score: Score) -> bool:
-    return bool(score.per_image) and None not in score.per_image
 
 
 def overall_rank(scores: Sequence[Score], images: int) -> NDArray[np.float64]:
@@ -110,7 +99,7 @@ def overall_rank(scores: Sequence[Score], images: int) -> NDArray[np.float64]:
         ranks = [
             (rankdata(np.array(score.per_image, float) * (1 if score.higher_is_better else -1)) - 1) / (images - 1)
             for score in scores
-            if score.kind == kind and _of_all_images(score) and images > 1
+            if score.kind == kind and score.complete and images > 1
         ]
         if ranks:
             kinds.append(np.mean(ranks, axis=0))

@@ -12,6 +12,8 @@ from unibrain.latents import LATENTS
 from unibrain.latents.table import latent_title
 
 if TYPE_CHECKING:
+    from jinja2 import Environment
+
     from unibrain.audit.audit import Audit, Neighbours, Pair
     from unibrain.regression import AlphaChoice, BandChoice
     from unibrain.report.content import ReportContent
@@ -24,6 +26,11 @@ _WIDTH, _HEIGHT, _MARGIN = 760, 220, 34
 
 def data_uri(picture: NDArray[np.uint8]) -> str:
     """Encode a picture as WebP in a data URI: exactly up to 128 pixels a side, larger ones at most 320 a side."""
+    return _uri("webp", webp(picture))
+
+
+def webp(picture: NDArray[np.uint8]) -> bytes:
+    """What `data_uri` encodes."""
     from PIL import Image
 
     image = Image.fromarray(picture)
@@ -34,12 +41,29 @@ def data_uri(picture: NDArray[np.uint8]) -> str:
         image.save(buffer, "WEBP", lossless=True, quality=50, method=1)  # here, these are effort, not fidelity
     else:
         image.save(buffer, "WEBP", quality=85)
-    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+    return buffer.getvalue()
 
 
 def svg_uri(svg: bytes) -> str:
     """An SVG picture in which no script of it runs, and none of its names meets those of the page."""
-    return "data:image/svg+xml;base64," + base64.b64encode(svg).decode("ascii")
+    return _uri("svg+xml", svg)
+
+
+def _uri(kind: str, content: bytes) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}"
+
+
+def templates(*folders: str) -> "Environment":
+    """The templates in folders of the package; every text in them is escaped."""
+    from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
+
+    return Environment(
+        loader=ChoiceLoader([PackageLoader("unibrain", folder) for folder in folders]),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
 
 
 def latent_rows(content: "ReportContent") -> list[tuple[str, str, str]]:

@@ -30,8 +30,8 @@ LIBRARIES = (
 
 
 @cache
-def _installed(name: str) -> str:
-    """The version of a library, without importing it."""
+def installed(name: str) -> str:
+    """The version of a library, without importing it; ``"absent"`` if it is not there."""
     try:
         return version(name)
     except PackageNotFoundError:
@@ -88,5 +88,5 @@ class Provenance:
             python=platform.python_version(),
             platform=platform.platform(),
             processors=usable_processors(),
-            libraries={name: _installed(name) for name in LIBRARIES},
+            libraries={name: installed(name) for name in LIBRARIES},
         )
