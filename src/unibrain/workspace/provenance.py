@@ -5,6 +5,7 @@ import resource
 import sys
 from dataclasses import dataclass
 from functools import cache
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 
 from unibrain.workspace.progress import usable_processors
@@ -78,13 +79,11 @@ class Provenance:
     @classmethod
     def of_now(cls, started: str, seconds: float, workers_mb: float = 0.0) -> "Provenance":
         """Describe this process and machine, and what its workers held."""
-        from unibrain import __version__
-
         return cls(
             started=started,
             seconds=round(seconds, 3),
             peak_memory_mb=round(peak_memory_mb() + workers_mb, 1),
-            unibrain=__version__,
+            unibrain=import_module("unibrain").__version__,
             python=platform.python_version(),
             platform=platform.platform(),
             processors=usable_processors(),
