@@ -34,23 +34,46 @@ class Material:
     """A subject to audit: what is known of it, and what is read when its turn comes.
 
     Callables are called once at most; an `InputError` of theirs becomes a finding. None stands for what is not there.
+
+    Attributes
+    ----------
+    subject, source, split, simulated
+        As in `unibrain.audit.Audit`.
+    images : Images
+    regions : mapping of str to ndarray of shape (voxels,), bool
+    noise_ceiling : ndarray of shape (voxels,)
+        Percent, NaN where unknown.
+    matrix : ndarray of shape (rows, voxels), float32, optional
+        The prepared betas.
+    is_test : ndarray of shape (rows,), bool
+        Of their rows.
+    sessions, betas : callable, optional
+        Give `Sessions`, and the `SessionBetas` that are there.
+    pictures : callable, optional
+        Takes ids, returns uint8 pictures (n, height, width, 3).
+    captions, coco_ids : callable, optional
+        Give mappings of id to captions (ids without any may be missing) and to COCO id.
+    embeddings : callable, optional
+        Gives CLIP picture embeddings (n, width) of all images, in ascending order of id.
+    how_to_embed : str
+        What to do to have them.
     """
 
-    subject: str  # this and the next three as in `unibrain.audit.Audit`
+    subject: str
     source: str
     simulated: bool
     split: str
     images: Images
-    regions: Mapping[str, NDArray[np.bool_]]  # (voxels,) each
-    noise_ceiling: NDArray[np.float32]  # (voxels,): percent, NaN where unknown
-    matrix: NDArray[np.float32] | None = None  # (rows, voxels): the prepared betas
-    is_test: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, dtype=np.bool_))  # (rows,)
+    regions: Mapping[str, NDArray[np.bool_]]
+    noise_ceiling: NDArray[np.float32]
+    matrix: NDArray[np.float32] | None = None
+    is_test: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, dtype=np.bool_))
     sessions: Callable[[], Sessions] | None = None
-    betas: Callable[[], Iterator[SessionBetas]] | None = None  # of the sessions that are there
+    betas: Callable[[], Iterator[SessionBetas]] | None = None
     pictures: Pictures | None = None
-    captions: Callable[[], Mapping[int, tuple[str, ...]]] | None = None  # by id; ids without any may be missing
+    captions: Callable[[], Mapping[int, tuple[str, ...]]] | None = None
     coco_ids: Callable[[], Mapping[int, int]] | None = None
-    embeddings: Callable[[], NDArray[np.floating]] | None = None  # CLIP's of all pictures, (n, width), by ascending id
+    embeddings: Callable[[], NDArray[np.floating]] | None = None
     how_to_embed: str = "prepare the subject and extract its latents, then audit the run"
 
     @classmethod
@@ -155,7 +178,17 @@ def examine(material: Material, betas: bool = True) -> Audit:
     """Audit a subject; a file that cannot be read is a finding.
 
     Betas are read session by session, pictures in blocks; beside the prepared subject this takes some 200 MB for a
-    subject of NSD. With `betas` the betas of all sessions are read again, which takes about as long as preparing.
+    subject of NSD.
+
+    Parameters
+    ----------
+    material : Material
+    betas : bool
+        Whether to read the betas of all sessions again (about as long as preparing takes).
+
+    Returns
+    -------
+    Audit
     """
     images, findings = material.images, list[Finding]()
     pairs: tuple[Pair, ...] = ()

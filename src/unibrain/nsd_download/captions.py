@@ -53,10 +53,28 @@ def fetch_captions(
     replace: bool = False,
     show: Callable[[str], None] = say,
 ) -> CaptionsFetched:
-    """Download COCO's annotations, and extract the captions into NSD's tree, if they are not there or to `replace`.
+    """Download COCO's annotations, and extract the captions into NSD's tree.
 
-    With an `archive` on this disk, nothing is downloaded. It may be another one than COCO's: its captions are checked
-    by name, CRC and content. `show` is given what will be downloaded, and under which licence.
+    Parameters
+    ----------
+    root : pathlib.Path
+        The folder of NSD's tree.
+    archive : pathlib.Path, optional
+        ``annotations_trainval2017.zip`` on this disk; nothing is downloaded then. It may be another one than COCO's:
+        its captions are checked by name, CRC and content.
+    replace : bool
+        Extract even if both files are there.
+    show : callable
+        Is given what will be downloaded, and under which licence.
+
+    Returns
+    -------
+    CaptionsFetched
+
+    Raises
+    ------
+    InputError
+        If the archive cannot be had, the disk is full, or it is not COCO's.
     """
     check_root(root)
     layout = NsdLayout(root)

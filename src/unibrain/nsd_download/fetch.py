@@ -303,12 +303,34 @@ def fetch_nsd(
     """Download what a protocol needs of one subject, in NSD's own layout.
 
     A fetch that was stopped is continued by the same call; files that are there and unchanged are not asked for again.
-    What was fetched is noted in ``fetch-manifest.json`` in `root`. After a failure what came is kept, save what is
-    damaged.
+    What was fetched is noted in ``fetch-manifest.json`` in `root`.
 
-    `agree` is given the list of what will be downloaded, with its size, and says whether the user agrees to NSD's
-    terms; it is not called if nothing is missing. In a dry run, `show` is given the list, and nothing is written. There
-    are `jobs` files at a time; `endpoint` is another S3 server (a mirror).
+    Parameters
+    ----------
+    choice : Choice
+    root : pathlib.Path
+        The folder for ``nsddata``, ``nsddata_betas`` and ``nsddata_stimuli``.
+    agree : callable
+        Is given the list of what will be downloaded, with its size, and says whether the user agrees to NSD's terms.
+        Not called if nothing is missing, nor in a dry run.
+    show : callable
+        Is given the list in a dry run.
+    dry_run : bool
+        Only list; nothing is written.
+    jobs : int
+        Files at a time.
+    endpoint : str, optional
+        Another S3 server (a mirror).
+
+    Returns
+    -------
+    NsdFetched
+
+    Raises
+    ------
+    InputError
+        If the bucket lacks something, refuses or cannot be reached, the connection is cut too often, a disk is full, or
+        what came is damaged. What came is kept, save what is damaged.
     """
     check_root(root)
     bucket = Bucket("natural-scenes-dataset", "us-east-2", endpoint)

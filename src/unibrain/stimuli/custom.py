@@ -107,15 +107,37 @@ def write_custom_stimuli(
     crop: Crop = "centre",
     is_test: Sequence[bool] | NDArray[np.bool_] | None = None,
 ) -> int:
-    """Read pictures out of a folder (or an HDF5 file, see `picture_files`) into one array, and give their side.
+    """Read pictures out of a folder into one array, one picture in memory at a time.
 
-    `names` and `captions` are those of each stimulus id, captions all empty if there are none. What is written to the
-    folder `target` is ``pictures.npy`` (uint8 of shape (n, size, size, 3), row = stimulus id) and ``stimuli.json``
-    (file name, captions and checksum of each). One picture is in memory at a time.
+    Parameters
+    ----------
+    target : path-like
+        The folder to write: ``pictures.npy`` (uint8 of shape (n, size, size, 3), row = stimulus id) and
+        ``stimuli.json`` (file name, captions and checksum of each).
+    folder : path-like
+        Where the pictures are: a folder, or an HDF5 file of them (see `picture_files`).
+    names : sequence of str
+        File of each stimulus id, relative to `folder`.
+    captions : sequence of tuple of str
+        Of each stimulus id; all empty if there are none.
+    size : int, optional
+        Side in pixels; by default the smallest side among the pictures, at most `LARGEST`, so that none is enlarged.
+    crop : {"centre", "pad"}
+        Cut the middle square out of an oblong picture, or keep all of it inside a square with grey borders.
+    is_test : sequence of bool, optional
+        Which of them are test. Two files that hold the same picture are then refused only if one is in training and the
+        other in test; else they are a warning.
 
-    `size` is by default the smallest side among the pictures, at most `LARGEST`, so that none is enlarged; `crop` is as
-    in `open_square`. Two files that hold the same picture are refused; if `is_test` says that both are on one side of
-    the split, that is a warning.
+    Returns
+    -------
+    int
+        The side.
+
+    Raises
+    ------
+    InputError
+        If the folder or a picture is missing, a file is no picture or lies outside of the folder, the smallest picture
+        is too small to decide the side of all, or two files hold the same picture.
     """
     paths = picture_files(Path(folder), names)
     side = size or _common_side(paths, crop)
