@@ -41,6 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
     quality.add_argument(
         "--scans-of", type=int, metavar="SEED", help="decode scans of the simulated subject with this seed instead"
     )
+    quality.add_argument("--difficulty", choices=("easy", "realistic"), default="easy", help="of that subject")
     quality.add_argument("--sheet", type=Path, help="PNG to write: scenes above, what was sampled below")
     options = parser.parse_args(arguments)
     try:
@@ -90,7 +91,14 @@ def _measure(options: argparse.Namespace) -> int:
     if judge is None:
         print(f"{file} is missing, so nobody says what pictures show: `python -m training train --parts judge` fits it")
     numbers, scenes, pictures, captions = measure_quality(
-        backbone, judge, options.out, options.scenes, options.seed, options.split, options.scans_of
+        backbone,
+        judge,
+        options.out,
+        options.scenes,
+        options.seed,
+        options.split,
+        options.scans_of,
+        options.difficulty,
     )
     for name, share in linearity(backbone, options.out).items():
         numbers[f"linear in the scene's content: {name}"] = share

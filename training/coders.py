@@ -121,44 +121,18 @@ def condensed(weights: dict[str, Tensor], latents: Tensor, directions: int) -> d
 
 
 def train_decoder(
-    autokl: Any,
-    exact: Tensor,
-    sampled: Tensor,
-    first: int,
-    scenes: SceneSet,
-    recipe: Recipe,
-    folder: Path,
-    device: str = "cpu",
+    autokl: Any, latents: Tensor, scenes: SceneSet, recipe: Recipe, folder: Path, device: str = "cpu"
 ) -> Any:
-    """Train the decoder of an image autoencoder further, on exact latents and on what flows make of them.
-
-    The encoder stays as it is, and so do the latents.
-
-    Parameters
-    ----------
-    autokl : AutoencoderKL
-    exact : Tensor of shape (n, channels, h, w)
-        Unscaled latents of all scenes.
-    sampled : Tensor of shape (m, channels, h, w)
-        Unscaled, of the scenes from `first` on, with the faults that sampling leaves.
-    first : int
-    scenes, recipe, folder, device
-        See `train`.
-    """
+    """Train the decoder of a condensed image autoencoder further; `latents` are all scenes', unscaled, and stay."""
     torch.manual_seed(recipe.seed)
     decoder = nn.ModuleDict({"post_quant_conv": autokl.post_quant_conv, "decoder": autokl.decoder})
     decoder.requires_grad_(True)
-    pictures, exact, sampled = _batches(scenes.pictures, device), exact.to(device), sampled.to(device)
-    dtype = training_dtype(device)
+    pictures, latents, dtype = _batches(scenes.pictures, device), latents.to(device), training_dtype(device)
 
     def loss(network: Any, generator: torch.Generator) -> dict[str, Tensor]:
-        half = recipe.batch_size // 2
-        rows, others = (torch.randint(len(z), (half,), generator=generator, device=device) for z in (exact, sampled))
-        z = torch.cat([exact[rows].float(), sampled[others].float()])
-        output = network["decoder"](network["post_quant_conv"](z.to(dtype)))
-        errors = _picture_errors(output, pictures(torch.cat([rows, first + others])) * 2 - 1)
-        worse = functional.mse_loss(output[half:].float(), pictures(first + others) * 2 - 1).detach()
-        return errors | {"psnr of sampled": -10 * torch.log10(worse / 4)}
+        rows = torch.randint(len(latents), (recipe.batch_size,), generator=generator, device=device)
+        output = network["decoder"](network["post_quant_conv"](latents[rows].to(dtype)))
+        return _picture_errors(output, pictures(rows) * 2 - 1)
 
     return train(decoder, loss, recipe, folder, "decoder", device)
 

@@ -18,7 +18,7 @@ from unibrain.backbone.coders import encode_pictures, image_context, make_image_
 from unibrain.backbone.config import BackboneConfig
 from unibrain.demo import load_catalogue, sample_scene
 from unibrain.demo.anatomy import build_anatomy
-from unibrain.demo.settings import DIFFICULTIES
+from unibrain.demo.settings import DIFFICULTIES, grid_of
 from unibrain.demo.voxels import TrialNoise, draw_tuning, signal
 from unibrain.scans.nsd_layout import REPEATS
 from unibrain.workspace.files import atomic_path
@@ -31,12 +31,8 @@ FITTED, CHOSEN = 3000, 500
 """Scenes that each regression is fitted to, and on which its penalty is chosen; neither is predicted."""
 ALPHAS = (0.03, 0.1, 0.3, 1.0, 3.0)
 """Penalties, as shares of the kernel's mean eigenvalue."""
-FEW_VOXELS, MANY_VOXELS = (22, 24, 18), (36, 38, 28)
-BRAINS: tuple[tuple[int, str, tuple[int, int, int]], ...] = (
-    (1001, "easy", FEW_VOXELS),
-    (1002, "easy", MANY_VOXELS),
-)
-"""Seeds, difficulties and grids of the simulated subjects. The demo's have small seeds; none of them is here."""
+BRAINS = ((1001, "easy", 2000), (1002, "easy", 9000), (1003, "realistic", 4000))
+"""Seeds, difficulties and voxels of the simulated subjects. The demo's have small seeds; none of them is here."""
 
 
 @dataclass(frozen=True)
@@ -50,9 +46,9 @@ class FlowData:
         (n, tokens, width), the latter a mean over captions.
     empty : dict of str to Tensor of shape (1, tokens, width)
         Unconditional contexts.
-    predicted : list of dict of str to Tensor of shape (n, tokens or captions, width)
-        ``c_image`` and ``c_text`` as the ridge regressions of each simulated subject predict them, and ``z_text`` with
-        one caption: their mean.
+    predicted : list of dict of str to Tensor
+        What the ridge regressions of each simulated subject predict: shapes as in `exact`, but one ``z_text``, the mean
+        of the captions'.
     first : int
         The regressions know the scenes before this one.
     scale_factor : float
@@ -89,13 +85,14 @@ def flow_data(
     scale_factor = float(stored.pop("scale_factor"))
     empty = {name: stored.pop(f"empty_{name}") for name in CONTEXTS}
     predicted = []
-    for seed, difficulty, grid in BRAINS:
-        file = folder / f"predicted-{seed}-{'-'.join(versions[:2])}.safetensors"
+    for seed, difficulty, voxels in BRAINS:
+        file = folder / f"predicted-{seed}-{'-'.join(versions)}.safetensors"
         if not file.exists():
-            voxels = simulated_betas([scenes], seed, difficulty, grid)
-            wanted = {name: stored[name] for name in CONTEXTS} | {"z_text": stored["z_text"].float().mean(1, True)}
+            betas = simulated_betas([scenes], seed, difficulty, voxels)
+            wanted = {name: stored[name] for name in (*CONTEXTS, "z_image")}
+            wanted["z_text"] = stored["z_text"].float().mean(1, True)
             with atomic_path(file) as temporary:
-                save_file(predicted_latents(voxels, wanted, device), temporary)
+                save_file(predicted_latents(betas, wanted, device), temporary)
         predicted.append(load_file(file))
     return FlowData(stored, empty, predicted, FITTED + CHOSEN, scale_factor)
 
@@ -183,12 +180,10 @@ def scene_latents(autokl: Any, scenes: SceneSet, device: str, count: int) -> Ten
     return torch.cat([encode_pictures(autokl, _pixels(scenes, rows, device), 1.0).cpu() for rows in some])[:count]
 
 
-def simulated_betas(
-    sets: Sequence[SceneSet], seed: int, difficulty: str, grid: tuple[int, int, int] = FEW_VOXELS
-) -> NDArray[np.float32]:
+def simulated_betas(sets: Sequence[SceneSet], seed: int, difficulty: str, voxels: int = 4000) -> NDArray[np.float32]:
     """Responses of one simulated subject to all scenes of the sets, averaged over three noisy repeats: (n, voxels)."""
     brain, tuned, reliable, trials = (np.random.default_rng([seed, stream]) for stream in range(4))
-    tuning = draw_tuning(build_anatomy(grid, brain), load_catalogue(), tuned)
+    tuning = draw_tuning(build_anatomy(grid_of(voxels), brain), load_catalogue(), tuned)
     shown = [sample_scene(some.seed, index, some.split) for some in sets for index in range(len(some.captions))]
     pictures = sets[0].pictures if len(sets) == 1 else np.concatenate([some.pictures for some in sets])
     fitted = np.arange(len(shown)) < FITTED

@@ -1,7 +1,5 @@
 """Training the four flows on latents and contexts that were computed beforehand."""
 
-from collections.abc import Mapping
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,7 @@ from torch.nn import functional
 from training.contexts import CONTEXTS, FlowData
 from training.loop import Recipe, train, training_dtype
 from training.scenes import SceneSet, covered
-from unibrain.backbone.config import BackboneConfig, SamplingSettings
+from unibrain.backbone.config import BackboneConfig
 from unibrain.backbone.flows import FourFlows, PreparedContext
 from unibrain.backbone.sampling import alphas_cumprod, denoise, guided_model
 from unibrain.demo import BACKGROUNDS, load_catalogue
@@ -25,7 +23,7 @@ from unibrain.workspace.progress import track
 CAPTIONS_PER_PICTURE = 2
 """Text latents per image latent in a step: they cost little."""
 TEXT_WEIGHT, WHERE_WEIGHT, SAID_WEIGHT = 0.5, 0.15, 0.1
-IMAGE_NOISE, TEXT_NOISE = (-0.6, 1.2), (0.0, 1.0)
+IMAGE_NOISE, TEXT_NOISE = (-0.2, 1.0), (0.0, 1.0)
 """Mean and deviation of the timestep's logit. Less noise than in the middle for pictures, whose details are decided
 late, and none is sampled from the noisiest quarter at the usual strength."""
 PATCHES = 4
@@ -34,9 +32,11 @@ EVEN = 1e-4
 """Variances below this share of the mean one are not brought to the size of the others."""
 DROP_CONTEXT = 0.1
 SAMPLED_SCENES = 6000
-"""Scenes of which latents are sampled for the decoders, texts for each simulated subject."""
-LITTLE_STRENGTHS = (0.15, 0.3)
+"""Scenes of which texts are sampled for Optimus' decoder, for each simulated subject."""
 PREDICTED_CONTEXT = 0.65
+PREDICTED_START, START_NOISE = 0.75, (0.6, 0.8)
+"""Share of the samples with predicted contexts whose latents are on the way from a predicted start, and the timesteps,
+as shares, that such a way begins at: those of strength .75 with few and with many steps."""
 MOST_GAIN = 1.3
 """Predicted contexts are drawn out from their mean by up to this factor, as rescaling does it."""
 
@@ -158,15 +158,13 @@ def train_flows(
     predicted = [{name: value.to(device) for name, value in brain.items()} for brain in data.predicted]
     count, dtype = len(exact["z_image"]), training_dtype(device)
 
-    def contexts(network: Any, rows: Tensor, generator: torch.Generator) -> list[PreparedContext]:
+    def contexts(network: Any, rows: Tensor, brain: Tensor, generator: torch.Generator) -> list[PreparedContext]:
         def random(*shape: int) -> Tensor:
             return torch.rand(shape, generator=generator, device=device)
 
         draw, share = random(2).tolist()
         weight = 0.4 + 0.55 * share if draw < 0.75 else float(draw < 0.875)
         kept = random(len(rows), 1, 1) >= DROP_CONTEXT
-        # What a scan gets wrong, it gets wrong in both contexts.
-        brain = (random(len(rows)) * len(predicted) / PREDICTED_CONTEXT).long()
         gain = 1 + (MOST_GAIN - 1) * random(len(rows), 1, 1)
         prepared = []
         for name, part in zip(CONTEXTS, (weight, 1 - weight), strict=True):
@@ -185,6 +183,7 @@ def train_flows(
     def error(
         network: Any,
         x0: Tensor,
+        start: Tensor,
         prepared: list[PreparedContext],
         noise: tuple[float, float],
         generator: torch.Generator,
@@ -192,10 +191,15 @@ def train_flows(
         middle, spread = noise
         drawn = (middle + spread * torch.randn(len(x0), generator=generator, device=device)).sigmoid()
         timesteps = (drawn * len(levels)).long().clamp(max=len(levels) - 1)
-        alpha = levels[timesteps].view(-1, *[1] * (x0.ndim - 1))
+        from_least, to_most = START_NOISE
+        share = torch.rand(len(x0), generator=generator, device=device)
+        first = levels[((from_least + (to_most - from_least) * share) * len(levels)).long()]
+        alpha, first = (level.view(-1, *[1] * (x0.ndim - 1)) for level in (levels[timesteps], first))
         added = torch.randn(x0.shape, generator=generator, device=device)
-        x = alpha.sqrt() * x0 + (1 - alpha).sqrt() * added
-        velocity = alpha.sqrt() * added - (1 - alpha).sqrt() * x0
+        # What is left of the start when ancestral sampling (eta 1) from it has x0 in view all the time.
+        left = torch.where(alpha >= first, first / alpha * (1 - alpha) / (1 - first), 0.0)
+        x = alpha.sqrt() * (x0 + left * (start - x0)) + (1 - alpha).sqrt() * added
+        velocity = (alpha.sqrt() * x - x0) / (1 - alpha).sqrt()
         found = network(x.to(dtype), timesteps, prepared).float()
         return functional.mse_loss(found, velocity)
 
@@ -205,13 +209,28 @@ def train_flows(
         def drawn(below: int, size: int, first: int = 0) -> Tensor:
             return torch.randint(first, below, (size,), generator=generator, device=device)
 
-        rows = drawn(count, recipe.batch_size, data.first)
-        latents = exact["z_image"][rows].float()
-        image = error(network, latents, contexts(network, rows, generator), IMAGE_NOISE, generator)
+        def begun(name: str, x0: Tensor, rows: Tensor, brain: Tensor) -> Tensor:
+            """Where sampling starts: a subject's predictions, or the latents themselves."""
+            start, own = x0.clone(), torch.rand(len(rows), generator=generator, device=device) < PREDICTED_START
+            for number, guesses in enumerate(predicted):
+                chosen = own & (brain == number)
+                start[chosen] = guesses[name][rows[chosen]].float().view_as(x0[chosen])
+            return start
+
+        def subjects(size: int) -> Tensor:
+            """Whose scans each sample is from; what a scan gets wrong, it gets wrong in start and contexts."""
+            drawn = torch.rand(size, generator=generator, device=device)
+            return (drawn * len(predicted) / PREDICTED_CONTEXT).long()
+
+        rows, brain = drawn(count, recipe.batch_size, data.first), subjects(recipe.batch_size)
+        x0 = exact["z_image"][rows].float()
+        start, prepared = begun("z_image", x0, rows, brain), contexts(network, rows, brain, generator)
+        image = error(network, x0, start, prepared, IMAGE_NOISE, generator)
         where = telling.where_error(objects[rows], shares[rows])
         rows = drawn(count, CAPTIONS_PER_PICTURE * recipe.batch_size, data.first)
-        captions = exact["z_text"][rows, drawn(exact["z_text"].shape[1], len(rows))].float()
-        text = error(network, captions, contexts(network, rows, generator), TEXT_NOISE, generator)
+        brain, x0 = subjects(len(rows)), exact["z_text"][rows, drawn(exact["z_text"].shape[1], len(rows))].float()
+        start, prepared = begun("z_text", x0, rows, brain), contexts(network, rows, brain, generator)
+        text = error(network, x0, start, prepared, TEXT_NOISE, generator)
         said = telling.said_error(objects[rows], backgrounds[rows])
         total = image + TEXT_WEIGHT * text + WHERE_WEIGHT * where + SAID_WEIGHT * said
         return {"loss": total, "image": image, "text": text, "where": where, "said": said}
@@ -224,52 +243,16 @@ def train_flows(
 @torch.inference_mode()
 def sampled_texts(flows: FourFlows, config: BackboneConfig, data: FlowData, device: str = "cpu") -> Tensor:
     """What the flows make of predicted latents, as is decoded later: (subjects, scenes from `first` on, width)."""
-    found = []
-    for brain in data.predicted:
-        for some in track(_sampled_rows(data), "sampling texts"):
-            found.append(_sampled(flows, config, config.text, data, brain, brain["z_text"][some, 0], some, device))
-    sampled: Tensor = torch.cat(found).unflatten(0, (len(data.predicted), -1))
-    return sampled
-
-
-@torch.inference_mode()
-def sampled_pictures(flows: FourFlows, config: BackboneConfig, data: FlowData, device: str = "cpu") -> Tensor:
-    """What the flows make of true image latents with little noise: (scenes from `first` on, channels, h, w).
-
-    They still show the same picture, with the faults that sampling leaves. Contexts are exact or those of a subject.
-    """
-    found = []
-    sources = [data.exact, *data.predicted]
-    for number, some in enumerate(track(_sampled_rows(data), "sampling pictures")):
-        strength = LITTLE_STRENGTHS[number % len(LITTLE_STRENGTHS)]
-        settings = replace(config.image, strength=strength)
-        source = sources[number // len(LITTLE_STRENGTHS) % len(sources)]
-        found.append(_sampled(flows, config, settings, data, source, data.exact["z_image"][some], some, device))
-    return torch.cat(found)
-
-
-def _sampled_rows(data: FlowData) -> tuple[Tensor, ...]:
-    rows: tuple[Tensor, ...] = torch.arange(data.first, len(data.exact["z_image"]))[:SAMPLED_SCENES].split(200)
-    return rows
-
-
-def _sampled(
-    flows: FourFlows,
-    config: BackboneConfig,
-    settings: SamplingSettings,
-    data: FlowData,
-    source: Mapping[str, Tensor],
-    start: Tensor,
-    rows: Tensor,
-    device: str,
-) -> Tensor:
-    """Latents sampled from `start`, guided by the contexts that `source` has for the scenes `rows`."""
-    contexts = {name: source[name][rows].float().to(device) for name in CONTEXTS}
-    empty = {name: data.empty[name].float().to(device) for name in CONTEXTS}
-    weight, scale = settings.image_weight, settings.guidance_scale
+    settings, found = config.text, []
     ended = settings.guidance_end * config.schedule.timesteps
-    make = partial(guided_model, flows.eval().to(device), contexts, empty, weight, scale, guided_from=ended)
-    seeds, begun = rows.numpy().astype(np.int64), start.float().numpy()
-    return torch.from_numpy(
-        denoise(make, config.schedule, settings, begun, begun.shape[1:], seeds, torch.device(device))
-    )
+    empty = {name: data.empty[name].float().to(device) for name in CONTEXTS}
+    weight, scale, flows = settings.image_weight, settings.guidance_scale, flows.eval().to(device)
+    some = torch.arange(data.first, len(data.exact["z_text"]))[:SAMPLED_SCENES].split(200)
+    for brain in data.predicted:
+        for rows in track(some, "sampling texts"):
+            contexts = {name: brain[name][rows].float().to(device) for name in CONTEXTS}
+            make = partial(guided_model, flows, contexts, empty, weight, scale, guided_from=ended)
+            start, seeds = brain["z_text"][rows, 0].float().numpy(), rows.numpy().astype(np.int64)
+            sampled = denoise(make, config.schedule, settings, start, start.shape[1:], seeds, torch.device(device))
+            found.append(torch.from_numpy(sampled))
+    return torch.cat(found).view(len(data.predicted), -1, config.optimus.latent_width)

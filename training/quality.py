@@ -65,7 +65,12 @@ def _contexts(backbone: "Backbone", name: str, scenes: SceneSet) -> NDArray[np.f
 
 
 def latents_from_scans(
-    backbone: "Backbone", folder: Path, scenes: SceneSet, true: Mapping[str, NDArray[np.float32]], seed: int
+    backbone: "Backbone",
+    folder: Path,
+    scenes: SceneSet,
+    true: Mapping[str, NDArray[np.float32]],
+    seed: int,
+    difficulty: str,
 ) -> dict[str, NDArray[np.float32]]:
     """Latents of scenes as regressions predict them that were fitted to training scans of the same simulated subject.
 
@@ -80,7 +85,7 @@ def latents_from_scans(
         "c_text": _contexts(backbone, "c_text", known),
     }
     both = {name: torch.from_numpy(np.concatenate([latents[name], true[name]])) for name in latents}
-    predicted = predicted_latents(simulated_betas([known, scenes], seed, "easy"), both)
+    predicted = predicted_latents(simulated_betas([known, scenes], seed, difficulty), both)
     return {name: value[FITTED + CHOSEN :].float().numpy() for name, value in predicted.items()}
 
 
@@ -124,6 +129,7 @@ def measure_quality(
     seed: int = 7,
     split: Any = "validation",
     scans_of: int | None = None,
+    difficulty: str = "easy",
 ) -> tuple[dict[str, float], SceneSet, Pictures, list[str]]:
     """Decode latents of held-out scenes and score the result.
 
@@ -137,7 +143,9 @@ def measure_quality(
     count, seed, split
         Which scenes. Settings are chosen on ``"validation"``, so ``"test"`` is for the final number.
     scans_of : int, optional
-        Seed of a simulated subject, easy to decode: latents predicted from its scans take the place of the true ones.
+        Seed of a simulated subject: latents predicted from its scans take the place of the true ones.
+    difficulty : {"easy", "realistic"}
+        Of that subject.
 
     Returns
     -------
@@ -159,7 +167,7 @@ def measure_quality(
     rebuilt: Any = backbone.decode("picture", latents["z_image"])
     rewritten: Any = backbone.decode("caption", latents["z_text"])
     if scans_of is not None:
-        latents = latents_from_scans(backbone, folder, scenes, latents, scans_of)
+        latents = latents_from_scans(backbone, folder, scenes, latents, scans_of, difficulty)
     contexts = {name: latents[name] for name in ("c_image", "c_text")}
     seeds = np.arange(count, dtype=np.int64) + 1_000_000 * seed
     pictures: Any = backbone.sample("picture", latents["z_image"], contexts, backbone.sampling("picture"), seeds)

@@ -23,7 +23,7 @@ _AUTOKL = Recipe(
 )
 RECIPES = {
     "autokl": _AUTOKL,
-    "decoder": replace(_AUTOKL, steps=3000, cooldown=2000),
+    "decoder": replace(_AUTOKL, steps=3000, learning_rate=2.5e-4, matrix_rate=5e-4, cooldown=2800),
     "clip": Recipe(steps=6000, batch_size=128, learning_rate=8e-4, cooldown=3000, average=0.995, weight_decay=0.02),
     "optimus": Recipe(steps=8000, batch_size=128, learning_rate=1.5e-3, cooldown=3000, average=0.998),
     "writer": Recipe(steps=3000, batch_size=128, learning_rate=1e-3, warmup=50, cooldown=2000, average=0.99),

@@ -1,6 +1,6 @@
 """A schematic brain on a small grid: which voxel belongs where, and what part of the picture it sees.
 
-An ellipsoid with a cortical shell whose posterior half is ``nsdgeneral``; early areas lie behind, category regions in
+An ellipsoid with a cortical shell whose posterior part is ``nsdgeneral``; early areas lie behind, category regions in
 front of them, ventral ones below lateral ones. It is an arrangement, not a person's anatomy.
 """
 
@@ -15,8 +15,8 @@ from unibrain.scans.nsd_regions import ATLAS_LABELS, STANDARD_LABELS
 PICTURE_DEGREES = 8.4
 """Width of the picture in degrees of visual angle, as in NSD."""
 
-_CORTEX = 0.6
-_POSTERIOR = 0.5
+_CORTEX = 0.5
+_POSTERIOR = 0.7
 _FARTHEST = 4.8
 _MAGNIFICATION = 0.75
 _ECCENTRICITY_BOUNDS = (0.5, 1.0, 2.0, 4.0)

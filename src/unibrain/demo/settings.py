@@ -52,7 +52,7 @@ class SimulationSettings:
     sessions : int
         At least 2.
     grid : tuple of int
-        X, Y, Z of the volumes. About a fifth of it is inside ``nsdgeneral``.
+        X, Y, Z of the volumes. About a third of it is inside ``nsdgeneral``.
     picture_size : int
         Side of the pictures in pixels, a multiple of 16, or NSD's 425.
     subjects : tuple of int
@@ -80,7 +80,7 @@ class SimulationSettings:
     training_images: int = 3000
     test_images: int = 120
     sessions: int = 10
-    grid: tuple[int, int, int] = (22, 24, 18)
+    grid: tuple[int, int, int] = (24, 26, 20)
     picture_size: int = 64
     subjects: tuple[int, ...] = (1,)
     beta_formats: tuple[str, ...] = ("hdf5",)
@@ -128,7 +128,7 @@ class SimulationSettings:
 
 def grid_of(voxels: int) -> tuple[int, int, int]:
     """Size of the volumes that have about so many voxels inside ``nsdgeneral``."""
-    scale = (voxels / 1956) ** (1 / 3)  # what the usual grid has
+    scale = (voxels / 4026) ** (1 / 3)  # what the usual grid has
     x, y, z = (round(scale * side) for side in SimulationSettings.grid)
     return x, y, z
 
