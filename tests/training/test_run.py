@@ -45,7 +45,7 @@ def _little() -> Iterator[None]:
         patch.setattr(run_module, "TRAINING_SCENES", SCENES)
         patch.setattr(contexts, "FITTED", 8)
         patch.setattr(contexts, "CHOSEN", 2)
-        patch.setattr(contexts, "BRAINS", ((1001, "easy", (12, 14, 10)), (1003, "realistic", (14, 14, 10))))
+        patch.setattr(contexts, "BRAINS", ((1001, "easy", 300), (1003, "realistic", 400)))
         yield
     torch.set_num_threads(threads)
 
@@ -92,7 +92,7 @@ def test_what_the_flows_are_trained_on(run: TrainingRun, exported: Path) -> None
     assert len(data.predicted) == 2
     for brain in data.predicted:
         assert brain["z_text"].shape == (SCENES, 1, data.exact["z_text"].shape[-1])
-        for name in ("c_image", "c_text"):
+        for name in ("c_image", "c_text", "z_image"):
             assert brain[name].shape == data.exact[name].shape
 
 
@@ -115,7 +115,7 @@ def test_predicted_latents_are_those_of_ridge_regression(monkeypatch: pytest.Mon
 
 
 def test_simulated_betas_differ_between_subjects_and_repeat(run: TrainingRun) -> None:
-    one, again, other = (simulated_betas([run.scenes], seed, "easy", (12, 14, 10)) for seed in (1001, 1001, 1002))
+    one, again, other = (simulated_betas([run.scenes], seed, "easy", 300) for seed in (1001, 1001, 1002))
     np.testing.assert_array_equal(one, again)
     assert one.shape != other.shape or not np.allclose(one, other)
 

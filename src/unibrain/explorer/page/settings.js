@@ -6,6 +6,7 @@ const SLIDERS = {
   image_weight: { title: "Image weight", about: "CLIP-Image against CLIP-Text tokens", min: 0, max: 1, step: 0.05 },
   strength: { title: "Strength", about: "how far the latent is pushed into noise", min: 0.05, max: 0.95, step: 0.05 },
   guidance_scale: { title: "Guidance scale", about: "how hard the contexts pull; 1 is off", min: 0, max: 15, step: 0.5 },
+  guidance_end: { title: "Guidance end", about: "no guidance in this last part of the diffusion", min: 0, max: 1, step: 0.05 },
   steps: { title: "Steps", about: "of the whole diffusion", min: 2, max: 100, step: 1 },
 };
 const KINDS = { picture: "Picture", caption: "Caption" };
