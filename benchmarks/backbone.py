@@ -9,6 +9,7 @@ both implementations predict the same is checked on the way. It ends with one li
 """
 
 import argparse
+import copy
 import json
 import os
 import platform
@@ -144,7 +145,8 @@ def compare_with_plain(
     rows = {name: context.to(states) for name, context in conditional.items()}
     empty = {name: flows.prepare(name, context.to(states)) for name, context in unconditional.items()}
     ours = guided_model(flows, rows, empty, weight, SCALE, x, timesteps[:1])
-    plain = plain_guided_model(flows, conditional, unconditional, context_shares(weight), SCALE)
+    # Weights of its own: ours may be brought into another order.
+    plain = plain_guided_model(copy.deepcopy(flows), conditional, unconditional, context_shares(weight), SCALE)
     if arguments.compile:
         flows.compile()
     off = difference(ours(x, timesteps), plain(x, timesteps)) / AMPLIFIED

@@ -92,30 +92,24 @@ def test_states_in_float32_over_narrow_weights(
 @pytest.mark.parametrize(
     "options", [{}, {"padding": 1, "stride": 2}, {"padding": (2, 0), "dilation": 2, "bias": False}]
 )
-def test_a_convolution_of_small_pictures_is_one_product(
+def test_large_weights_of_convolutions_are_brought_into_order_once(
     dtype: torch.dtype, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(products, "arithmetic", lambda _: (True, ""))
+    monkeypatch.setattr(products, "ORDER_FROM", 0)
     torch.manual_seed(2)
-    layer = Conv2d(4, 96, (3, 2), **options).to(dtype)
-    x = torch.randn(3, 4, 7, 8).to(dtype)
-    exact = functional.conv2d(
-        x.double(),
-        layer.weight.double(),
-        None if layer.bias is None else layer.bias.double(),
-        layer.stride,
-        layer.padding,
-        layer.dilation,
-    )
-    monkeypatch.setattr(products, "CHANNELS_PER_ROW", 0)
-    tolerance = 4 * torch.finfo(dtype).eps
-    with monkeypatch.context() as patch, torch.inference_mode():
-        patch.setattr(nn.Conv2d, "forward", None)
-        found = layer(x)
-        torch.testing.assert_close(found.double(), exact, rtol=tolerance, atol=tolerance)
-        assert found.is_contiguous()
+    layer = Conv2d(4, 256, (3, 2), **options).to(dtype)
+    x, more = torch.randn(3, 4, 7, 8).to(dtype), torch.randn(9, 4, 9, 6).to(dtype)
+    weight, bias = layer.weight.detach().double(), None if layer.bias is None else layer.bias.double()
     layer(x).sum().backward()
     assert layer.weight.grad is not None, "training keeps its gradients"
+    tolerance = 4 * torch.finfo(dtype).eps
+    with torch.inference_mode():
+        for rows in (x, more, x):  # the second has more rows than channels
+            exact = functional.conv2d(rows.double(), weight, bias, layer.stride, layer.padding, layer.dilation)
+            found = layer(rows)
+            assert found.dtype == dtype
+            assert layer.weight.is_mkldnn == products.orders_weights(dtype)
+            torch.testing.assert_close(found.double(), exact, rtol=tolerance, atol=tolerance)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])

@@ -31,8 +31,8 @@ ONEDNN_FROM_ROWS = {"AVX2": 2, "AVX512": 4}
 """Rows from which oneDNN does so, by what the processor has; measured for AVX-512, and for AVX2 with both libraries
 limited to it on a processor that has more."""
 
-CHANNELS_PER_ROW = 4
-"""Channels that a convolution gives per row from which it is faster as one product; measured."""
+ORDER_FROM = 2**21
+"""Weights of a convolution from which they are kept in oneDNN's order, for no more rows than channels; measured."""
 
 UNITS = {torch.bfloat16: ("amx_bf16", "avx512_bf16"), torch.float16: ("amx_fp16", "avx512_fp16")}
 """What a processor has if it multiplies 16-bit numbers itself, by PyTorch's names, fastest first."""
@@ -50,6 +50,13 @@ def unit(weights: torch.dtype) -> str | None:
     """The fastest unit of this processor that multiplies 16 bits of this type itself."""
     features: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     return next((name for name in UNITS.get(weights, ()) if features.get(name)), None)
+
+
+@cache
+def orders_weights(weights: torch.dtype) -> bool:
+    """Whether oneDNN convolves with weights of this type in an order of its own on this processor."""
+    there = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
+    return there and (weights == torch.float32 or (unit(weights) is not None and arithmetic(weights)[0]))
 
 
 @cache
@@ -74,11 +81,6 @@ def _widens(x: Tensor, weight: Tensor, rows: int) -> bool:
     return not weight.requires_grad and rows >= WIDEN_FROM_ROWS and state_dtype(weight.dtype, x.device) != weight.dtype
 
 
-def _weights_first(weight: Tensor, columns: Tensor, bias: Tensor | None) -> Tensor:
-    """Map columns [width_in, rows] to [width_out, rows]."""
-    return weight @ columns if bias is None else torch.addmm(bias[:, None], weight, columns)
-
-
 def _multiply(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """`torch.nn.functional.linear` of one dtype, by the code that is fastest on this processor."""
     if x.device.type != "cpu" or torch.is_grad_enabled():
@@ -92,7 +94,8 @@ def _multiply(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         return functional.linear(x, weight) if bias is None else functional.linear(x, weight).add_(bias)
     if rows <= FEW_ROWS and (unit(x.dtype) or "").startswith("amx"):
         columns = x.reshape(-1, x.shape[-1]).T
-        return _weights_first(weight, columns, bias).T.contiguous().view(*x.shape[:-1], -1)
+        rows_last = weight @ columns if bias is None else torch.addmm(bias[:, None], weight, columns)
+        return rows_last.T.contiguous().view(*x.shape[:-1], -1)
     return functional.linear(x, weight, bias)
 
 
@@ -154,21 +157,20 @@ class Conv2d(nn.Conv2d):
     """`torch.nn.Conv2d`, in the arithmetic that is fastest.
 
     On a processor, oneDNN brings weights into an order of its own at every call. Where pictures are small and weights
-    large that takes up to two thirds of the time, and one product of the weights with every position's surroundings
-    is faster.
+    large that takes up to two thirds of the time, so such weights are brought into this order once, and stay in it.
     """
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [B, channels_in, H, W] to [B, channels_out, H', W']."""
         stride = self.stride[0] * self.stride[1]
         rows = len(x) * x.shape[2] * x.shape[3] // stride
-        native = self.weight.dtype not in UNITS or arithmetic(self.weight.dtype)[0]
-        few = rows * CHANNELS_PER_ROW <= self.out_channels and x.device.type == "cpu"
-        plain = self.groups == 1 and self.padding_mode == "zeros" and not isinstance(self.padding, str)
-        if few and native and plain and not torch.is_grad_enabled():
-            return self._as_product(x.to(self.weight.dtype)).to(x.dtype)
-        if self.groups != 1 or not _widens(x, self.weight, rows):
-            return super().forward(x.to(self.weight.dtype)).to(x.dtype)
+        weight = self._in_order(x.shape, rows)
+        if weight.is_mkldnn:
+            where = self.padding, self.stride, self.dilation, self.groups
+            convolve: Any = torch.ops.mkldnn._convolution_pointwise
+            return convolve(x.to(weight.dtype), weight, self.bias, *where, "none", [], "").to(x.dtype)  # type: ignore[no-any-return]
+        if self.groups != 1 or not _widens(x, weight, rows):
+            return super().forward(x.to(weight.dtype)).to(x.dtype)
         wide, parts = x.float(), []
         step = max(16, CHUNK // self.weight[0].numel())
         for first in range(0, self.out_channels, step):
@@ -177,18 +179,20 @@ class Conv2d(nn.Conv2d):
             parts.append(self._conv_forward(wide, self.weight[chosen].float(), bias).to(x.dtype))
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
-    def _as_product(self, x: Tensor) -> Tensor:
-        """The convolution as weights [channels_out, ...] times what surrounds each position [..., rows]."""
-        padding = self.padding
-        assert not isinstance(padding, str)
-        size = [
-            (x.shape[2 + n] + 2 * padding[n] - self.dilation[n] * (self.kernel_size[n] - 1) - 1) // self.stride[n] + 1
-            for n in (0, 1)
-        ]
-        columns = functional.unfold(x, self.kernel_size, self.dilation, padding, self.stride)
-        columns = columns.transpose(0, 1).flatten(1)
-        out = _weights_first(self.weight.flatten(1), columns, self.bias)
-        return out.view(-1, len(x), *size).transpose(0, 1).contiguous()
+    def _in_order(self, shape: torch.Size, rows: int) -> Tensor:
+        """The weights; in oneDNN's order from the first call on, where that is faster."""
+        weight = self.weight
+        large = weight.numel() >= ORDER_FROM and rows <= self.out_channels and not weight.is_mkldnn
+        large &= self.kernel_size != (1, 1)  # measured: these are slower in that order
+        plain = self.padding_mode == "zeros" and not isinstance(self.padding, str)
+        frozen = weight.device.type == "cpu" and not torch.is_grad_enabled()
+        if large and plain and frozen and orders_weights(weight.dtype):
+            order: Any = torch._C._nn.mkldnn_reorder_conv2d_weight
+            where = self.padding, self.stride, self.dilation, self.groups
+            # The same order whatever is convolved first, so that results do not depend on it.
+            ordered = order(weight.to_mkldnn(), *where, [1, shape[1], 8, 8])
+            self.weight = nn.Parameter(ordered, requires_grad=False)
+        return self.weight
 
 
 def use_fast_products(module: nn.Module) -> None:

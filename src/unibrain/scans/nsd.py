@@ -201,12 +201,11 @@ class NcsnrAccumulator:
         chosen = self._counts == REPEATS
         if images is not None:
             chosen &= images
-        sums = self._sums[chosen].astype(np.float64)
-        variance = (self._squares[chosen] - sums**2 / REPEATS) / (REPEATS - 1)
+        variance = (self._squares[chosen] - np.square(self._sums[chosen]) / REPEATS) / (REPEATS - 1)
         valid = np.isfinite(variance)
         counts = valid.sum(axis=0)
         noise = np.full(variance.shape[1], np.nan)
-        np.divide(np.where(valid, variance, 0).sum(axis=0), counts, out=noise, where=counts > 0)
+        np.divide(np.sum(variance, axis=0, dtype=np.float64, where=valid), counts, out=noise, where=counts > 0)
         with np.errstate(divide="ignore", invalid="ignore"):
             ratio = np.sqrt(np.maximum(0, 1 - noise) / noise)
         return np.asarray(ratio, dtype=np.float32)
