@@ -122,7 +122,7 @@ def small_config(bert_vocabulary: int, gpt2_vocabulary: int, clip_vocabulary: in
             resize=64,
         ),
         image=SamplingSettings(
-            image_weight=0.6, guidance_scale=3.0, strength=0.75, steps=14, eta=1.0, guidance_end=0.25
+            image_weight=0.6, guidance_scale=3.0, strength=0.75, steps=12, eta=1.0, guidance_end=0.25
         ),
         text=SamplingSettings(image_weight=0.9, guidance_scale=3.0, strength=0.75, steps=14, eta=1.0),
     )

@@ -71,7 +71,7 @@ class SimulateSection(Section):
     training_images: int = Field(default=3000, ge=4, le=9000, description="Images that the decoder is trained on.")
     test_images: int = Field(default=120, ge=2, le=1000, description="Unseen images that are decoded.")
     sessions: int = Field(default=10, ge=2, le=40, description="Scan sessions that the trials are spread over.")
-    voxels: int = Field(default=2000, ge=500, le=16000, description="About how many voxels nsdgeneral has.")
+    voxels: int = Field(default=4000, ge=500, le=16000, description="About how many voxels nsdgeneral has.")
 
 
 class CustomSection(Section):
