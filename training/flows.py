@@ -140,8 +140,9 @@ def train_flows(
 
     Each step draws one mix of contexts (both with a random weight, or one of them), leaves the contexts of a tenth of
     the samples out, and takes those of most others from ridge regressions of simulated subjects (see
-    `training.contexts`): a network that has only met exact contexts paints the errors of predicted ones. Neither the
-    demo's subject nor its scenes take part.
+    `training.contexts`): a network that has only met exact contexts paints the errors of predicted ones. Of most of
+    these the latents are on the way from a predicted start, as they are when a scan is decoded. Neither the demo's
+    subject nor its scenes take part.
     """
     torch.manual_seed(recipe.seed)
     flows, maps = FourFlows(config.flows), evening_maps(folder, data)

@@ -104,7 +104,7 @@ def test_large_weights_of_convolutions_are_brought_into_order_once(
     assert layer.weight.grad is not None, "training keeps its gradients"
     tolerance = 4 * torch.finfo(dtype).eps
     with torch.inference_mode():
-        for rows in (x, more, x):  # the second has more rows than channels
+        for rows in (x, more, x):
             exact = functional.conv2d(rows.double(), weight, bias, layer.stride, layer.padding, layer.dilation)
             found = layer(rows)
             assert found.dtype == dtype

@@ -32,7 +32,7 @@ ONEDNN_FROM_ROWS = {"AVX2": 2, "AVX512": 4}
 limited to it on a processor that has more."""
 
 ORDER_FROM = 2**21
-"""Weights of a convolution from which they are kept in oneDNN's order, for no more rows than channels; measured."""
+"""Weights of a convolution from which they are kept in oneDNN's order; measured."""
 
 UNITS = {torch.bfloat16: ("amx_bf16", "avx512_bf16"), torch.float16: ("amx_fp16", "avx512_fp16")}
 """What a processor has if it multiplies 16-bit numbers itself, by PyTorch's names, fastest first."""
@@ -164,7 +164,7 @@ class Conv2d(nn.Conv2d):
         """Map [B, channels_in, H, W] to [B, channels_out, H', W']."""
         stride = self.stride[0] * self.stride[1]
         rows = len(x) * x.shape[2] * x.shape[3] // stride
-        weight = self._in_order(x.shape, rows)
+        weight = self._in_order()
         if weight.is_mkldnn:
             where = self.padding, self.stride, self.dilation, self.groups
             convolve: Any = torch.ops.mkldnn._convolution_pointwise
@@ -179,18 +179,20 @@ class Conv2d(nn.Conv2d):
             parts.append(self._conv_forward(wide, self.weight[chosen].float(), bias).to(x.dtype))
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
-    def _in_order(self, shape: torch.Size, rows: int) -> Tensor:
-        """The weights; in oneDNN's order from the first call on, where that is faster."""
+    def _in_order(self) -> Tensor:
+        """The weights; in oneDNN's order from the first call on, where that is faster.
+
+        Nothing of a call decides over it, so results do not depend on what was convolved before.
+        """
         weight = self.weight
-        large = weight.numel() >= ORDER_FROM and rows <= self.out_channels and not weight.is_mkldnn
+        large = weight.numel() >= ORDER_FROM and not weight.is_mkldnn
         large &= self.kernel_size != (1, 1)  # measured: these are slower in that order
         plain = self.padding_mode == "zeros" and not isinstance(self.padding, str)
         frozen = weight.device.type == "cpu" and not torch.is_grad_enabled()
         if large and plain and frozen and orders_weights(weight.dtype):
             order: Any = torch._C._nn.mkldnn_reorder_conv2d_weight
             where = self.padding, self.stride, self.dilation, self.groups
-            # The same order whatever is convolved first, so that results do not depend on it.
-            ordered = order(weight.to_mkldnn(), *where, [1, shape[1], 8, 8])
+            ordered = order(weight.to_mkldnn(), *where, [1, weight.shape[1] * self.groups, 8, 8])
             self.weight = nn.Parameter(ordered, requires_grad=False)
         return self.weight
 
