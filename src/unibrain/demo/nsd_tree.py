@@ -243,11 +243,13 @@ class _PatientFile(io.FileIO):
 def new_hdf5(path: Path) -> Iterator[Any]:
     """Open a new HDF5 file; a full disk is an `OSError` when it is closed."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _PatientFile(path, "w+") as raw:
-        with h5py.File(raw, "w") as file:
-            yield file
-        if raw.error is not None:
-            raise raw.error
+    raw = _PatientFile(path, "w+")
+    # Not closed if a signal cuts this short: the library may have more to write when it lets go of what is open in it.
+    with h5py.File(raw, "w") as file:
+        yield file
+    raw.close()
+    if raw.error is not None:
+        raise raw.error
 
 
 # Pictures and captions
