@@ -33,7 +33,7 @@ EVEN = 1e-4
 DROP_CONTEXT = 0.1
 SAMPLED_SCENES = 6000
 """Scenes of which texts are sampled for Optimus' decoder, for each simulated subject."""
-PREDICTED_CONTEXT = 0.65
+PREDICTED_CONTEXT = 0.5
 PREDICTED_START, START_NOISE = 0.75, (0.6, 0.8)
 """Share of the samples with predicted contexts whose latents are on the way from a predicted start, and the timesteps,
 as shares, that such a way begins at: those of strength .75 with few and with many steps."""
