@@ -26,7 +26,7 @@ from training.recipe import (
     small_config,
 )
 from training.scenes import SceneSet, scene_set
-from training.vocabularies import Vocabularies, make_vocabularies, open_vocabularies
+from training.vocabularies import Vocabularies, make_vocabularies, open_vocabularies, unrepeated
 from unibrain.backbone.coders import Optimus, make_autokl, make_clip
 from unibrain.backbone.config import BackboneConfig
 from unibrain.backbone.flows import FourFlows
@@ -218,7 +218,9 @@ class TrainingRun:
     def export(self, target: Path) -> Path:
         """Write the backbone folder, in float16 and with a model card; it is replaced if it exists."""
         scale = self.data.scale_factor
-        config = replace(self.config, autokl=replace(self.config.autokl, scale_factor=scale))
+        captions = (caption for row in self.scenes.captions for caption in row)
+        optimus = replace(self.config.optimus, unrepeated=unrepeated(captions, self.vocabularies.gpt2))
+        config = replace(self.config, autokl=replace(self.config.autokl, scale_factor=scale), optimus=optimus)
         weights = {part: self.averaged(part) for part in PARTS} | {"autokl": self.condensed_autokl}
         if (self.folder / "decoder.state.pt").exists():
             weights["autokl"] |= self.averaged("decoder")

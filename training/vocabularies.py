@@ -69,3 +69,15 @@ def open_vocabularies(folder: Path, text_tokens: int, max_pieces: int) -> Vocabu
     gpt2 = Gpt2Tokens(folder / "gpt2-vocab.json", folder / "gpt2-merges.txt")
     clip = ClipTokens(folder / "clip-vocab.json", folder / "clip-merges.txt", text_tokens)
     return Vocabularies(bert, gpt2, clip, (bert.size, gpt2.size, clip.size))
+
+
+def unrepeated(captions: Iterable[str], gpt2: Gpt2Tokens) -> tuple[int, ...]:
+    """Tokens of words that the captions say, but none of them twice, such as the nouns of different objects."""
+    seen: set[int] = set()
+    twice: set[int] = set()
+    for caption in captions:
+        tokens = gpt2.ids(caption)[1:-1]  # without the marks
+        seen.update(tokens)
+        if len(set(tokens)) < len(tokens):
+            twice.update(token for token in tokens if tokens.count(token) > 1)
+    return tuple(sorted(seen - twice))

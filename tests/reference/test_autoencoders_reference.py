@@ -1,5 +1,7 @@
 """AutoKL, Optimus and CLIP against what the published code computed."""
 
+from dataclasses import replace
+
 import torch
 
 from unibrain.backbone.coders import decode_latents, encode_pictures, image_context, text_context
@@ -40,6 +42,25 @@ def test_optimus_decoder(reference):
     reference.close(torch.cat(parts, 1), golden["dec_logits"])
     greedy = [[token for token in row if token >= 0] for row in golden["greedy_ids"].tolist()]
     assert optimus.write(golden["z"]) == greedy
+
+
+def test_what_is_unrepeated_is_written_once(reference, monkeypatch):
+    optimus, z = reference.optimus, reference.load("golden_optimus")["z"]
+    plain = optimus.write(z)
+    marks = {optimus.pad, optimus.bos, optimus.eos}
+    often = {token for row in plain for token in set(row) - marks if row.count(token) > 1}
+    assert often, "there is something to leave out"
+    monkeypatch.setattr(optimus, "config", replace(optimus.config, unrepeated=tuple(often)))
+    for free, held in zip(plain, optimus.write(z), strict=True):
+        assert all(held.count(token) <= 1 for token in often)
+        same = next((place for place in range(len(free)) if free[place] in free[:place] and free[place] in often), None)
+        # Up to the first word that would come again they agree, and it was the next best word that took its place.
+        assert held[:same] == free[:same]
+        if same is not None:
+            logits = optimus.logits(z[[plain.index(free)]], torch.tensor([held[:same]]))[0][0, -1]
+            assert held[same] == next(
+                token for token in logits.argsort(descending=True).tolist() if token not in often & set(held[:same])
+            )
 
 
 def test_clip_contexts(reference):

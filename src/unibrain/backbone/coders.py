@@ -181,14 +181,18 @@ class Optimus(nn.Module):
     def write(self, z: Tensor) -> list[list[int]]:
         """Write the most probable sentence of each latent (B, latent_width): tokens from the begin to the end token.
 
-        At ``config.max_length`` the last one is overwritten with the end token.
+        At ``config.max_length`` the last one is overwritten with the end token. What ``config.unrepeated`` names is
+        not written a second time: the latent alone hardly tells whether a word has been said.
         """
         sentences = [[self.bos] for _ in range(len(z))]
         ids = torch.full((len(z), 1), self.bos, dtype=torch.int64, device=z.device)
-        cache = None
+        cache, once = None, torch.tensor(self.config.unrepeated, dtype=torch.int64, device=z.device)
+        said = torch.zeros((len(z), len(once)), dtype=torch.bool, device=z.device)
         for _ in range(self.config.max_length - 1):
             logits, cache = self.logits(z, ids, cache)
             last = logits[:, -1].float()
+            said |= ids == once
+            last[:, once] = last[:, once].masked_fill(said, -torch.inf)
             ids = last.argmax(-1, keepdim=True)
             # NaN counts as the largest.
             require_finite(last.gather(-1, ids).cpu().numpy())

@@ -142,6 +142,7 @@ class OptimusConfig:
     """Sizes of the text autoencoder; `bert` and `gpt2` are arguments of `transformers.BertConfig` and `GPT2Config`.
 
     The encoder reads `max_pieces` word pieces of a sentence; `max_length` counts decoded tokens, begin token included.
+    The tokens `unrepeated` are written once at most in a sentence; for the published model there are none.
     """
 
     latent_width: int = 768
@@ -149,6 +150,13 @@ class OptimusConfig:
     gpt2: Mapping[str, Any] = field(default_factory=lambda: {"vocab_size": 50260})
     max_pieces: int = 77
     max_length: int = 30
+    unrepeated: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        words = self.gpt2["vocab_size"] - 3  # the last three are marks
+        outside = [token for token in self.unrepeated if not 0 <= token < words]
+        if outside:
+            raise InputError(f"unrepeated: {outside[0]} is no token of a vocabulary of {words} words")
 
 
 @dataclass(frozen=True)
