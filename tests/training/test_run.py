@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from training.run import TrainingRun
 from training.scenes import covered, scene_set
 from unibrain.backbone import load_backbone
 from unibrain.backbone.coders import encode_pictures, make_autokl
+from unibrain.backbone.config import BackboneConfig
 from unibrain.backbone.flows import FourFlows
 from unibrain.demo import describe, sample_scene
 from unibrain.errors import InputError
@@ -211,6 +213,27 @@ def test_training_goes_on_from_a_backbone(exported: Path, tmp_path: Path) -> Non
         for key, value in before.items():
             rounding = {"rtol": 2e-3, "atol": 1e-4} if ".attn2." in key else {"rtol": 0.0, "atol": 0.0}
             torch.testing.assert_close(after[key], value, **rounding)
+
+
+def test_clip_trained_further_reads_captions_as_before(exported: Path, tmp_path: Path) -> None:
+    run = TrainingRun(tmp_path, {"clip": RECIPES["clip"]}, start=exported)
+    run.train("clip")
+    before, after = load_file(exported / "clip.safetensors"), run.averaged("clip")
+    changed = {key for key, value in before.items() if not torch.equal(after[key], value.float())}
+    assert changed
+    assert not [key for key in changed if key.startswith("text_")]
+
+
+def test_words_that_no_caption_says_twice_are_written_once(run: TrainingRun, exported: Path) -> None:
+    tokenizer = run.vocabularies.gpt2
+    captions = [caption for row in run.scenes.captions for caption in row]
+    most: dict[int, int] = {}
+    for caption in captions:
+        for token, often in Counter(tokenizer.ids(caption)[1:-1]).items():
+            most[token] = max(often, most.get(token, 0))
+    found = BackboneConfig.from_json(exported / "config.json").optimus.unrepeated
+    assert set(found) == {token for token, often in most.items() if often == 1}
+    assert 0 < len(found) < len(most), "some come twice: the articles"
 
 
 def test_parts_are_trained_in_order(tmp_path: Path, run: TrainingRun) -> None:
