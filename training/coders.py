@@ -1,6 +1,5 @@
 """Training the three coders: image autoencoder, CLIP and text autoencoder."""
 
-import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,9 +20,7 @@ EVENNESS = 0.6
 """Of the variances of condensed latents: 0 leaves them as they are, 1 makes all the same."""
 LOG_VARIANCE = -6.0
 """Of the posterior of condensed latents, of which only the mean is used."""
-READING_WEIGHT, LENGTH_WEIGHT, LIGHT_WEIGHT = 4.0, 0.05, 1.0
-EVEN_LIGHT = 0.01
-"""Below this share of the mean variance a direction of the tokens counts less in what light may not change."""
+READING_WEIGHT, LENGTH_WEIGHT = 4.0, 0.05
 BAG_WEIGHT, BENT_WEIGHT, WORD_DROPOUT = 0.5, 20.0, 0.4
 ORDER_SHARE = 0.4
 """Size of what a caption's code says of the first half of its words, beside what it says of all."""
@@ -189,12 +186,7 @@ def train_clip(
 ) -> Any:
     """Train on pictures and captions: contrast them, keep pictures readable from the tokens, and tokens of length one.
 
-    A picture that can be read from the tokens almost linearly is what flows can paint from them. It is read as it looks
-    under plain light, and the tokens are to be those of the picture under plain light: what an object is called does
-    not depend on the light.
-
-    Trained further from a start, only the reading of pictures is trained, and the tokens are to be those of the start:
-    flows that know these can be carried on.
+    A picture that can be read from the tokens almost linearly is what flows can paint from them.
 
     Parameters
     ----------
@@ -210,42 +202,31 @@ def train_clip(
     torch.manual_seed(recipe.seed)
     clip = make_clip(config)
     clip.set_attn_implementation("eager")  # with few tokens it is the fastest on a processor
-    known = None
     if start is not None:
         clip.load_state_dict(start)
-        known = copy.deepcopy(clip).requires_grad_(False).to(device, training_dtype(device))
-        clip.text_model.requires_grad_(False)
-        clip.text_projection.requires_grad_(False)
     reader = PictureReader(config.projection_width, scenes.pictures.shape[1])
     both = nn.ModuleDict({"clip": clip, "reader": reader})
     tokens = tokens.to(device)
     processor = make_image_processor(config)
     mean = torch.tensor(processor.image_mean, device=device)[:, None, None]
     deviation = torch.tensor(processor.image_std, device=device)[:, None, None]
-    pictures, plain = _batches(scenes.pictures, device), _batches(scenes.plain, device)
-    dtype = training_dtype(device)
+    pictures, dtype = _batches(scenes.pictures, device), training_dtype(device)
     target = torch.arange(recipe.batch_size, device=device)
 
     def loss(networks: Any, generator: torch.Generator) -> dict[str, Tensor]:
         rows = torch.randint(len(tokens), (recipe.batch_size,), generator=generator, device=device)
         which = torch.randint(tokens.shape[1], (recipe.batch_size,), generator=generator, device=device)
-        batch, wanted, ids = pictures(rows), plain(rows), tokens[rows, which]
+        batch, ids = pictures(rows), tokens[rows, which]
         narrow = image_context(networks["clip"], ((batch - mean) / deviation).to(dtype))
-        with torch.no_grad():
-            steady = image_context(known or networks["clip"], ((wanted - mean) / deviation).to(dtype)).float()
-            variances, axes = torch.linalg.eigh(torch.cov(steady.flatten(0, 1).T))
-            even = axes / (variances + EVEN_LIGHT * variances.mean()).sqrt()
         image, text = narrow.float(), text_context(networks["clip"], ids, config.eos_token_id).float()
         sentence = text[target, (ids == config.eos_token_id).int().argmax(1)]
         similarity = networks["clip"].logit_scale.float().exp().clamp(max=50) * image[:, 0] @ sentence.T
         contrast = (functional.cross_entropy(similarity, target) + functional.cross_entropy(similarity.T, target)) / 2
-        reading = functional.mse_loss(networks["reader"](narrow).float(), wanted * 2 - 1)
-        light = ((image - steady) @ even).square().mean()
+        reading = functional.mse_loss(networks["reader"](narrow).float(), batch * 2 - 1)
         length = (image.norm(dim=-1) - 1).square().mean() + (text.norm(dim=-1) - 1).square().mean()
-        total = contrast + READING_WEIGHT * reading + LENGTH_WEIGHT * length + LIGHT_WEIGHT * light
+        total = contrast + READING_WEIGHT * reading + LENGTH_WEIGHT * length
         accuracy = (similarity.argmax(1) == target).float().mean()
-        told = {"reading": reading, "length": length, "light": light, "accuracy": accuracy}
-        return {"loss": total, "contrast": contrast} | told
+        return {"loss": total, "contrast": contrast, "reading": reading, "length": length, "accuracy": accuracy}
 
     train(both, loss, recipe, folder, "clip", device)
     return clip

@@ -20,8 +20,6 @@ class SceneSet:
     ----------
     pictures : ndarray of shape (n, size, size, 3), uint8
         Memory-mapped.
-    plain : ndarray of shape (n, size, size, 3), uint8
-        The same under full and white light; memory-mapped.
     captions : list of tuple of str
         At least five per picture.
     objects : ndarray of shape (n, 2), int64
@@ -34,7 +32,6 @@ class SceneSet:
     """
 
     pictures: NDArray[np.uint8]
-    plain: NDArray[np.uint8]
     captions: list[tuple[str, ...]]
     objects: NDArray[np.int64]
     sizes: NDArray[np.float32]
@@ -49,26 +46,23 @@ def scene_set(folder: Path, split: Split, count: int, seed: int = 0, size: int =
     if not home.exists():
         rows = {thing.name: row for row, thing in enumerate(load_catalogue())}
         objects, sizes = np.full((count, 2), -1), np.zeros((count, 2), np.float32)
-        backgrounds = np.zeros(count, np.int64)
-        pictures, plain = (np.empty((count, size, size, 3), np.uint8) for _ in range(2))
+        pictures, backgrounds = np.empty((count, size, size, 3), np.uint8), np.zeros(count, np.int64)
         captions = []
         with atomic_folder(home) as partial:
             for index in track(range(count), f"{split} scenes", unit="scene"):
                 scene = sample_scene(seed, index, split)
-                pictures[index], plain[index] = render(scene, size), render(scene, size, lit=False)
+                pictures[index] = render(scene, size)
                 captions.append(describe(scene))
                 backgrounds[index] = BACKGROUNDS.index(scene.background)
                 for slot, placement in enumerate(scene.placements):
                     objects[index, slot], sizes[index, slot] = rows[placement.object.name], placement.size
             np.save(partial / "pictures.npy", pictures)
-            np.save(partial / "plain.npy", plain)
             np.savez(partial / "content.npz", objects=objects, sizes=sizes, backgrounds=backgrounds)
             (partial / "captions.json").write_text(json.dumps(captions))
     captions = [tuple(row) for row in json.loads((home / "captions.json").read_text())]
     with np.load(home / "content.npz", allow_pickle=False) as content:
         return SceneSet(
             pictures=np.load(home / "pictures.npy", mmap_mode="r", allow_pickle=False),
-            plain=np.load(home / "plain.npy", mmap_mode="r", allow_pickle=False),
             captions=captions,
             objects=content["objects"],
             sizes=content["sizes"],

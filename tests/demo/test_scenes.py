@@ -17,7 +17,7 @@ from PIL import Image
 
 from unibrain.demo import BACKGROUNDS, Placement, Scene, load_catalogue, render, sample_scene, split_of
 from unibrain.demo.backgrounds import paint_background
-from unibrain.demo.scenes import SPLITS, Split, light, read_sprite
+from unibrain.demo.scenes import SPLITS, Split, read_sprite
 from unibrain.errors import InputError
 
 DATA = Path(str(files("unibrain.demo"))) / "data"
@@ -168,7 +168,7 @@ def test_bad_arguments_are_named() -> None:
 
 
 def only_background(scene: Scene, size: int = 64) -> NDArray[np.uint8]:
-    return render(Scene((), scene.background, scene.variation), size, lit=False)
+    return render(Scene((), scene.background, scene.variation), size)
 
 
 def box(placement: Placement, size: int) -> tuple[int, int, int]:
@@ -186,7 +186,7 @@ def test_objects_are_laid_over_the_background_as_pillow_does(index: int) -> None
             (side, side), Image.Resampling.LANCZOS
         )
         expected.alpha_composite(sprite, (left, top))
-    picture = render(scene, lit=False)
+    picture = render(scene)
     difference = np.abs(np.asarray(expected.convert("RGB")).astype(int) - picture)
     assert difference.max() <= 2  # Pillow rounds to 8 bits after every object
     picture[:] = 0
@@ -198,32 +198,11 @@ def test_objects_are_seen_on_backgrounds() -> None:
     for number, thing in enumerate(load_catalogue()):
         for name in (names[number % len(names)], names[(5 * number + 7) % len(names)]):
             scene = Scene((Placement(thing, 0.5, 0.5, 28 / 64),), name, 1)
-            changed = np.abs(render(scene, lit=False).astype(int) - only_background(scene)).max(axis=-1) > 24
+            changed = np.abs(render(scene).astype(int) - only_background(scene)).max(axis=-1) > 24
             left, top, side = box(scene.placements[0], 64)
             inside = changed[top : top + side, left : left + side]
             assert inside.mean() > 0.15, (thing.name, name)
             assert changed.sum() == inside.sum(), "nothing changes outside the placement"
-
-
-def test_light_shades_one_side_whatever_is_shown() -> None:
-    scenes = [sample_scene(4, index, "train") for index in range(1000)]
-    factors = np.stack([light(scene.variation, 8) for scene in scenes])
-    assert factors.max((1, 2, 3)).min() > 0.9
-    assert factors.max() <= 1
-    assert 0.3 < factors.min() < factors.min((1, 2, 3)).max() < 0.75
-    plain = np.stack([render(scene, 8, lit=False) for scene in scenes]).astype(float)
-    for side in ((..., slice(4, None)), (..., slice(4, None), slice(None))):  # right, below
-        lighter = factors[side].mean((1, 2, 3)) - factors.mean((1, 2, 3))
-        assert abs(np.mean(lighter > 0) - 0.5) < 0.05
-        shown = plain.transpose(0, 3, 1, 2)[side].mean((1, 2, 3)) - plain.mean((1, 2, 3))
-        assert abs(np.corrcoef(lighter, shown)[0, 1]) < 0.1
-
-
-def test_a_picture_is_its_colours_times_the_light() -> None:
-    for index in range(6):
-        scene = sample_scene(5, index, "test")
-        expected = render(scene, lit=False) * light(scene.variation, 64).transpose(1, 2, 0)
-        assert np.abs(render(scene) - expected).max() <= 1  # rounded twice
 
 
 def test_a_background_varies_a_little_and_stays_itself() -> None:

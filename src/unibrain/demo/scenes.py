@@ -96,13 +96,6 @@ SIZE_CONTRAST = 1.2
 SIDE_OFFSET, MIDDLE_OFFSET = 7 / GRID, 3 / GRID
 """From the first on a single object's centre is off to a side; up to the second it is in the middle."""
 
-SHADE = (0.3, 0.6)
-"""Least and largest share of the light that is missing in the shade."""
-BORDER, SOFTNESS = (-0.15, 0.15), 0.06
-"""How far the border of the shade is from the middle, and the scale of its softness; in sides of the picture."""
-WARMTH = 0.2
-"""Share of blue that the warmest light lacks, and of red the coldest; of green it is half."""
-
 
 @dataclass(frozen=True)
 class Placement:
@@ -134,7 +127,7 @@ class Scene:
     background : str
         One of `BACKGROUNDS`.
     variation : int
-        Seed of the background's jitter and of the light.
+        Seed of the background's jitter.
     """
 
     placements: tuple[Placement, ...]
@@ -290,23 +283,7 @@ def _scaled(sprite: str, side: int) -> NDArray[np.uint8]:
     return np.ascontiguousarray(np.asarray(scaled).transpose(2, 0, 1))
 
 
-def light(variation: int, size: int) -> NDArray[np.float32]:
-    """What light makes of each colour: factors of shape (3, size, size), 1 where it is full and white.
-
-    One side of the picture lies in a soft shade, and the light is a little warm or cold. Neither follows from what
-    the picture shows, and no caption tells it.
-    """
-    rng = np.random.default_rng([variation, 1])
-    angle, depth, border, warmth = rng.uniform((0, SHADE[0], BORDER[0], -1), (2 * np.pi, SHADE[1], BORDER[1], 1))
-    centres = (np.arange(size) + 0.5) / size - 0.5
-    along = np.cos(angle) * centres[None, :] + np.sin(angle) * centres[:, None]
-    shade = depth / (1 + np.exp((border - along) / SOFTNESS))
-    colour = 1 - WARMTH * np.array([max(0, -warmth), abs(warmth) / 2, max(0, warmth)])
-    factors: NDArray[np.float32] = (colour[:, None, None] * (1 - shade)).astype(np.float32)
-    return factors
-
-
-def render(scene: Scene, size: int = 64, lit: bool = True) -> NDArray[np.uint8]:
+def render(scene: Scene, size: int = 64) -> NDArray[np.uint8]:
     """Draw a scene.
 
     Parameters
@@ -314,8 +291,6 @@ def render(scene: Scene, size: int = 64, lit: bool = True) -> NDArray[np.uint8]:
     scene : Scene
     size : int
         Side of the picture in pixels; objects scale with it.
-    lit : bool
-        False for full and white light everywhere, which no scene of the world has.
 
     Returns
     -------
@@ -331,7 +306,5 @@ def render(scene: Scene, size: int = 64, lit: bool = True) -> NDArray[np.uint8]:
         alpha = sprite[3].astype(np.float32) / np.float32(255)
         under = canvas[:, top : top + side, left : left + side]
         under += alpha * (sprite[:3] - under)
-    if lit:
-        canvas *= light(scene.variation, size)
     picture: NDArray[np.uint8] = np.clip(np.rint(canvas), 0, 255).astype(np.uint8)
     return np.ascontiguousarray(picture.transpose(1, 2, 0))
