@@ -1,6 +1,7 @@
 """Vocabularies of the small backbone's three tokenizers, made from the captions it is trained on."""
 
 import json
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,11 +74,7 @@ def open_vocabularies(folder: Path, text_tokens: int, max_pieces: int) -> Vocabu
 
 def unrepeated(captions: Iterable[str], gpt2: Gpt2Tokens) -> tuple[int, ...]:
     """Tokens of words that the captions say, but none of them twice, such as the nouns of different objects."""
-    seen: set[int] = set()
-    twice: set[int] = set()
+    most: Counter[int] = Counter()
     for caption in captions:
-        tokens = gpt2.ids(caption)[1:-1]  # without the marks
-        seen.update(tokens)
-        if len(set(tokens)) < len(tokens):
-            twice.update(token for token in tokens if tokens.count(token) > 1)
-    return tuple(sorted(seen - twice))
+        most |= Counter(gpt2.ids(caption)[1:-1])  # without the marks; the larger count of each
+    return tuple(sorted(token for token, count in most.items() if count == 1))

@@ -153,6 +153,8 @@ class OptimusConfig:
     unrepeated: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
+        if "vocab_size" not in self.gpt2:
+            raise InputError("gpt2: there is no vocab_size")
         words = self.gpt2["vocab_size"] - 3  # the last three are marks
         outside = [token for token in self.unrepeated if not 0 <= token < words]
         if outside:
