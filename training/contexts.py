@@ -1,7 +1,8 @@
 """What the flows are trained on: latents and contexts of scenes, exact ones and such as real regressions predict."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from training.scenes import SceneSet
 from training.vocabularies import Vocabularies
 from unibrain.backbone.coders import encode_pictures, image_context, make_image_processor, preprocess, text_context
 from unibrain.backbone.config import BackboneConfig
-from unibrain.demo import load_catalogue, sample_scene
+from unibrain.demo import load_catalogue
 from unibrain.demo.anatomy import build_anatomy
 from unibrain.demo.settings import DIFFICULTIES, grid_of
 from unibrain.demo.voxels import TrialNoise, draw_tuning, signal
@@ -31,7 +32,8 @@ FITTED, CHOSEN = 3000, 500
 """Scenes that each regression is fitted to, and on which its penalty is chosen; neither is predicted."""
 ALPHAS = (0.03, 0.1, 0.3, 1.0, 3.0)
 """Penalties, as shares of the kernel's mean eigenvalue."""
-BRAINS = ((1001, "easy", 2000), (1002, "easy", 9000), (1003, "realistic", 4000))
+Brain = tuple[int, str, int]
+BRAINS: tuple[Brain, ...] = ((1001, "easy", 2000), (1002, "easy", 9000), (1003, "realistic", 4000))
 """Seeds, difficulties and voxels of the simulated subjects. The demo's have small seeds; none of them is here."""
 
 
@@ -49,6 +51,10 @@ class FlowData:
     predicted : list of dict of str to Tensor
         What the ridge regressions of each simulated subject predict: shapes as in `exact`, but one ``z_text``, the mean
         of the captions'.
+    moved : dict of str to Tensor
+        Contexts of scenes with the same content in other places (`unibrain.demo.rearranged`).
+    predicted_moved : list of dict of str to Tensor
+        What regressions of the same subjects predict from scans of these.
     first : int
         The regressions know the scenes before this one.
     scale_factor : float
@@ -58,6 +64,8 @@ class FlowData:
     exact: dict[str, Tensor]
     empty: dict[str, Tensor]
     predicted: list[dict[str, Tensor]]
+    moved: dict[str, Tensor]
+    predicted_moved: list[dict[str, Tensor]]
     first: int
     scale_factor: float
 
@@ -67,34 +75,55 @@ def flow_data(
     coders: dict[str, Any],
     vocabularies: Vocabularies,
     scenes: SceneSet,
+    moved: SceneSet,
     folder: Path,
     device: str = "cpu",
 ) -> FlowData:
-    """Encode all scenes and predict their contexts, or take what an earlier call left in `folder` (in float16)."""
+    """Encode all scenes and predict their latents, or take what an earlier call left in `folder` (in float16)."""
+
+    def kept(name: str, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+        file = folder / f"{name}.safetensors"
+        if not file.exists():
+            with atomic_path(file) as temporary:
+                save_file(make(), temporary)
+        return load_file(file)
+
     stored: dict[str, Tensor] = {}
     versions = []
     for part, encode in (("clip", _contexts), ("optimus", _text_latents), ("autokl", _image_latents)):
         # Named after the weights, so that latents of earlier ones are never taken up.
         version = version_of(encoder_weights(coders[part]))
-        file = folder / f"latents-{part}-{version}.safetensors"
-        if not file.exists():
-            with atomic_path(file) as temporary:
-                save_file(encode(config, coders[part].to(device), vocabularies, scenes, device), temporary)
+        of_scenes = partial(encode, config, coders[part].to(device), vocabularies, scenes, device)
+        stored |= kept(f"latents-{part}-{version}", of_scenes)
         versions.append(version)
-        stored |= load_file(file)
     scale_factor = float(stored.pop("scale_factor"))
     empty = {name: stored.pop(f"empty_{name}") for name in CONTEXTS}
-    predicted = []
-    for seed, difficulty, voxels in BRAINS:
-        file = folder / f"predicted-{seed}-{'-'.join(versions)}.safetensors"
-        if not file.exists():
-            betas = simulated_betas([scenes], seed, difficulty, voxels)
-            wanted = {name: stored[name] for name in (*CONTEXTS, "z_image")}
-            wanted["z_text"] = stored["z_text"].float().mean(1, True)
-            with atomic_path(file) as temporary:
-                save_file(predicted_latents(betas, wanted, device), temporary)
-        predicted.append(load_file(file))
-    return FlowData(stored, empty, predicted, FITTED + CHOSEN, scale_factor)
+    of_moved = partial(_contexts, config, coders["clip"], vocabularies, moved, device)
+    elsewhere = kept(f"moved-{versions[0]}", of_moved)
+    wanted = {name: stored[name] for name in (*CONTEXTS, "z_image")}
+    wanted["z_text"] = stored["z_text"].float().mean(1, True)
+    known = scenes.first(FITTED + CHOSEN)
+
+    def predictions(brain: Brain) -> dict[str, Tensor]:
+        return predicted_latents(simulated_betas([scenes], *brain), wanted, device)
+
+    def predictions_moved(brain: Brain) -> dict[str, Tensor]:
+        betas = simulated_betas([known, moved], *brain)
+        contexts = predicted_latents(betas, {name: wanted[name] for name in CONTEXTS}, device)
+        return {name: rows[len(known.captions) :].contiguous() for name, rows in contexts.items()}
+
+    coded = "-".join(versions)
+    return FlowData(
+        exact=stored,
+        empty=empty,
+        predicted=[kept(f"predicted-{brain[0]}-{coded}", partial(predictions, brain)) for brain in BRAINS],
+        moved={name: elsewhere[name] for name in CONTEXTS},
+        predicted_moved=[
+            kept(f"predicted-moved-{brain[0]}-{versions[0]}", partial(predictions_moved, brain)) for brain in BRAINS
+        ],
+        first=FITTED + CHOSEN,
+        scale_factor=scale_factor,
+    )
 
 
 def encoder_weights(coder: Any) -> dict[str, Tensor]:
@@ -184,7 +213,7 @@ def simulated_betas(sets: Sequence[SceneSet], seed: int, difficulty: str, voxels
     """Responses of one simulated subject to all scenes of the sets, averaged over three noisy repeats: (n, voxels)."""
     brain, tuned, reliable, trials = (np.random.default_rng([seed, stream]) for stream in range(4))
     tuning = draw_tuning(build_anatomy(grid_of(voxels), brain), load_catalogue(), tuned)
-    shown = [sample_scene(some.seed, index, some.split) for some in sets for index in range(len(some.captions))]
+    shown = [some.scene(index) for some in sets for index in range(len(some.captions))]
     pictures = sets[0].pictures if len(sets) == 1 else np.concatenate([some.pictures for some in sets])
     fitted = np.arange(len(shown)) < FITTED
     betas = signal(tuning, pictures, shown, fitted)

@@ -143,6 +143,9 @@ def train_flows(
     `training.contexts`): a network that has only met exact contexts paints the errors of predicted ones. Of most of
     these the latents are on the way from a predicted start, as they are when a scan is decoded. Neither the demo's
     subject nor its scenes take part.
+
+    The image flow's contexts are of another picture with the same content, whose objects are in other places, as
+    models that make variations of a picture learn it: contexts then say what is there, and the latent says where.
     """
     torch.manual_seed(recipe.seed)
     flows, maps = FourFlows(config.flows), evening_maps(folder, data)
@@ -157,9 +160,15 @@ def train_flows(
     means = {name: exact[name].float().mean(0) for name in CONTEXTS}
     evening = {name: (mean.to(device), even.to(device)) for name, (mean, even) in maps.items()}
     predicted = [{name: value.to(device) for name, value in brain.items()} for brain in data.predicted]
+    moved = {name: value.to(device) for name, value in data.moved.items()}
+    predicted_moved = [{name: value.to(device) for name, value in brain.items()} for brain in data.predicted_moved]
     count, dtype = len(exact["z_image"]), training_dtype(device)
 
-    def contexts(network: Any, rows: Tensor, brain: Tensor, generator: torch.Generator) -> list[PreparedContext]:
+    def contexts(
+        network: Any, rows: Tensor, brain: Tensor, elsewhere: bool, generator: torch.Generator
+    ) -> list[PreparedContext]:
+        true, guessed = (moved, predicted_moved) if elsewhere else (exact, predicted)
+
         def random(*shape: int) -> Tensor:
             return torch.rand(shape, generator=generator, device=device)
 
@@ -170,8 +179,8 @@ def train_flows(
         prepared = []
         for name, part in zip(CONTEXTS, (weight, 1 - weight), strict=True):
             if part > 0:
-                context = exact[name][rows].float()
-                for number, guesses in enumerate(predicted):
+                context = true[name][rows].float()
+                for number, guesses in enumerate(guessed):
                     chosen = brain == number
                     guess = guesses[name][rows[chosen]].float()
                     context[chosen] = means[name] + gain[chosen] * (guess - means[name])
@@ -225,12 +234,12 @@ def train_flows(
 
         rows, brain = drawn(count, recipe.batch_size, data.first), subjects(recipe.batch_size)
         x0 = exact["z_image"][rows].float()
-        start, prepared = begun("z_image", x0, rows, brain), contexts(network, rows, brain, generator)
+        start, prepared = begun("z_image", x0, rows, brain), contexts(network, rows, brain, True, generator)
         image = error(network, x0, start, prepared, IMAGE_NOISE, generator)
         where = telling.where_error(objects[rows], shares[rows])
         rows = drawn(count, CAPTIONS_PER_PICTURE * recipe.batch_size, data.first)
         brain, x0 = subjects(len(rows)), exact["z_text"][rows, drawn(exact["z_text"].shape[1], len(rows))].float()
-        start, prepared = begun("z_text", x0, rows, brain), contexts(network, rows, brain, generator)
+        start, prepared = begun("z_text", x0, rows, brain), contexts(network, rows, brain, False, generator)
         text = error(network, x0, start, prepared, TEXT_NOISE, generator)
         said = telling.said_error(objects[rows], backgrounds[rows])
         total = image + TEXT_WEIGHT * text + WHERE_WEIGHT * where + SAID_WEIGHT * said

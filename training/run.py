@@ -78,6 +78,11 @@ class TrainingRun:
         """The training scenes."""
         return scene_set(self.folder, "train", TRAINING_SCENES, SCENE_SEED)
 
+    @cached_property
+    def moved_scenes(self) -> SceneSet:
+        """The training scenes with their objects in other places."""
+        return scene_set(self.folder, "train", TRAINING_SCENES, SCENE_SEED, moved=True)
+
     @property
     def vocabulary_folder(self) -> Path:
         """Where the tokenizers' files are."""
@@ -98,7 +103,10 @@ class TrainingRun:
     @cached_property
     def data(self) -> FlowData:
         """What the flows are trained on, by the trained coders."""
-        return flow_data(self.config, self.coders(), self.vocabularies, self.scenes, self.folder, self.device)
+        coders = self.coders()
+        return flow_data(
+            self.config, coders, self.vocabularies, self.scenes, self.moved_scenes, self.folder, self.device
+        )
 
     def train(self, part: str) -> None:
         """Train a part, or go on training it; ``"judge"`` is fitted."""

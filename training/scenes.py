@@ -1,13 +1,13 @@
 """Scenes rendered once and kept on disk, and what is on them in numbers."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from unibrain.demo import BACKGROUNDS, Split, describe, load_catalogue, render, sample_scene
+from unibrain.demo import BACKGROUNDS, Scene, Split, describe, load_catalogue, rearranged, render, sample_scene
 from unibrain.workspace.files import atomic_folder
 from unibrain.workspace.progress import track
 
@@ -28,7 +28,9 @@ class SceneSet:
         Side of each object as a fraction of the picture.
     backgrounds : ndarray of shape (n,), int64
     seed, split
-        Scene i is ``sample_scene(seed, i, split)``.
+        Which scenes these are; `scene` makes them.
+    moved : bool
+        Whether objects and the jitter of backgrounds are drawn anew (`unibrain.demo.rearranged`).
     """
 
     pictures: NDArray[np.uint8]
@@ -38,11 +40,33 @@ class SceneSet:
     backgrounds: NDArray[np.int64]
     seed: int
     split: Split
+    moved: bool = False
+
+    def scene(self, index: int) -> Scene:
+        """The scene of a picture."""
+        return _scene(self.seed, index, self.split, self.moved)
+
+    def first(self, count: int) -> "SceneSet":
+        """The first scenes alone."""
+        rows = slice(count)
+        return replace(
+            self,
+            pictures=self.pictures[rows],
+            captions=self.captions[rows],
+            objects=self.objects[rows],
+            sizes=self.sizes[rows],
+            backgrounds=self.backgrounds[rows],
+        )
 
 
-def scene_set(folder: Path, split: Split, count: int, seed: int = 0, size: int = 64) -> SceneSet:
+def _scene(seed: int, index: int, split: Split, moved: bool) -> Scene:
+    scene = sample_scene(seed, index, split)
+    return rearranged(scene, np.random.default_rng([seed, 11, index])) if moved else scene
+
+
+def scene_set(folder: Path, split: Split, count: int, seed: int = 0, size: int = 64, moved: bool = False) -> SceneSet:
     """Load a set of scenes, rendering it first if it is not in the folder yet."""
-    home = folder / f"scenes-{split}-{seed}-{count}-{size}"
+    home = folder / f"{'moved' if moved else 'scenes'}-{split}-{seed}-{count}-{size}"
     if not home.exists():
         rows = {thing.name: row for row, thing in enumerate(load_catalogue())}
         objects, sizes = np.full((count, 2), -1), np.zeros((count, 2), np.float32)
@@ -50,7 +74,7 @@ def scene_set(folder: Path, split: Split, count: int, seed: int = 0, size: int =
         captions = []
         with atomic_folder(home) as partial:
             for index in track(range(count), f"{split} scenes", unit="scene"):
-                scene = sample_scene(seed, index, split)
+                scene = _scene(seed, index, split, moved)
                 pictures[index] = render(scene, size)
                 captions.append(describe(scene))
                 backgrounds[index] = BACKGROUNDS.index(scene.background)
@@ -69,6 +93,7 @@ def scene_set(folder: Path, split: Split, count: int, seed: int = 0, size: int =
             backgrounds=content["backgrounds"],
             seed=seed,
             split=split,
+            moved=moved,
         )
 
 
@@ -77,7 +102,7 @@ def covered(scenes: SceneSet, rows: int) -> NDArray[np.float32]:
     shares = np.zeros((len(scenes.captions), 2, rows, rows), dtype=np.float32)
     edges = np.arange(rows + 1) / rows
     for index in range(len(shares)):
-        for slot, placement in enumerate(sample_scene(scenes.seed, index, scenes.split).placements):
+        for slot, placement in enumerate(scenes.scene(index).placements):
             inside = []
             for centre in (placement.y, placement.x):
                 least, most = centre - placement.size / 2, centre + placement.size / 2

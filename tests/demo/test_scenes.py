@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from unibrain.demo import BACKGROUNDS, Placement, Scene, load_catalogue, render, sample_scene, split_of
+from unibrain.demo import BACKGROUNDS, Placement, Scene, load_catalogue, rearranged, render, sample_scene, split_of
 from unibrain.demo.backgrounds import paint_background
 from unibrain.demo.scenes import SPLITS, Split, read_sprite
 from unibrain.errors import InputError
@@ -90,6 +90,16 @@ def test_splits_share_no_scene_whatever_the_seeds(one: int, other: int) -> None:
     assert not keys["train"] & keys["test"]
     assert not keys["train"] & keys["validation"]
     assert not keys["validation"] & keys["test"]
+
+
+@settings(max_examples=20, deadline=None)
+@given(seeds, indices, splits)
+def test_a_rearranged_scene_shows_the_same_in_other_places(seed: int, index: int, split: Split) -> None:
+    scene = sample_scene(seed, index, split)
+    others = [rearranged(scene, np.random.default_rng([seed, number])) for number in range(12)]
+    assert {other.content for other in others} == {scene.content}
+    assert len({other.placements for other in others}) > 2
+    assert len({other.variation for other in (scene, *others)}) == 13
 
 
 def test_split_follows_the_sha256_of_the_content_alone() -> None:

@@ -96,6 +96,15 @@ def test_what_the_flows_are_trained_on(run: TrainingRun, exported: Path) -> None
         assert brain["z_text"].shape == (SCENES, 1, data.exact["z_text"].shape[-1])
         for name in ("c_image", "c_text", "z_image"):
             assert brain[name].shape == data.exact[name].shape
+    moved = run.moved_scenes
+    contents = [[some.scene(index).content for index in range(SCENES)] for some in (run.scenes, moved)]
+    assert contents[0] == contents[1]
+    assert not any(np.array_equal(*both) for both in zip(pictures, moved.pictures, strict=True))
+    np.testing.assert_allclose(data.moved["c_image"].float(), backbone.encode("c_image", moved.pictures), **close)
+    for brain, elsewhere in zip(data.predicted, data.predicted_moved, strict=True):
+        for name, rows in elsewhere.items():
+            assert rows.shape == brain[name].shape
+            assert not torch.equal(rows, brain[name])
 
 
 def test_predicted_latents_are_those_of_ridge_regression(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -236,10 +236,35 @@ def sample_scene(seed: int, index: int, split: Split) -> Scene:
             return scene
 
 
+def rearranged(scene: Scene, rng: np.random.Generator) -> Scene:
+    """Draw places and sizes of a scene's objects and the jitter of its background anew; its `Scene.content` stays.
+
+    Parameters
+    ----------
+    scene : Scene
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    Scene
+    """
+    things = [placement.object for placement in scene.placements]
+    placements = _single(rng, *things) if len(things) == 1 else _pair(rng, *things)
+    return Scene(placements, scene.background, _variation(rng))
+
+
 def _draw(rng: np.random.Generator, catalogue: tuple[SceneObject, ...], main: int) -> Scene:
-    placements = _single(rng, catalogue[main]) if rng.random() < SINGLE_SHARE else _pair(rng, catalogue, main)
+    if rng.random() < SINGLE_SHARE:
+        placements = _single(rng, catalogue[main])
+    else:
+        other = int(rng.integers(len(catalogue) - 1))
+        placements = _pair(rng, catalogue[main], catalogue[other + (other >= main)])
     background = BACKGROUNDS[int(rng.integers(len(BACKGROUNDS)))]
-    return Scene(placements, background, int(rng.integers(2**31)))
+    return Scene(placements, background, _variation(rng))
+
+
+def _variation(rng: np.random.Generator) -> int:
+    return int(rng.integers(2**31))
 
 
 def _place(thing: SceneObject, x: int, y: int, side: int) -> Placement:
@@ -254,11 +279,9 @@ def _single(rng: np.random.Generator, thing: SceneObject) -> tuple[Placement, ..
     return (_place(thing, middle + off * (axis == 0), middle + off * (axis == 1), side),)
 
 
-def _pair(rng: np.random.Generator, catalogue: tuple[SceneObject, ...], main: int) -> tuple[Placement, ...]:
-    other = int(rng.integers(len(catalogue) - 1))
-    other += other >= main
+def _pair(rng: np.random.Generator, main: SceneObject, other: SceneObject) -> tuple[Placement, ...]:
     sides = PAIR_SIDES[int(rng.integers(len(PAIR_SIDES)))]
-    things = [catalogue[main], catalogue[other]]
+    things = [main, other]
     if rng.random() < 0.5:
         things.reverse()
     beside = rng.random() < 0.6
