@@ -1,9 +1,12 @@
-"""Taking trained flows over as a start: into wider ones, or to the image latents of another autoencoder."""
+"""Taking trained flows over as a start: into wider ones, to other image latents, or to another noise schedule."""
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from unibrain.backbone.config import ScheduleConfig
 from unibrain.backbone.flows import FourFlows, sinusoid
+from unibrain.backbone.sampling import alphas_cumprod
 
 UNLIKE = 0.5
 """Deviation of what makes a new channel differ from the one that it copies, as a share of the weights' own."""
@@ -37,7 +40,8 @@ def widened(weights: dict[str, Tensor], flows: FourFlows, rows: int) -> dict[str
             if size == wanted and size % features == 0 and key.startswith("text.data_blocks."):
                 value = value.index_select(axis, _moved(size, rows))
             elif size != wanted and axis == 1 and key == "image.time_embed.0.weight":
-                value = value @ _frequencies(size, wanted)
+                steps = torch.arange(1000)
+                value = value @ _encoded(sinusoid(steps, wanted), sinusoid(steps, size))
             elif size != wanted:
                 threes = value.unflatten(axis, (-1, 3))
                 more = threes.narrow(axis + 1, 0, 1)
@@ -56,14 +60,21 @@ def _moved(size: int, rows: int) -> Tensor:
     return torch.cat([old[:, :, :-1], old[:, None, :, -1]], 1).flatten()
 
 
-def _frequencies(size: int, wanted: int) -> Tensor:
-    """Map (size, wanted) that makes a narrower encoding of time of a wider one, as far as one can."""
-    steps = torch.arange(1000)
+def _encoded(given: Tensor, wanted: Tensor) -> Tensor:
+    """Map that makes one encoding of timesteps of another, as far as one can."""
     # Small directions would need large weights, which bfloat16 does not hold well enough.
-    found: Tensor = torch.linalg.lstsq(
-        sinusoid(steps, wanted), sinusoid(steps, size), rcond=1e-2, driver="gelsd"
-    ).solution
+    found: Tensor = torch.linalg.lstsq(given, wanted, rcond=1e-2, driver="gelsd").solution
     return found.T
+
+
+@torch.no_grad()
+def rescheduled(weights: dict[str, Tensor], old: ScheduleConfig, new: ScheduleConfig) -> dict[str, Tensor]:
+    """Weights that compute at each timestep about what these do where the old schedule has as much noise."""
+    key, steps = "image.time_embed.0.weight", torch.arange(new.timesteps)
+    then = np.interp(-alphas_cumprod(new).numpy(), -alphas_cumprod(old).numpy(), np.arange(old.timesteps))
+    width = weights[key].shape[1]
+    as_noisy = sinusoid(torch.from_numpy(then).float(), width)
+    return weights | {key: weights[key] @ _encoded(sinusoid(steps, width), as_noisy)}
 
 
 @torch.no_grad()

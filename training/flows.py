@@ -24,9 +24,6 @@ from unibrain.workspace.progress import track
 CAPTIONS_PER_PICTURE = 2
 """Text latents per image latent in a step: they cost little."""
 TEXT_WEIGHT, WHERE_WEIGHT, SAID_WEIGHT = 0.5, 0.15, 0.1
-IMAGE_NOISE, TEXT_NOISE = (-0.2, 1.0), (0.0, 1.0)
-"""Mean and deviation of the timestep's logit. Less noise than in the middle for pictures, whose details are decided
-late, and none is sampled from the noisiest quarter at the usual strength."""
 PATCHES = 4
 """Rows of patches of which the image flow has to tell what is there."""
 EVEN = 1e-4
@@ -198,11 +195,9 @@ def train_flows(
         x0: Tensor,
         start: Tensor,
         prepared: list[PreparedContext],
-        noise: tuple[float, float],
         generator: torch.Generator,
     ) -> Tensor:
-        middle, spread = noise
-        drawn = (middle + spread * torch.randn(len(x0), generator=generator, device=device)).sigmoid()
+        drawn = torch.randn(len(x0), generator=generator, device=device).sigmoid()
         timesteps = (drawn * len(levels)).long().clamp(max=len(levels) - 1)
         from_least, to_most = START_NOISE
         share = torch.rand(len(x0), generator=generator, device=device)
@@ -238,12 +233,12 @@ def train_flows(
         rows, brain = drawn(count, recipe.batch_size, data.first), subjects(recipe.batch_size)
         x0 = exact["z_image"][rows].float()
         start, prepared = begun("z_image", x0, rows, brain), contexts(network, rows, brain, True, generator)
-        image = error(network, x0, start, prepared, IMAGE_NOISE, generator)
+        image = error(network, x0, start, prepared, generator)
         where = telling.where_error(objects[rows], shares[rows])
         rows = drawn(count, CAPTIONS_PER_PICTURE * recipe.batch_size, data.first)
         brain, x0 = subjects(len(rows)), exact["z_text"][rows, drawn(exact["z_text"].shape[1], len(rows))].float()
         start, prepared = begun("z_text", x0, rows, brain), contexts(network, rows, brain, False, generator)
-        text = error(network, x0, start, prepared, TEXT_NOISE, generator)
+        text = error(network, x0, start, prepared, generator)
         said = telling.said_error(objects[rows], backgrounds[rows])
         total = image + TEXT_WEIGHT * text + WHERE_WEIGHT * where + SAID_WEIGHT * said
         return {"loss": total, "image": image, "text": text, "where": where, "said": said}

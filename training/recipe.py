@@ -60,7 +60,7 @@ def small_config(bert_vocabulary: int, gpt2_vocabulary: int, clip_vocabulary: in
             context_width=128,
             second_dim=3,
         ),
-        schedule=ScheduleConfig(prediction="v_prediction"),
+        schedule=ScheduleConfig(prediction="v_prediction", beta_start=3e-4, beta_end=0.009),
         autokl=AutoKLConfig(
             image_size=64,
             widths=(16, 32, 64, 96),

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from training.carry import adapted, widened
+from training.carry import adapted, rescheduled, widened
 from training.coders import condensed, train_autokl, train_clip, train_decoder, train_optimus, train_writer
 from training.contexts import CAPTIONS, FlowData, flow_data, scene_latents, version_of
 from training.flows import evening_maps, sampled_pictures, sampled_texts, train_flows, turned
@@ -64,7 +64,7 @@ class TrainingRun:
         ``"cpu"`` or ``"cuda"``.
     start : Path, optional
         A backbone folder: parts that have no checkpoint yet start from its weights, and its vocabularies are taken.
-        Flows of other sizes or other image latents are taken over (`training.carry`).
+        Flows of other sizes, image latents or noise schedules are taken over (`training.carry`).
     """
 
     def __init__(
@@ -221,6 +221,8 @@ class TrainingRun:
             old = scene_latents(autokl.eval().to(self.device), self.scenes, self.device, CARRIED_BY)
             new = self.data.exact["z_image"][:CARRIED_BY]
             weights = adapted(weights, old * begun.autokl.scale_factor, new)
+        if begun.schedule != self.config.schedule:
+            weights = rescheduled(weights, begun.schedule, self.config.schedule)
         if begun.flows.model_channels != self.config.flows.model_channels:
             weights = widened(weights, FourFlows(self.config.flows), begun.flows.second_dim)
         return weights

@@ -2,12 +2,15 @@
 
 from dataclasses import replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from training.carry import adapted, widened
+from training.carry import adapted, rescheduled, widened
 from training.recipe import small_config
+from unibrain.backbone.config import ScheduleConfig
 from unibrain.backbone.flows import FourFlows
+from unibrain.backbone.sampling import alphas_cumprod
 
 TIMESTEPS = torch.tensor([300])
 CONTEXT = torch.randn(3, 5, 128, generator=torch.Generator().manual_seed(0))
@@ -45,3 +48,19 @@ def test_wider_flows_begin_near_what_the_narrow_ones_compute() -> None:
             for flows in (taught, wide)
         )
         assert off < 0.5 < 1 < untaught
+
+
+def test_flows_on_another_noise_schedule_compute_the_same_at_the_same_noise() -> None:
+    torch.manual_seed(0)
+    config = small_config(400, 985, 1205)
+    old, new = ScheduleConfig(), config.schedule
+    levels = alphas_cumprod(new).numpy()
+    as_noisy = int(np.abs(alphas_cumprod(old).numpy() - levels[300]).argmin())
+    first, second = FourFlows(config.flows), FourFlows(config.flows)
+    second.load_state_dict(rescheduled(first.state_dict(), old, new))
+    expected = first.embed_time(torch.tensor([as_noisy]), torch.float32)
+    off, untaught = (
+        float((flows.embed_time(torch.tensor([300]), torch.float32) - expected).square().mean())
+        for flows in (second, first)
+    )
+    assert off < 0.3 * untaught
