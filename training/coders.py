@@ -121,40 +121,17 @@ def condensed(weights: dict[str, Tensor], latents: Tensor, directions: int) -> d
 
 
 def train_decoder(
-    autokl: Any,
-    latents: Tensor,
-    sampled: Tensor,
-    first: int,
-    scenes: SceneSet,
-    recipe: Recipe,
-    folder: Path,
-    device: str = "cpu",
+    autokl: Any, latents: Tensor, scenes: SceneSet, recipe: Recipe, folder: Path, device: str = "cpu"
 ) -> Any:
-    """Train the decoder of an image autoencoder further, on exact latents and on what flows leave of them.
-
-    Parameters
-    ----------
-    autokl : diffusers.AutoencoderKL
-        Its encoder stays as it is, and so do the latents.
-    latents, sampled : Tensor of shape (n, channels, h, w)
-        Unscaled: of all scenes; and near those of the scenes from `first` on, sampled.
-    first : int
-    scenes, recipe, folder, device
-        See `train`.
-    """
+    """Train the decoder of a condensed image autoencoder further; `latents` are all scenes', unscaled, and stay."""
     torch.manual_seed(recipe.seed)
     decoder = nn.ModuleDict({"post_quant_conv": autokl.post_quant_conv, "decoder": autokl.decoder})
     decoder.requires_grad_(True)
-    pictures, dtype = _batches(scenes.pictures, device), training_dtype(device)
-    latents, sampled = latents.to(device), sampled.to(device)
+    pictures, latents, dtype = _batches(scenes.pictures, device), latents.to(device), training_dtype(device)
 
     def loss(network: Any, generator: torch.Generator) -> dict[str, Tensor]:
-        made = round(SAMPLED_LATENTS * recipe.batch_size)
-        by_flows = torch.randint(len(sampled), (made,), generator=generator, device=device)
-        exact = torch.randint(len(latents), (recipe.batch_size - made,), generator=generator, device=device)
-        rows = torch.cat([first + by_flows, exact])
-        z = torch.cat([sampled[by_flows], latents[exact]])
-        output = network["decoder"](network["post_quant_conv"](z.to(dtype)))
+        rows = torch.randint(len(latents), (recipe.batch_size,), generator=generator, device=device)
+        output = network["decoder"](network["post_quant_conv"](latents[rows].to(dtype)))
         return _picture_errors(output, pictures(rows) * 2 - 1)
 
     return train(decoder, loss, recipe, folder, "decoder", device)

@@ -1,6 +1,5 @@
 """Training the four flows on latents and contexts that were computed beforehand."""
 
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from torch.nn import functional
 from training.contexts import CONTEXTS, FlowData
 from training.loop import Recipe, train, training_dtype
 from training.scenes import SceneSet, covered
-from unibrain.backbone.config import BackboneConfig, SamplingSettings
+from unibrain.backbone.config import BackboneConfig
 from unibrain.backbone.flows import FourFlows, PreparedContext
 from unibrain.backbone.sampling import alphas_cumprod, denoise, guided_model
 from unibrain.demo import BACKGROUNDS, load_catalogue
@@ -30,9 +29,7 @@ EVEN = 1e-4
 """Variances below this share of the mean one are not brought to the size of the others."""
 DROP_CONTEXT = 0.1
 SAMPLED_SCENES = 6000
-"""Scenes of which latents are sampled for the decoders; of texts, for each simulated subject."""
-SAMPLED_STRENGTH = 0.4
-"""How far image latents for AutoKL's decoder go back into the diffusion: pictures stay, details are the flow's."""
+"""Scenes of which texts are sampled for Optimus' decoder, for each simulated subject."""
 PREDICTED_CONTEXT = 0.5
 PREDICTED_START, START_NOISE = 0.75, (0.6, 0.8)
 """Share of the samples with predicted contexts whose latents are on the way from a predicted start, and the timesteps,
@@ -248,38 +245,19 @@ def train_flows(
     return flows
 
 
+@torch.inference_mode()
 def sampled_texts(flows: FourFlows, config: BackboneConfig, data: FlowData, device: str = "cpu") -> Tensor:
     """What the flows make of predicted latents, as is decoded later: (subjects, scenes from `first` on, width)."""
-    found = [
-        _sampled(flows, config, config.text, brain["z_text"][:, 0], brain, data, device) for brain in data.predicted
-    ]
-    return torch.stack(found)
-
-
-def sampled_pictures(flows: FourFlows, config: BackboneConfig, data: FlowData, device: str = "cpu") -> Tensor:
-    """What the flows make of image latents with some noise: (scenes from `first` on, channels, h, w), scaled."""
-    settings = replace(config.image, strength=SAMPLED_STRENGTH)
-    return _sampled(flows, config, settings, data.exact["z_image"], data.exact, data, device)
-
-
-@torch.inference_mode()
-def _sampled(
-    flows: FourFlows,
-    config: BackboneConfig,
-    settings: SamplingSettings,
-    starts: Tensor,
-    contexts: dict[str, Tensor],
-    data: FlowData,
-    device: str,
-) -> Tensor:
-    flows, ended, found = flows.eval().to(device), settings.guidance_end * config.schedule.timesteps, []
+    settings, found = config.text, []
+    ended = settings.guidance_end * config.schedule.timesteps
     empty = {name: data.empty[name].float().to(device) for name in CONTEXTS}
-    some = torch.arange(data.first, len(starts))[:SAMPLED_SCENES].split(200)
-    for rows in track(some, "sampling latents"):
-        given = {name: contexts[name][rows].float().to(device) for name in CONTEXTS}
-        weight, scale = settings.image_weight, settings.guidance_scale
-        make = partial(guided_model, flows, given, empty, weight, scale, guided_from=ended)
-        start, seeds = starts[rows].float().numpy(), rows.numpy().astype(np.int64)
-        latents = denoise(make, config.schedule, settings, start, start.shape[1:], seeds, torch.device(device))
-        found.append(torch.from_numpy(latents))
-    return torch.cat(found)
+    weight, scale, flows = settings.image_weight, settings.guidance_scale, flows.eval().to(device)
+    some = torch.arange(data.first, len(data.exact["z_text"]))[:SAMPLED_SCENES].split(200)
+    for brain in data.predicted:
+        for rows in track(some, "sampling texts"):
+            contexts = {name: brain[name][rows].float().to(device) for name in CONTEXTS}
+            make = partial(guided_model, flows, contexts, empty, weight, scale, guided_from=ended)
+            start, seeds = brain["z_text"][rows, 0].float().numpy(), rows.numpy().astype(np.int64)
+            sampled = denoise(make, config.schedule, settings, start, start.shape[1:], seeds, torch.device(device))
+            found.append(torch.from_numpy(sampled))
+    return torch.cat(found).view(len(data.predicted), -1, config.optimus.latent_width)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from training.carry import adapted, rescheduled, widened
 from training.coders import condensed, train_autokl, train_clip, train_decoder, train_optimus, train_writer
 from training.contexts import CAPTIONS, FlowData, flow_data, scene_latents, version_of
-from training.flows import evening_maps, sampled_pictures, sampled_texts, train_flows, turned
+from training.flows import evening_maps, sampled_texts, train_flows, turned
 from training.judge import fit_judge, scene_features, write_judge
 from training.loop import Recipe
 from training.recipe import (
@@ -119,10 +119,8 @@ class TrainingRun:
         if part == "autokl":
             train_autokl(self.config.autokl, self.scenes, recipe, self.folder, **options)
         elif part == "decoder":
-            data, autokl = self.data, self.coders()["autokl"]
-            latents = data.exact["z_image"].float() / data.scale_factor
-            sampled = sampled_pictures(self.flows(), self.config, data, self.device) / data.scale_factor
-            train_decoder(autokl, latents, sampled, data.first, self.scenes, recipe, self.folder, self.device)
+            latents = self.data.exact["z_image"].float() / self.data.scale_factor
+            train_decoder(self.coders()["autokl"], latents, self.scenes, recipe, self.folder, self.device)
         elif part == "clip":
             tokens = torch.stack([self.vocabularies.clip(row[:5]) for row in self.scenes.captions])
             train_clip(self.config.clip, self.scenes, tokens, recipe, self.folder, **options)
