@@ -194,6 +194,7 @@ def train_flows(
         prepared: list[PreparedContext],
         generator: torch.Generator,
     ) -> Tensor:
+        # Normal logits: most timesteps in the middle, where pictures and sentences are decided.
         drawn = torch.randn(len(x0), generator=generator, device=device).sigmoid()
         timesteps = (drawn * len(levels)).long().clamp(max=len(levels) - 1)
         from_least, to_most = START_NOISE
