@@ -50,6 +50,7 @@ def test_wider_flows_begin_near_what_the_narrow_ones_compute() -> None:
         assert off < 0.5 < 1 < untaught
 
 
+@torch.no_grad()
 def test_flows_on_another_noise_schedule_compute_the_same_at_the_same_noise() -> None:
     torch.manual_seed(0)
     config = small_config(400, 985, 1205)
